@@ -1,0 +1,48 @@
+# Everything there is to learn: make demo, make test, make check (and make faults). Each sets up what it needs.
+#
+#   make test ARGS="-k redis"                       options for pytest
+#   make test PYTHON=python3.13 VENV=.venv-3.13     another Python, in an environment of its own
+
+VENV ?= .venv
+export VENV
+
+PY := $(VENV)/bin/python
+CODE := $(wildcard src tests examples bench)
+
+# Its own check for a newer release needs the network and says nothing about this code.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test tests faults check format clean setup-demo setup-check setup-test
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: setup-demo ## start a broker and show PubSub, patterns and RPC between processes
+	@$(VENV)/bin/commlib demo $(ARGS)
+
+test: setup-test ## run all tests, against real brokers
+	$(PY) -m pytest $(ARGS)
+
+faults: setup-test ## run the tests that last: outages and silence of 10 s and more
+	$(PY) -m pytest -m slow $(ARGS)
+
+tests: test ## the same as make test
+
+check: setup-check ## check format, lint and types
+	$(PY) -m ruff format --check $(CODE)
+	$(PY) -m ruff check $(CODE)
+	$(PY) -m mypy --strict src
+	$(PY) -m pyright --pythonpath $(PY) src
+
+format: setup-check ## bring the code into the format that make check asks for
+	$(PY) -m ruff check --fix $(CODE)
+	$(PY) -m ruff format $(CODE)
+
+clean: ## remove what the other targets made, .venv included
+	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+setup-demo setup-check setup-test:
+	@scripts/setup.sh $(@:setup-%=%)
