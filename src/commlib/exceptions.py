@@ -1,0 +1,100 @@
+"""Every error that commlib raises, by situation and not by broker.
+
+::
+
+    CommlibError
+    ├── ConnectError (ConnectionError)      the broker could not be reached
+    │   └── AuthError                       it was reached and said no: credentials or rights
+    ├── MissingDriver (ImportError)         an extra is not installed; the text names it
+    ├── ConnectionLost (ConnectionError)    it was reached once and is away now
+    ├── OutboxFull (TimeoutError)           no room in the outgoing queue within the timeout
+    ├── SerializationError (ValueError)     a message that cannot be encoded or decoded
+    │   └── PayloadTooBig                   more bytes than ``max_payload``
+    ├── RPCError
+    │   ├── RPCTimeout (TimeoutError)       nobody answered in time
+    │   └── RPCRemoteError                  the service answered with an error
+    ├── EndpointClosed (RuntimeError)       used after ``stop()``
+    └── BlockingCall (RuntimeError)         a call that would block the event loop it needs
+
+The names of commlib-py 0.6.3 stay: ``RPCClientTimeoutError`` is ``RPCTimeout``.
+"""
+
+from __future__ import annotations
+
+
+class CommlibError(Exception):
+    """The root: catch this to catch all that commlib raises on purpose."""
+
+
+class ConnectError(CommlibError, ConnectionError):
+    """The broker could not be reached; the cause is in ``__cause__``."""
+
+
+class AuthError(ConnectError):
+    """The broker refused the credentials, or the user has no right to do this."""
+
+
+class MissingDriver(CommlibError, ImportError):
+    """The package that speaks to this kind of broker is not installed."""
+
+
+class ConnectionLost(CommlibError, ConnectionError):
+    """The connection is away and the offline policy says not to wait for it."""
+
+
+class OutboxFull(CommlibError, TimeoutError):
+    """The outgoing queue had no room within the timeout; the message was not taken."""
+
+
+class SerializationError(CommlibError, ValueError):
+    """A message that cannot be encoded, or a payload that cannot be decoded."""
+
+
+class PayloadTooBig(SerializationError):
+    """A payload of ``size`` bytes where ``limit`` is the most that is allowed."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(
+            f"a payload of {size} bytes is over the limit of {limit}; "
+            "raise max_payload in the connection parameters of both sides, or send less"
+        )
+        self.size = size
+        self.limit = limit
+
+    def __reduce__(self) -> tuple[type[PayloadTooBig], tuple[int, int]]:
+        return PayloadTooBig, (self.size, self.limit)
+
+
+class RPCError(CommlibError):
+    """A call that did not bring a response."""
+
+
+class RPCTimeout(RPCError, TimeoutError):
+    """Nobody answered in time; whether the request was handled is not known."""
+
+
+class RPCRemoteError(RPCError):
+    """The service answered with an error.
+
+    ``type`` is the name of the error's class over there and ``message`` its text.
+    """
+
+    def __init__(self, type: str, message: str) -> None:
+        super().__init__(f"{type}: {message}")
+        self.type = type
+        self.message = message
+
+    def __reduce__(self) -> tuple[type[RPCRemoteError], tuple[str, str]]:
+        return RPCRemoteError, (self.type, self.message)
+
+
+class EndpointClosed(CommlibError, RuntimeError):
+    """The endpoint was stopped; ``run()`` it again or make a new one."""
+
+
+class BlockingCall(CommlibError, RuntimeError):
+    """A blocking call on the event loop that would have to answer it: it would never return."""
+
+
+RPCClientTimeoutError = RPCTimeout
+"""The name that commlib-py 0.6.3 has for it."""
