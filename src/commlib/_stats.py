@@ -1,0 +1,37 @@
+"""Counters: nothing is lost without one of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Stats:
+    """What became of the messages of one endpoint.
+
+    ``sent`` were handed to the connection, ``received`` came from it. Of those: ``refused`` were
+    no such message (garbage, wrong types, too big), ``dropped`` did not fit into the queue,
+    ``expired`` were requests nobody waits for any more, and ``errors`` made the callback raise.
+    ``gaps``, ``duplicates`` and ``reordered`` count by the sender's sequence numbers.
+    ``late`` are replies that came after their call had ended.
+
+    The last ones belong to the connection and are shared by all endpoints that use it:
+    ``unconfirmed`` were written but the connection broke before the broker's word, ``rejected``
+    were refused by the broker, ``discarded`` were dropped by the offline policy, ``reconnects``
+    is how often the connection came back.
+    """
+
+    sent: int = 0
+    received: int = 0
+    refused: int = 0
+    dropped: int = 0
+    expired: int = 0
+    errors: int = 0
+    gaps: int = 0
+    duplicates: int = 0
+    reordered: int = 0
+    late: int = 0
+    unconfirmed: int = 0
+    rejected: int = 0
+    discarded: int = 0
+    reconnects: int = 0

@@ -1,0 +1,183 @@
+"""The grammar of names and patterns, and how each broker spells it. Pure.
+
+A name is words joined by dots, or by slashes: one that holds a slash is in slash notation, and
+dots in it are ordinary characters. A word may be empty. In a pattern ``*`` stands for whole words:
+between separators for exactly one, at the end for one or more; ``*`` alone is every name, in
+either notation. As in MQTT (section 4.7.2), a ``*`` at the beginning does not stand for a word
+that begins with ``$``: brokers publish their own news there.
+
+The spellings below may match more than the grammar does (Redis globs cross separators, MQTT's
+``a/#`` matches ``a`` too, AMQP cannot split at slashes), never less: what arrives is filtered
+again with `matcher`. A broker's own wildcards pass through, and such a pattern is not filtered.
+"""
+
+import re
+from collections.abc import Callable
+
+MAX_NAME_BYTES = 65_535
+"""The longest name, in UTF-8: the limit of an MQTT string (section 1.5.4)."""
+
+# C0 and C1 without exception: MQTT (section 1.5.4) lets a broker cut the connection for them.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+
+
+# ---- what is a name ----
+
+
+def check_topic(name: object, what: str = "topic") -> str:
+    """Returns ``name`` if one may publish or serve at it; ``what`` says in errors what it is.
+
+    Raises TypeError for what is no str, ValueError for what is no name.
+    """
+    name = _check_name(name, what)
+    if "*" in _words(name):
+        raise ValueError(
+            f"{name!r} is a pattern, and a {what} names one thing: put a word in the place of '*'"
+        )
+    return name
+
+
+def check_pattern(name: object) -> str:
+    """Returns ``name`` if one may subscribe to it: a topic, or a pattern with ``*`` as a word.
+
+    Raises TypeError for what is no str, ValueError for what is no pattern.
+    """
+    name = _check_name(name, "topic")
+    words = _words(name)
+    for index, word in enumerate(words):
+        if "*" in word and word != "*":
+            whole = _separator(name).join([*words[:index], "*", *words[index + 1 :]])
+            raise ValueError(
+                f"'*' stands for whole words and cannot be a part of {word!r}: "
+                f"instead of {name!r} subscribe to {whole!r} and look at the topic in the callback"
+            )
+    return name
+
+
+def _check_name(name: object, what: str) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"a {what} is a str such as 'sensors.front', not {name!r}")
+    if not name.strip():
+        raise ValueError(f"a {what} needs at least one word, such as 'sensors.front', not {name!r}")
+    if control := _CONTROL.search(name):
+        raise ValueError(f"remove the control character {control[0]!r} from the {what} {name!r}")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError as exc:
+        raise ValueError(f"the {what} {name!r} is no valid Unicode: {exc.reason}") from None
+    if size > MAX_NAME_BYTES:
+        raise ValueError(
+            f"the {what} {name[:20]!r}... is {size} bytes long, shorten it to {MAX_NAME_BYTES}"
+        )
+    return name
+
+
+def _separator(name: str) -> str:
+    return "/" if "/" in name else "."
+
+
+def _words(name: str) -> list[str]:
+    return name.split(_separator(name))
+
+
+# ---- what is a pattern, and what it matches ----
+
+
+def is_pattern(name: str, native: str = "") -> bool:
+    """Whether a name holds ``*`` as a word, or a wildcard of the broker's own.
+
+    ``native`` are the latter's characters: ``+`` and ``#`` count as whole words, others anywhere.
+    """
+    return "*" in _words(name) or _is_native(name, native)
+
+
+def matcher(pattern: str, native: str = "") -> Callable[[str], bool] | None:
+    """The function that tells whether a name matches the pattern, which `check_pattern` has seen.
+
+    None: the pattern holds a wildcard of the broker's own, so the broker alone knows. ``native``
+    is what `is_pattern` takes.
+    """
+    if _is_native(pattern, native):
+        return None
+    if pattern == "*":
+        return lambda name: not name.startswith("$")
+    words = _words(pattern)
+    if "*" not in words:
+        return pattern.__eq__
+    if words.index("*") == len(words) - 1:
+        return _prefix_matcher(pattern[:-1])
+    expression = re.compile(_regex(words, _separator(pattern)))
+    return lambda name: expression.fullmatch(name) is not None
+
+
+def _is_native(name: str, native: str) -> bool:
+    words = _words(name)
+    return any(char in (words if char in "+#" else name) for char in native)
+
+
+def _prefix_matcher(prefix: str) -> Callable[[str], bool]:
+    if prefix.endswith("/"):
+        return lambda name: name.startswith(prefix)
+    return lambda name: name.startswith(prefix) and "/" not in name
+
+
+def _regex(words: list[str], separator: str) -> str:
+    # A dotted pattern matches no name in slash notation, so there no word may hold a slash.
+    one = "[^/]*" if separator == "/" else "[^./]*"
+    more = "(?s:.*)" if separator == "/" else "[^/]*"
+    parts = [one if word == "*" else re.escape(word) for word in words]
+    if words[-1] == "*":
+        parts[-1] = more
+    return (r"(?!\$)" if words[0] == "*" else "") + re.escape(separator).join(parts)
+
+
+# ---- spellings ----
+
+
+def redis_glob(pattern: str) -> str:
+    """The pattern for PSUBSCRIBE. Its ``?`` and ``[`` are Redis's own and pass through."""
+    return pattern.replace("\\", "\\\\")
+
+
+def to_mqtt(name: str) -> str:
+    """The MQTT topic of a name."""
+    return name if "/" in name else name.replace(".", "/")
+
+
+def from_mqtt(topic: str, like: str) -> str:
+    """The name of an MQTT topic, in the notation that the subscription ``like`` is written in."""
+    return topic if "/" in like else topic.replace("/", ".")
+
+
+def mqtt_filter(pattern: str) -> str:
+    """The topic filter for SUBSCRIBE. Its ``+`` and ``#`` are MQTT's own and pass through.
+
+    Raises ValueError where MQTT does not allow them: a broker cuts the connection for it.
+    """
+    words = to_mqtt(pattern).split("/")
+    last = len(words) - 1
+    for index, word in enumerate(words):
+        if word == "*":
+            words[index] = "#" if index == last else "+"
+        elif word not in ("+", "#") and ("+" in word or "#" in word):
+            raise ValueError(
+                f"MQTT allows '+' and '#' as whole words only, not {word!r} in {pattern!r}"
+            )
+        elif word == "#" and index != last:
+            raise ValueError(f"MQTT allows '#' at the end only, not in {pattern!r}: write '+'")
+    return "/".join(words)
+
+
+def amqp_binding(pattern: str) -> str:
+    """The binding key for a topic exchange. A ``#`` in dotted notation passes through.
+
+    Raises ValueError for a ``#`` in slash notation: AMQP splits at dots only.
+    """
+    words = _words(pattern)
+    if _separator(pattern) == "/":
+        if "#" in words:
+            raise ValueError(f"AMQP knows '#' between dots only: write {pattern!r} with '*'")
+        return "#" if "*" in words else pattern
+    if words[-1] == "*":
+        words[-1] = "#"
+    return ".".join(words)

@@ -1,0 +1,352 @@
+"""The grammar of names against a plain reading of it, and each broker's spelling against a model
+of that broker's own matching."""
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from commlib._topics import (
+    amqp_binding,
+    check_pattern,
+    check_topic,
+    from_mqtt,
+    is_pattern,
+    matcher,
+    mqtt_filter,
+    redis_glob,
+    to_mqtt,
+)
+
+REDIS, MQTT, AMQP = "?[", "+#", "#"
+
+
+# ---- what is a name ----
+
+GOOD_NAMES = [
+    "sonar",
+    "sensors.front.sonar",
+    "hbot/uid/start",
+    "zigbee2mqtt/0x00.1/state",
+    "/leading/slash",
+    "trailing.",
+    "a..b",
+    "two words.και ελληνικά.🤖",
+    "sonar*",
+    "x" * 65_535,
+]
+
+
+@pytest.mark.parametrize("name", GOOD_NAMES)
+def test_a_topic_is_returned_as_it_is(name: str) -> None:
+    assert check_topic(name) == name
+
+
+NO_NAMES = [
+    (None, TypeError, "a topic is a str"),
+    (b"sonar", TypeError, "a topic is a str"),
+    ("", ValueError, "at least one word"),
+    (" \t", ValueError, "at least one word"),
+    ("a\x00b", ValueError, "remove the control character '.x00'"),
+    ("a\nb", ValueError, "remove the control character"),
+    ("a\x7f", ValueError, "remove the control character"),
+    ("a\x9f", ValueError, "remove the control character"),
+    ("a\ud800", ValueError, "no valid Unicode"),
+    ("x" * 65_536, ValueError, "65536 bytes long, shorten it to 65535"),
+    ("é" * 32_768, ValueError, "65536 bytes long"),
+]
+
+
+@pytest.mark.parametrize(("name", "error", "text"), NO_NAMES)
+def test_what_is_no_name_is_refused_as_topic_and_as_pattern(
+    name: object, error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        check_topic(name)
+    with pytest.raises(error, match=text):
+        check_pattern(name)
+
+
+@pytest.mark.parametrize("name", ["*", "a.*", "a.*.b", "a/*", "*/a.b"])
+def test_a_pattern_is_no_topic_and_the_error_says_what_was_named(name: str) -> None:
+    with pytest.raises(ValueError, match="is a pattern, and a rpc_name names one thing"):
+        check_topic(name, "rpc_name")
+
+
+@pytest.mark.parametrize("name", ["sonar", "*", "a.*", "a.*.b", "*.b", "a/*/b", "a.1/*", "/*"])
+def test_a_pattern_is_returned_as_it_is(name: str) -> None:
+    assert check_pattern(name) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [("sonar*", "*"), ("a.so*r.b", "a.*.b"), ("a/b.*", "a/*"), ("a.**", "a.*"), ("*a/b", "*/b")],
+)
+def test_a_star_in_a_word_is_refused_with_the_whole_word_form(name: str, instead: str) -> None:
+    with pytest.raises(ValueError, match="stands for whole words") as refusal:
+        check_pattern(name)
+    assert f"instead of {name!r} subscribe to {instead!r}" in str(refusal.value)
+
+
+# ---- what is a pattern, and what it matches ----
+
+
+@pytest.mark.parametrize(
+    ("name", "native", "expected"),
+    [
+        ("a.b", "", False),
+        ("a.*", "", True),
+        ("*", "", True),
+        ("a/*/b", "", True),
+        ("a.b*", "", False),
+        ("a/b.*", "", False),
+        ("what?", "", False),
+        ("what?", REDIS, True),
+        ("a.[ab]", REDIS, True),
+        ("a.+", REDIS, False),
+        ("a.+.b", MQTT, True),
+        ("a/#", MQTT, True),
+        ("#", MQTT, True),
+        ("c++", MQTT, False),
+        ("a/c#", MQTT, False),
+        ("a/b.#", MQTT, False),
+        ("a.#", AMQP, True),
+        ("a.+", AMQP, False),
+    ],
+)
+def test_a_pattern_holds_a_whole_star_or_a_wildcard_of_the_broker(
+    name: str, native: str, expected: bool
+) -> None:
+    assert is_pattern(name, native) is expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "native"), [("a.?", REDIS), ("a.*[bc]", REDIS), ("a/+/*", MQTT), ("a.#", AMQP)]
+)
+def test_a_pattern_with_the_brokers_own_wildcard_is_not_filtered(pattern: str, native: str) -> None:
+    assert matcher(pattern, native) is None
+    assert matcher("a.b", native) is not None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matching", "other"),
+    [
+        ("a.b", ["a.b"], ["a", "a.b.c", "a/b", "axb"]),
+        ("a.*", ["a.b", "a.b.c", "a."], ["a", "b.a", "ab", "a/b", "a.b/c"]),
+        ("a.*.c", ["a.b.c", "a..c"], ["a.c", "a.b.b.c", "a.b/x.c", "a.b.cc"]),
+        ("*.c", ["b.c", ".c"], ["c", "a.b.c", "$SYS.c", "a/b.c"]),
+        ("*.*", ["a.b", "a.b.c"], ["a", "a/b", "$SYS.b"]),
+        ("a.*.c.*", ["a.b.c.d", "a.b.c.d.e"], ["a.b.c", "a.c.d", "a.b.c.d/e"]),
+        ("a/*", ["a/b", "a/b/c", "a/b.c"], ["a", "a.b", "b/a"]),
+        ("a/*/c", ["a/b/c", "a/0x00.1/c"], ["a/b/b/c", "a.b.c"]),
+        ("a.1/*", ["a.1/b"], ["a/1/b", "a.1.b", "ax1/b"]),
+        ("/*", ["/a", "/a/b"], ["a", "a/b", "a.b"]),
+        ("*", ["a", "a.b", "a/b", "a.b/c"], ["$SYS", "$SYS/broker"]),
+    ],
+)
+def test_a_star_is_one_word_and_at_the_end_one_or_more(
+    pattern: str, matching: list[str], other: list[str]
+) -> None:
+    matches = matcher(pattern)
+    assert matches is not None
+    assert [name for name in matching + other if matches(name)] == matching
+
+
+def test_characters_special_to_regular_expressions_are_ordinary() -> None:
+    matches = matcher("a+(b.*.[c]$")
+    assert matches is not None
+    assert matches("a+(b.x.[c]$")
+    assert not matches("aa(b.x.c")
+
+
+# The hard cases of the grammar are few: empty words, dots in slash notation, `$`, and escapes.
+words = st.text(alphabet="ab$\\]^-", max_size=2)
+patterns = st.builds(
+    str.join,
+    st.sampled_from("./"),
+    st.lists(st.just("*") | words | st.just("a.b"), min_size=1, max_size=4),
+).filter(lambda pattern: pattern.strip() != "" and _is_valid(pattern))
+names = st.builds(
+    str.join, st.sampled_from("./"), st.lists(words | st.just("a.b"), min_size=1, max_size=5)
+).filter(bool)
+
+
+def _is_valid(pattern: str) -> bool:
+    return all(word == "*" or "*" not in word for word in split(pattern))
+
+
+def split(name: str) -> list[str]:
+    return name.split("/" if "/" in name else ".")
+
+
+@st.composite
+def related(draw: st.DrawFn) -> tuple[str, str]:
+    """A pattern, and a name that it may well match."""
+    pattern = draw(patterns)
+    separator = "/" if "/" in pattern else "."
+    filled = [draw(words) if word == "*" else word for word in split(pattern)]
+    if pattern.endswith("*"):
+        filled += draw(st.lists(words, max_size=2))
+    return pattern, separator.join(filled)
+
+
+pairs = st.tuples(patterns, names) | related()
+
+
+def plain_match(pattern: str, name: str) -> bool:
+    """The grammar as the documentation tells it, word by word."""
+    if pattern == "*":
+        return not name.startswith("$")
+    if ("/" in pattern) != ("/" in name):
+        return pattern == name
+    wanted, given = split(pattern), split(name)
+    if wanted[0] == "*" and name.startswith("$"):
+        return False
+    if wanted[-1] == "*" and len(given) > len(wanted):
+        given = given[: len(wanted)]
+    return len(wanted) == len(given) and all(
+        word in ("*", other) for word, other in zip(wanted, given, strict=True)
+    )
+
+
+@given(pairs)
+def test_the_matcher_agrees_with_a_plain_reading_of_the_grammar(pair: tuple[str, str]) -> None:
+    pattern, name = pair
+    matches = matcher(pattern)
+    assert matches is not None
+    assert matches(name) is plain_match(pattern, name)
+
+
+# ---- spellings ----
+
+
+def redis_matches(glob: str, name: str) -> bool:
+    """Redis's `stringmatchlen`, without its `?` and `[`."""
+    if not glob:
+        return not name
+    if glob[0] == "*":
+        return any(redis_matches(glob[1:], name[start:]) for start in range(len(name) + 1))
+    if glob[0] == "\\" and len(glob) > 1:
+        glob = glob[1:]
+    return name[:1] == glob[0] and redis_matches(glob[1:], name[1:])
+
+
+def mqtt_matches(topic_filter: str, topic: str) -> bool:
+    """MQTT 5, section 4.7."""
+    wanted, given = topic_filter.split("/"), topic.split("/")
+    if wanted[0] in ("+", "#") and topic.startswith("$"):
+        return False
+    if wanted[-1] == "#":
+        wanted = wanted[:-1]
+        given = given[: len(wanted)]
+    return len(wanted) == len(given) and all(
+        word in ("+", other) for word, other in zip(wanted, given, strict=True)
+    )
+
+
+def amqp_matches(binding: str, key: str) -> bool:
+    """A topic exchange: `*` is one word, `#` any number of words."""
+    return _amqp_words_match(binding.split("."), key.split("."))
+
+
+def _amqp_words_match(wanted: list[str], given: list[str]) -> bool:
+    if not wanted:
+        return not given
+    if wanted[0] == "#":
+        return any(_amqp_words_match(wanted[1:], given[i:]) for i in range(len(given) + 1))
+    return bool(given) and wanted[0] in ("*", given[0]) and _amqp_words_match(wanted[1:], given[1:])
+
+
+@given(related())
+@example(("*", "a/b"))
+@example(("a.*", "a."))
+def test_no_broker_loses_a_name_that_the_pattern_matches(pair: tuple[str, str]) -> None:
+    pattern, name = pair
+    assume(name and plain_match(pattern, name))
+    assert redis_matches(redis_glob(pattern), name)
+    assert mqtt_matches(mqtt_filter(pattern), to_mqtt(name))
+    assert amqp_matches(amqp_binding(pattern), name)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "glob"),
+    [("a.*", "a.*"), ("a.*.b", "a.*.b"), ("a.?[bc]", "a.?[bc]"), ("a\\b.*", "a\\\\b.*")],
+)
+def test_a_redis_glob_escapes_what_is_no_wildcard(pattern: str, glob: str) -> None:
+    assert redis_glob(pattern) == glob
+
+
+@pytest.mark.parametrize(
+    ("pattern", "topic_filter"),
+    [
+        ("a.b", "a/b"),
+        ("a.*", "a/#"),
+        ("a.*.b", "a/+/b"),
+        ("*", "#"),
+        ("*.*", "+/#"),
+        ("a/0x.1/*", "a/0x.1/#"),
+        ("a.+.*", "a/+/#"),
+        ("a/#", "a/#"),
+        ("a.b*", "a/b*"),
+    ],
+)
+def test_an_mqtt_filter_has_plus_in_the_middle_and_hash_at_the_end(
+    pattern: str, topic_filter: str
+) -> None:
+    assert mqtt_filter(pattern) == topic_filter
+
+
+@pytest.mark.parametrize("pattern", ["c++", "a/b#", "a.#.b", "#/a"])
+def test_an_mqtt_filter_that_a_broker_would_cut_the_connection_for_is_refused(pattern: str) -> None:
+    with pytest.raises(ValueError, match=r"MQTT allows '[#+]"):
+        mqtt_filter(pattern)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "binding"),
+    [
+        ("a.b", "a.b"),
+        ("a.*", "a.#"),
+        ("a.*.b", "a.*.b"),
+        ("*.*", "*.#"),
+        ("*", "#"),
+        ("a.#.b", "a.#.b"),
+        ("a/b", "a/b"),
+        ("a/*", "#"),
+        ("a/*/b.c", "#"),
+    ],
+)
+def test_an_amqp_binding_has_hash_at_the_end_and_for_all_in_slash_notation(
+    pattern: str, binding: str
+) -> None:
+    assert amqp_binding(pattern) == binding
+
+
+def test_a_hash_between_slashes_which_amqp_does_not_know_is_refused() -> None:
+    with pytest.raises(ValueError, match="AMQP knows '#' between dots only"):
+        amqp_binding("a/#")
+
+
+@pytest.mark.parametrize(
+    ("name", "topic"),
+    [("a.b.c", "a/b/c"), ("a/b.c", "a/b.c"), ("a", "a"), ("a..b", "a//b"), ("/a", "/a")],
+)
+def test_a_dot_becomes_a_slash_on_mqtt_unless_the_name_has_slashes(name: str, topic: str) -> None:
+    assert to_mqtt(name) == topic
+
+
+@pytest.mark.parametrize(
+    ("topic", "like", "name"),
+    [
+        ("a/b/c", "a.*", "a.b.c"),
+        ("a/b/c", "a/*", "a/b/c"),
+        ("a/0x.1/c", "a/*", "a/0x.1/c"),
+        ("a/b", "*", "a.b"),
+    ],
+)
+def test_a_callback_gets_the_notation_of_its_subscription(topic: str, like: str, name: str) -> None:
+    assert from_mqtt(topic, like) == name
+
+
+@given(names)
+def test_a_name_comes_back_from_mqtt_as_it_was_written(name: str) -> None:
+    assert from_mqtt(to_mqtt(name), name) == name
