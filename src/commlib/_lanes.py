@@ -1,0 +1,402 @@
+"""Where callbacks run: one lane per subscription, and the threads that work the lanes off.
+
+A lane is a bounded queue that keeps the order of its messages. It is filled on the loop. Plain
+functions are called by worker threads, coroutine functions by a task on the loop, and with
+``inline=True`` a plain function is called on the loop, at once. A burst costs one hand-over: the
+worker that takes a lane stays with it until the lane is empty.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any, Literal, Protocol
+
+from commlib._stats import Stats
+from commlib._wire import Packet
+
+log = logging.getLogger("commlib.lanes")
+
+MAX_WORKERS = 64
+IDLE_SECONDS = 10.0  # an idle worker ends after that
+TURN = 1000  # messages of one lane before a worker looks whether another lane waits
+
+Overflow = Literal["drop_oldest", "drop_newest", "latest"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much may wait in a lane, and what is dropped beyond that.
+
+    ``latest`` keeps nothing but the newest message. ``max_bytes`` counts payloads.
+    """
+
+    max_messages: int = 100_000
+    max_bytes: int = 32 * 1024 * 1024
+    overflow: Overflow = "drop_oldest"
+
+    def __post_init__(self) -> None:
+        if self.overflow not in ("drop_oldest", "drop_newest", "latest"):
+            raise ValueError(
+                f"overflow={self.overflow!r}: it is one of drop_oldest, drop_newest, latest"
+            )
+        if self.max_messages < 1 or self.max_bytes < 1:
+            raise ValueError("a lane needs room for one message at least")
+
+
+class Work(Protocol):
+    """What a worker can be given: a lane, or a single call."""
+
+    name: str
+
+    def work(self) -> None:
+        """Do it; never raises."""
+
+
+class Workers:
+    """Threads that serve lanes, started when a lane is ready and nobody is idle."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._ready: SimpleQueue[Work | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._free = 0  # idle workers less lanes that wait; below 0 somebody has to be hired
+        self._threads: set[threading.Thread] = set()
+        self._warned = False
+        self.starved = 0
+        """How often a lane had to wait because all workers were taken."""
+
+    @property
+    def count(self) -> int:
+        return len(self._threads)
+
+    @property
+    def all_taken(self) -> bool:
+        """Whether a lane is waiting for a worker."""
+        return not self._ready.empty()
+
+    def serve(self, lane: Work) -> None:
+        """Have a worker work the lane off."""
+        with self._lock:
+            self._ready.put(lane)
+            self._free -= 1
+            if self._free >= 0:
+                return
+            if len(self._threads) >= MAX_WORKERS:
+                self._note_starvation(lane)
+                return
+            thread = threading.Thread(target=self._work, name=f"{self._name}-worker", daemon=True)
+            self._threads.add(thread)
+            self._free += 1
+        try:
+            thread.start()
+        except RuntimeError:  # the system has no more threads for us, or the program is ending
+            with self._lock:
+                self._threads.discard(thread)
+                self._free -= 1
+                self._note_starvation(lane)
+
+    def _note_starvation(self, lane: Work) -> None:
+        self.starved += 1
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "all %d workers of %s are busy; %s waits. Callbacks that block for long are "
+                "better 'async def'",
+                *(len(self._threads), self._name, lane.name),
+            )
+
+    def _work(self) -> None:
+        while (lane := self._next_lane()) is not None:
+            lane.work()
+            with self._lock:
+                self._free += 1
+
+    def _next_lane(self) -> Work | None:
+        """The next lane to work off; None when there has been none for a while."""
+        while True:
+            try:
+                return self._ready.get(timeout=IDLE_SECONDS)
+            except Empty:
+                with self._lock:
+                    if self._ready.empty():
+                        self._free -= 1
+                        self._threads.discard(threading.current_thread())
+                        return None
+
+    def close(self) -> list[threading.Thread]:
+        """Let every worker end as soon as it has finished what it is doing; final.
+
+        Returns the threads, for somebody who may wait to join.
+        """
+        with self._lock:
+            for _ in self._threads:
+                self._ready.put(None)
+            return list(self._threads)
+
+
+class Lane:
+    """A bounded queue of packets on their way to one callback.
+
+    ``handle`` takes a packet and may raise; ``on_error`` is told with the packet. ``put`` is for
+    the loop only. Subclasses say where ``handle`` runs.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        handle: Callable[[Packet], Any],
+        stats: Stats,
+        on_error: Callable[[Packet, BaseException], None],
+        *,
+        bounds: Bounds | None = None,
+        concurrency: int = 1,
+    ) -> None:
+        self.name = name
+        self.stats = stats
+        self._handle = handle
+        self._on_error = on_error
+        self._bounds = bounds = bounds or Bounds()
+        self._max_messages = 1 if bounds.overflow == "latest" else bounds.max_messages
+        self._concurrency = concurrency
+        self._queue: deque[Packet] = deque()
+        # Two counters instead of one, so that each has one writer: the loop, and the worker.
+        self._bytes_in = self._bytes_out = 0
+        self._active = 0
+        self._overflowing = False
+        self._closed: asyncio.Event | None = None
+        self._lock = threading.Lock()
+
+    def put(self, packet: Packet) -> None:
+        """Queue a packet and see that somebody works it off."""
+        if self._closed is not None:
+            self.stats.dropped += 1
+            return
+        self.stats.received += 1
+        self._queue.append(packet)
+        self._bytes_in += len(packet.payload)
+        if (
+            self._overflowing
+            or len(self._queue) > self._max_messages
+            or self._bytes_in - self._bytes_out > self._bounds.max_bytes
+        ):
+            self._make_room()
+        if self._active < self._concurrency:
+            self._take()
+
+    def _make_room(self) -> None:
+        drop_newest = self._bounds.overflow == "drop_newest"
+        full = False
+        while len(self._queue) > 1 and (
+            len(self._queue) > self._max_messages
+            or self._bytes_in - self._bytes_out > self._bounds.max_bytes
+        ):
+            full = True
+            try:
+                packet = self._queue.pop() if drop_newest else self._queue.popleft()
+            except IndexError:
+                break  # the worker was quicker
+            self._bytes_in -= len(packet.payload)
+            self.stats.dropped += 1
+        if full and not self._overflowing and self._bounds.overflow != "latest":
+            log.warning(
+                "%s: the callback is too slow, messages are dropped (%s)",
+                *(self.name, self._bounds.overflow),
+            )
+        # The episode lasts until the callback has caught up by half.
+        self._overflowing = full or (
+            self._overflowing
+            and (
+                len(self._queue) > self._max_messages // 2
+                or self._bytes_in - self._bytes_out > self._bounds.max_bytes // 2
+            )
+        )
+
+    def _take(self) -> None:
+        raise NotImplementedError
+
+    def _pop(self) -> Packet | None:
+        if self._concurrency > 1:
+            with self._lock:
+                return self._pop_alone()
+        return self._pop_alone()
+
+    def _pop_alone(self) -> Packet | None:
+        try:
+            packet = self._queue.popleft()
+        except IndexError:
+            return None
+        self._bytes_out += len(packet.payload)
+        return packet
+
+    def _leave(self) -> None:
+        """The last of those who worked on a closed lane turns off the light. On the loop."""
+        if self._closed is not None and self._active == 0:
+            self._closed.set()
+
+    async def close(self, grace: float) -> None:
+        """Take nothing more, work off what is there, up to ``grace`` seconds; then drop it."""
+        if self._closed is None:
+            self._closed = asyncio.Event()
+        if self._active:
+            try:
+                async with asyncio.timeout(grace):
+                    await self._closed.wait()
+            except TimeoutError:
+                log.warning("%s: stopped while its callback was running", self.name)
+        while self._pop() is not None:
+            self.stats.dropped += 1
+
+
+class ThreadLane(Lane):
+    """Calls a plain function on worker threads."""
+
+    def __init__(self, workers: Workers, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._workers = workers
+        self._loop = asyncio.get_running_loop()
+
+    def _take(self) -> None:
+        with self._lock:
+            if self._active >= self._concurrency:
+                return
+            self._active += 1
+        self._workers.serve(self)
+
+    def work(self) -> None:
+        """Work the lane off. On a worker thread."""
+        pop, handle = self._pop, self._handle
+        while True:
+            for _ in range(TURN):
+                packet = pop()
+                if packet is None:
+                    self._give_back()
+                    return
+                try:
+                    handle(packet)
+                except BaseException as exc:  # SystemExit too: no callback ends a worker
+                    self._on_error(packet, exc)
+            if self._workers.all_taken:
+                self._workers.serve(self)  # to the end of the line
+                return
+
+    def _give_back(self) -> None:
+        with self._lock:
+            self._active -= 1
+        # Between the last pop and here the loop may have queued a packet and seen us active.
+        if self._queue:
+            self._take()
+        elif self._closed is not None:
+            with suppress(RuntimeError):  # the loop is closed: nobody has waited so long
+                self._loop.call_soon_threadsafe(self._leave)
+
+
+_callback: ContextVar[asyncio.Task[None] | None] = ContextVar("commlib_callback", default=None)
+"""The task of the callback that this is done in, or on behalf of."""
+
+
+class LoopLane(Lane):
+    """Awaits a coroutine function on the loop: one task per burst, not per message."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def _take(self) -> None:
+        self._active += 1
+        task = asyncio.get_running_loop().create_task(self._work())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _work(self) -> None:
+        _callback.set(asyncio.current_task())
+        try:
+            while (packet := self._pop_alone()) is not None:
+                try:
+                    await self._handle(packet)
+                except (Exception, SystemExit, asyncio.CancelledError) as exc:
+                    if is_end_of_task(exc):
+                        raise
+                    self._on_error(packet, exc)
+        finally:
+            self._active -= 1
+            self._leave()
+
+    async def close(self, grace: float) -> None:
+        await super().close(grace)
+        # A callback that stops its own subscription goes on after that.
+        tasks = {task for task in self._tasks if task is not _callback.get()}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+
+class InlineLane(Lane):
+    """Calls a quick plain function on the loop, at once."""
+
+    def put(self, packet: Packet) -> None:
+        if self._closed is not None:
+            self.stats.dropped += 1
+            return
+        self.stats.received += 1
+        try:
+            self._handle(packet)
+        except (Exception, SystemExit) as exc:
+            self._on_error(packet, exc)
+
+
+class IterLane(Lane):
+    """Keeps the packets until somebody asks for the next one; nothing is called."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._news = asyncio.Event()
+
+    def _take(self) -> None:
+        self._news.set()
+
+    async def next(self) -> Packet | None:
+        """The next packet, None when the lane is closed; each goes to one of those who ask."""
+        while not self._queue and self._closed is None:
+            self._news.clear()
+            await self._news.wait()
+        return self._pop_alone()
+
+    async def close(self, grace: float) -> None:
+        await super().close(grace)
+        self._take()
+
+
+def is_end_of_task(error: BaseException) -> bool:
+    """Whether this task is to end, and not only something cancelled that it has waited for."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+
+
+def is_async(callback: Any) -> bool:
+    """Whether calling it makes a coroutine."""
+    return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(
+        getattr(type(callback), "__call__", None)  # noqa: B004 - an object with async __call__
+    )
+
+
+def make_lane(
+    workers: Workers, callback: Any, inline: bool, name: str, *args: Any, **kwargs: Any
+) -> Lane:
+    """The lane for this kind of callback; the rest are the arguments of ``Lane``. On the loop."""
+    if callback is None:
+        return IterLane(name, *args, **kwargs)
+    if is_async(callback):
+        return LoopLane(name, *args, **kwargs)
+    if inline:
+        return InlineLane(name, *args, **kwargs)
+    return ThreadLane(workers, name, *args, **kwargs)

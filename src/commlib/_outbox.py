@@ -1,0 +1,210 @@
+"""What waits to be written to a broker: filled from any thread, written in bursts on the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from commlib._params import Offline
+from commlib._session import Link
+from commlib.exceptions import CommlibError, ConnectionLost, EndpointClosed
+from commlib.transports.base import LinkStats
+
+log = logging.getLogger("commlib.session")
+
+MAX_BYTES = 4 * 1024 * 1024  # what may wait in an outbox while connected
+FRAME_COST = 100  # bytes that a frame takes in memory besides its own
+
+
+class Outbox:
+    """What waits to be written: filled from any thread, written in bursts on the loop.
+
+    ``failure`` tells why no link will come, if none will; then ``put`` raises that. ``connecting``
+    tells that the first attempt to connect is still under way: then a program that has just begun
+    to publish waits, as with a full queue, rather than losing what is beyond the offline policy.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        offline: Offline,
+        stats: LinkStats,
+        failure: Callable[[], CommlibError | None],
+        connecting: Callable[[], bool],
+    ) -> None:
+        self._failure = failure
+        self._connecting = connecting
+        self._name = name
+        self._offline = offline
+        self._stats = stats
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_thread = 0
+        self._link: Link | None = None
+        self._paused = False
+        # Re-entrant, because a signal handler may publish while the same thread is publishing.
+        self._lock = threading.RLock()
+        self._frames: deque[bytes] = deque()
+        self._notes: deque[object] = deque()
+        self._born: deque[float] = deque()  # beside _frames, only while offline
+        self._bytes = 0
+        self._wake_pending = False
+        self._flushing = False
+        self._overflowing = False
+        self._closed = False
+        self._waiting: list[asyncio.Future[None]] = []
+
+    def put(self, frame: bytes, note: object) -> bool:
+        """Take a frame; False when there is no room. From any thread.
+
+        Raises ConnectionLost or AuthError as the offline policy says.
+        """
+        with self._lock:
+            if self._link is None:
+                return self._put_offline(frame, note)
+            if not (self._frames or self._flushing) and self._link.write_now(frame, note):
+                return True
+            size = self._bytes + len(frame) + FRAME_COST
+            if size > MAX_BYTES and self._bytes:
+                return False
+            self._bytes = size
+            self._frames.append(frame)
+            self._notes.append(note)
+            if self._wake_pending or self._paused:
+                return True
+            self._wake_pending = True
+            loop = self._loop
+        assert loop is not None, "a link is only ever set on a loop"
+        if threading.get_ident() == self._loop_thread:
+            loop.call_soon(self._flush)
+        else:
+            loop.call_soon_threadsafe(self._flush)
+        return True
+
+    def _put_offline(self, frame: bytes, note: object) -> bool:
+        if self._closed:
+            raise EndpointClosed(f"{self._name} was closed")
+        failure = self._failure()
+        if failure is not None:
+            raise failure
+        policy = self._offline
+        if policy.policy == "wait":
+            return False
+        if policy.policy == "raise":
+            raise ConnectionLost(
+                f"{self._name} is away and offline='raise'; try again when it is connected, "
+                "or use offline='buffer' or 'wait'"
+            )
+        full = len(self._frames) >= policy.max_messages or (
+            self._frames and self._bytes + len(frame) > policy.max_bytes
+        )
+        if full and self._connecting():
+            return False
+        self._frames.append(frame)
+        self._notes.append(note)
+        self._bytes += len(frame)
+        self._born.append(time.monotonic())
+        while self._frames and (
+            len(self._frames) > policy.max_messages or self._bytes > policy.max_bytes
+        ):
+            self._drop_oldest()
+            self._stats.overflow += 1
+            if not self._overflowing:
+                self._overflowing = True
+                log.warning("%s is away for long: the oldest messages are dropped", self._name)
+        return True
+
+    def _drop_oldest(self) -> None:
+        self._bytes -= len(self._frames.popleft())
+        self._notes.popleft()
+        self._born.popleft()
+
+    def _expire(self) -> None:
+        oldest = time.monotonic() - self._offline.max_age
+        while self._born and self._born[0] < oldest:
+            self._drop_oldest()
+            self._stats.expired += 1
+
+    def set_link(self, link: Link | None) -> None:
+        """The link is there, or away (None). On the loop."""
+        with self._lock:
+            self._loop = asyncio.get_running_loop()
+            self._loop_thread = threading.get_ident()
+            self._link = link
+            self._paused = False
+            if link is None:
+                # From here on the bound is that of the policy, in bytes on the wire.
+                self._bytes = sum(map(len, self._frames))
+                self._born = deque([time.monotonic()] * len(self._frames))
+            else:
+                self._expire()
+                self._born.clear()
+                self._overflowing = False
+        self._flush()
+        if link is None:
+            self.wake()  # what holds for them now is the offline policy
+
+    def on_room(self, room: bool) -> None:
+        """The socket is full (False), or has room again. On the loop."""
+        self._paused = not room
+        if room:
+            self._flush()
+
+    def _flush(self) -> None:
+        with self._lock:
+            self._wake_pending = False
+            link = self._link
+            if link is None or self._paused:
+                return
+            # In one go: a signal handler that publishes must not come between the two.
+            frames, notes = self._frames, self._notes
+            self._frames, self._notes = deque(), deque()
+            self._bytes = 0
+            self._flushing = True  # until these are written nobody may overtake them
+        try:
+            if frames:
+                link.write(frames, notes)
+        finally:
+            self._flushing = False
+        self.wake()
+
+    def wake(self) -> None:
+        """Let those who wait for room try again. On the loop."""
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiting.clear()
+
+    def close(self) -> None:
+        """Give up all that waits, counted as expired, and take nothing more. On the loop."""
+        with self._lock:
+            self._closed = True
+            if self._frames:
+                log.warning("%s: %d messages were never sent", self._name, len(self._frames))
+            self._stats.expired += len(self._frames)
+            self._frames.clear()
+            self._notes.clear()
+            self._born.clear()
+            self._bytes = 0
+        self.wake()
+
+    @property
+    def empty(self) -> bool:
+        return not self._frames
+
+    async def room(self) -> None:
+        """Return when ``put`` may take something again. On the loop."""
+        if self._closed or self._failure() is not None:
+            return  # put() has the reason
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        if self._link is not None and not self._paused:
+            self._flush()
+        try:
+            await waiter
+        finally:
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)

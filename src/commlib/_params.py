@@ -1,0 +1,125 @@
+"""What every kind of connection can be told, and how it is read from a URL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
+
+from commlib._wire import MAX_PAYLOAD
+
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
+
+    from commlib.transports.base import Transport
+
+Policy = Literal["buffer", "wait", "raise"]
+
+
+@dataclass(frozen=True, slots=True)
+class Offline:
+    """What becomes of messages that are published while the connection is away.
+
+    ``buffer`` keeps the newest of them for a while (a robot must not execute a minute-old
+    command); ``wait`` makes the publisher wait; ``raise`` raises ConnectionLost. ``max_age`` in
+    seconds, ``max_bytes`` as they will be on the wire. ``timeout`` (s) is how long a publisher
+    waits for room, under ``wait`` and whenever the outgoing queue is full; then OutboxFull.
+    """
+
+    policy: Policy = "buffer"
+    max_messages: int = 1000
+    max_bytes: int = 1_000_000
+    max_age: float = 5.0
+    timeout: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.policy not in get_args(Policy):
+            raise ValueError(f"offline={self.policy!r}: it is one of {', '.join(get_args(Policy))}")
+
+
+@dataclass(kw_only=True)
+class BaseParameters:
+    """The parameters that all brokers share.
+
+    * ``connect_timeout`` (s): how long ``run()`` waits for the broker, and one attempt lasts.
+    * ``reconnect``: try again for ever, with growing jittered pauses; False: raise at once.
+    * ``keepalive`` (s): a link silent for so long is probed, and given up 5 s later.
+    * ``offline``: an ``Offline`` or the name of its policy.
+    * ``max_payload`` (bytes): larger payloads are refused on both ways.
+    """
+
+    connect_timeout: float = 10.0
+    reconnect: bool = True
+    keepalive: float = 15.0
+    offline: Offline | Policy = field(default_factory=Offline)
+    max_payload: int = MAX_PAYLOAD
+
+    schemes: ClassVar[tuple[str, ...]] = ()
+    """The URL schemes of this kind of broker."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.offline, Offline):
+            Offline(self.offline)  # a name that is none is refused here
+        # Below a second there is no keepalive: Redis and MQTT count it in whole ones.
+        for name, least in (("connect_timeout", 0.001), ("keepalive", 1), ("max_payload", 1)):
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name}={getattr(self, name)}: at least {least} is needed")
+
+    @property
+    def offline_policy(self) -> Offline:
+        """``offline`` in full, also where only the name of the policy was given."""
+        return self.offline if isinstance(self.offline, Offline) else Offline(self.offline)
+
+    def make_transport(self) -> Transport:
+        """A new transport for these parameters; it connects when told to."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """Parameters from a URL; options stand in its query, e.g. ``?keepalive=5``.
+
+        Raises ValueError that names what is wrong.
+        """
+        from urllib.parse import parse_qsl, urlsplit
+
+        parts = urlsplit(url)
+        if parts.scheme not in cls.schemes:
+            raise ValueError(f"{parts.scheme}:// is not one of {', '.join(cls.schemes)}")
+        options = cls._from_url_parts(parts)
+        known = {f.name: f.type for f in fields(cls) if _is_plain(str(f.type))}
+        for name, text in parse_qsl(parts.query, keep_blank_values=True):
+            if name not in known:
+                raise ValueError(
+                    f"{name!r} is no option of {cls.schemes[0]}://; {nearest(name, known)}"
+                )
+            options[name] = _read_option(name, text, str(known[name]))
+        return cls(**options)
+
+    @classmethod
+    def _from_url_parts(cls, parts: SplitResult) -> dict[str, Any]:
+        """What the URL says before its query, as arguments of the constructor."""
+        raise NotImplementedError
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """What was probably meant, for the end of an error message."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, list(known), 1)
+    return f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}"
+
+
+def _is_plain(kind: str) -> bool:
+    """Whether a value of this type can be spelled in a URL."""
+    return any(word in kind for word in ("bool", "int", "float", "str", "Policy"))
+
+
+def _read_option(name: str, text: str, kind: str) -> Any:
+    try:
+        if "bool" in kind:
+            return {"1": True, "true": True, "0": False, "false": False}[text.lower()]
+        if "int" in kind:
+            return int(text)
+        return float(text) if "float" in kind else text
+    except (KeyError, ValueError) as exc:
+        raise ValueError(f"{name}={text}: {kind} expected") from exc

@@ -1,0 +1,225 @@
+"""Keeps one connection to a broker alive.
+
+A ``Session`` supervises any driver: it dials, tells when the link is there, watches it, and dials
+again with growing, jittered pauses.
+
+The driver is a ``Link``: something that can be written to, is probed when it has been silent for
+too long, and says by ``closed`` when and why it ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from typing import Protocol
+
+from commlib._params import BaseParameters
+from commlib.exceptions import (
+    AuthError,
+    CommlibError,
+    ConnectError,
+    ConnectionLost,
+)
+
+log = logging.getLogger("commlib.session")
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # s between attempts; a restarted broker is back in ~1 s
+AUTH_PAUSE = 30.0  # s; brokers count failed logins
+PROBE_GRACE = 5.0  # s between the probe of a silent link and its end
+
+
+class Link(Protocol):
+    """An open connection, as a session and its outbox see it."""
+
+    closed: asyncio.Future[Exception | None]
+    heard: float
+    """When the broker last said anything, in the loop's time."""
+
+    def write(self, frames: Iterable[bytes], notes: Iterable[object]) -> None:
+        """Write frames in one go; each note stands for the answer to its frame."""
+
+    def write_now(self, frame: bytes, note: object) -> bool:
+        """Write from a thread that is not the loop's, if nothing else is under way.
+
+        False: nothing was written.
+        """
+        ...
+
+    def probe(self) -> None:
+        """Make the broker say something, if it is not about to anyway."""
+
+    def abort(self, reason: Exception | None) -> None:
+        """Cut the connection; idempotent."""
+
+
+class Session:
+    """One supervised connection.
+
+    ``dial`` opens a link, authenticates and restores what the broker must know; it raises
+    AuthError or ConnectError. ``on_link`` is told of each new link, and None when it is away.
+    ``quiet`` is for the second and further connections of a transport, whose troubles are mostly
+    those of the first.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        params: BaseParameters,
+        dial: Callable[[], Awaitable[Link]],
+        on_link: Callable[[Link | None, Exception | None], None],
+        *,
+        quiet: bool = False,
+    ) -> None:
+        self.name = name
+        self.link: Link | None = None
+        self.was_linked = False
+        self.failure: CommlibError | None = None
+        """Why there is no link, where only a person can mend it."""
+        self._reported = False
+        self._level = logging.INFO if quiet else logging.WARNING
+        self._params = params
+        self._dial = dial
+        self._on_link = on_link
+        self.failed = False
+        """Whether the last attempt has failed; the first one may still be under way."""
+        self.on_failure: Callable[[], None] = lambda: None
+        """Told when an attempt has failed."""
+        self._task: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    def start(self) -> None:
+        """Begin to connect, in the background; idempotent."""
+        if self._task is None or self._task.done():
+            self.failure = None
+            self._task = asyncio.get_running_loop().create_task(self._supervise())
+            self._task.add_done_callback(self._ended)
+
+    async def ready(self) -> None:
+        """Return when the link is there.
+
+        Raises AuthError when the broker refuses, ConnectError where nothing is tried again.
+        """
+        self.start()
+        while self.link is None:
+            if self.failure is not None:
+                raise self.failure
+            self._news.clear()
+            await self._news.wait()
+
+    async def close(self) -> None:
+        """End the connection and its supervision; idempotent."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        self.failure, self.failed, self.was_linked = None, False, False
+
+    async def _supervise(self) -> None:
+        loop = asyncio.get_running_loop()
+        pause = FIRST_PAUSE
+        while True:
+            begun = loop.time()
+            error = await self._attempt()
+            if not self._params.reconnect:
+                return
+            if error is None and loop.time() - begun > pause:
+                pause = FIRST_PAUSE  # it was connected, for longer than a pause to breathe
+            elif isinstance(error, AuthError):
+                pause = AUTH_PAUSE
+            from random import uniform  # not needed by a program that never loses its broker
+
+            self._hurry.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause * uniform(0.5, 1.5)):
+                    await self._hurry.wait()
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    def hurry(self) -> None:
+        """Try again at once: another connection has just found the broker."""
+        self._hurry.set()
+
+    async def _attempt(self) -> CommlibError | None:
+        """One life of the link; returns why there was none."""
+        try:
+            async with asyncio.timeout(self._params.connect_timeout):
+                link = await self._dial()
+        except (CommlibError, OSError) as exc:
+            return self._note_failure(exc)
+        reason: Exception | None = None
+        try:
+            self._note_link(link, None)
+            reason = await self._watch(link)
+            self._note_loss(reason or ConnectionLost("closed by the broker"))
+        finally:
+            link.abort(None)
+            self._note_link(None, reason or ConnectionLost(f"{self.name} was closed"))
+        return None
+
+    def _note_failure(self, exc: CommlibError | OSError) -> CommlibError:
+        error = exc if isinstance(exc, CommlibError) else self._connect_error(exc)
+        level = logging.WARNING if isinstance(error, AuthError) else self._level
+        log.log(logging.DEBUG if self._reported else level, "%s", error)
+        self._reported = self.failed = True
+        self.on_failure()
+        if isinstance(error, AuthError) or not self._params.reconnect:
+            self._fail(error)
+        return error
+
+    def _fail(self, error: CommlibError) -> None:
+        self.failure = error
+        self._news.set()
+        self.on_failure()
+
+    def _note_loss(self, reason: Exception) -> None:
+        again = "trying again" if self._params.reconnect else "reconnect=False"
+        log.log(self._level, "%s lost: %s; %s", self.name, reason, again)
+        if not self._params.reconnect:
+            self._fail(ConnectionLost(f"{self.name} was lost: {reason}; {again}"))
+
+    def _connect_error(self, exc: OSError) -> ConnectError:
+        text = str(exc) or f"no answer within {self._params.connect_timeout:g} s"
+        if isinstance(exc, ConnectionRefusedError):
+            text += "; is a broker running there?"
+        error = ConnectError(f"{self.name} cannot be reached: {text}")
+        error.__cause__ = exc
+        return error
+
+    def _note_link(self, link: Link | None, reason: Exception | None) -> None:
+        self.link = link
+        if link is not None:
+            self.failure, self.failed = None, False
+            self._reported, self.was_linked = False, True
+            log.debug("%s is there", self.name)
+        self._on_link(link, reason)
+        self._news.set()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            log.error("%s: supervision ended", self.name, exc_info=exc)
+            self._fail(ConnectError(f"{self.name}: {exc!r}"))
+
+    async def _watch(self, link: Link) -> Exception | None:
+        """Wait for the end of the link; probe it when it is silent, cut it when it stays so."""
+        loop = asyncio.get_running_loop()
+        keepalive = self._params.keepalive
+        grace = min(PROBE_GRACE, keepalive)
+        probed = 0.0
+        while not link.closed.done():
+            now = loop.time()
+            silent = now - link.heard
+            if silent < keepalive:
+                wake = keepalive - silent
+            elif probed <= link.heard:
+                # Not cut for the silence alone: it may be this process that was asleep.
+                probed, wake = now, grace
+                link.probe()
+            elif now - probed < grace:
+                wake = probed + grace - now
+            else:
+                link.abort(ConnectionLost(f"{self.name}: no sign of life for {silent:.0f} s"))
+                break
+            await asyncio.wait([link.closed], timeout=wake)
+        return await link.closed

@@ -1,0 +1,69 @@
+"""Which transport speaks to which broker. A transport and its driver are imported when needed.
+
+A third party adds one by an entry point of the group ``commlib.transports``: its name is a URL
+scheme, its value the module, which has a ``ConnectionParameters`` as those of ours.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from types import ModuleType
+
+from commlib._params import BaseParameters, nearest
+
+MODULES = {
+    "redis": "commlib.transports.redis",
+    "rediss": "commlib.transports.redis",
+    "redis+unix": "commlib.transports.redis",
+    "valkey": "commlib.transports.redis",
+    "valkeys": "commlib.transports.redis",
+    "memory": "commlib.transports.memory",
+}
+"""The module of each URL scheme."""
+
+DEFAULT_SCHEME = "redis"
+
+
+def module_for(scheme: str) -> ModuleType:
+    """The transport for a URL scheme. Raises ValueError with the nearest one that there is."""
+    if scheme in MODULES:
+        return import_module(MODULES[scheme])
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group="commlib.transports", name=scheme):
+        module: ModuleType = entry.load()
+        return module
+    raise ValueError(f"no transport for {scheme}://; {nearest(scheme, MODULES)}")
+
+
+def resolve(params: BaseParameters | str | None, scheme: str = "") -> BaseParameters:
+    """Connection parameters from whatever the user gave.
+
+    ``scheme`` is that of a class bound to one transport, empty for those that take any. Raises
+    ValueError for a URL that cannot be read, TypeError for parameters of another broker.
+    """
+    if params is None:
+        params = _from_environment(scheme)
+    if isinstance(params, str):
+        found, is_url, _ = params.partition("://")
+        if not is_url:  # not repeated here: there may be a password in it
+            raise ValueError("no URL: it begins with a scheme, as redis://host does")
+        params = module_for(found).ConnectionParameters.from_url(params)
+    if not isinstance(params, BaseParameters):
+        raise TypeError(f"connection parameters or a URL were expected, not {params!r}")
+    if scheme and scheme not in params.schemes:
+        raise TypeError(
+            f"these are parameters for {params.schemes[0]}://, but the endpoint is for "
+            f"{scheme}://; take it from commlib.transports.{params.schemes[0]}"
+        )
+    return params
+
+
+def _from_environment(scheme: str) -> BaseParameters | str:
+    url = os.environ.get("COMMLIB_URL", "")
+    module = module_for(scheme or DEFAULT_SCHEME)
+    if url and (not scheme or url.partition("://")[0] in module.ConnectionParameters.schemes):
+        return url
+    params: BaseParameters = module.ConnectionParameters()
+    return params

@@ -1,0 +1,167 @@
+"""The seven verbs: what a broker must be able to do, and all that a pattern asks of it.
+
+A transport is any class of this shape; it need not import anything from here. It never sees a
+message class, a user's callback or the timeout of a call. Everything runs on the event loop that
+called ``connect``, except ``publish`` and ``send``, which any thread may call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from msgspec import Struct
+
+from commlib._wire import Packet
+
+Handler = Callable[[Packet], None]
+"""Takes one packet, on the loop; quick, never raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What a kind of broker can do, asked for instead of its name.
+
+    ``native_headers``: it carries headers beside the payload. ``stores_unread``: a queue keeps
+    what nobody consumes. ``competing``: several consumers of a queue share its packets.
+    ``native_wildcards``: characters of its own pattern language that pass through.
+    """
+
+    native_headers: bool = False
+    stores_unread: bool = False
+    competing: bool = True
+    native_wildcards: str = ""
+
+
+@dataclass(slots=True)
+class LinkStats:
+    """Counters of the connection, shared by all endpoints that use it.
+
+    Lost on the way: ``unconfirmed`` (written, but the connection broke before the broker's word),
+    ``refused`` (the broker said no), ``overflow`` and ``expired`` (dropped by the offline policy).
+    ``garbage``: frames that made no sense.
+    """
+
+    unconfirmed: int = 0
+    refused: int = 0
+    overflow: int = 0
+    expired: int = 0
+    garbage: int = 0
+    reconnects: int = 0
+
+
+class Address(Struct, frozen=True, gc=False):
+    """Where a reply shall go; ``correlation_id`` where the broker needs one to tell replies."""
+
+    reply_to: str
+    correlation_id: str = ""
+
+
+class Subscription(Protocol):
+    """An active subscription."""
+
+    async def close(self) -> None:
+        """End it; no packet is handed over after that. Idempotent."""
+
+
+class Consumer(Protocol):
+    """An active consumer of a queue."""
+
+    def done(self, packet: Packet) -> None:
+        """One packet was worked off: another may be taken. On the loop."""
+
+    async def close(self) -> None:
+        """Take no more; returns when nothing is on its way to this consumer. Idempotent."""
+
+
+class Inbox(Protocol):
+    """Private return addresses. A reply is told by the address at which it arrives."""
+
+    capacity: int
+    """How many addresses can be in use at once."""
+
+    def address(self, token: str) -> Address:
+        """An address whose reply will be handed over with this token."""
+        ...
+
+    def release(self, token: str) -> None:
+        """No reply is wanted any more: one that still comes reaches nobody."""
+
+    async def close(self) -> None:
+        """Give all addresses back; leaves nothing on the broker. Idempotent."""
+
+
+ReplyHandler = Callable[[str | None, Packet], bool]
+"""Takes a reply and its token, None for one that came too late; on the loop, never raises.
+
+False: it was not the reply to this call but a second one to a former call; the address stays in
+use.
+"""
+
+StateHandler = Callable[[bool, Exception | None], None]
+"""Told that the connection is there (True), or away and why; on the loop, never raises."""
+
+
+class Transport(Protocol):
+    """A broker, as seven verbs."""
+
+    traits: Traits
+    stats: LinkStats
+    on_state: StateHandler
+    on_refused: Callable[[str, Exception], None]
+    """Told that the broker refused a packet, with its topic or queue; on the loop."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether all connections that were opened so far are there."""
+        ...
+
+    async def connect(self) -> None:
+        """Return when the broker can be used; goes on trying until then.
+
+        Raises AuthError when the broker says no, ConnectError if it is not to try again.
+        """
+
+    async def close(self) -> None:
+        """Flush within a second, leave. Idempotent; no handler runs after it."""
+
+    def publish(self, topic: str, packet: Packet) -> bool:
+        """Give a copy to every live subscriber; order is kept per caller and topic.
+
+        False: there is no room now, nothing was taken, ``await room()`` and do it again.
+        From any thread. Raises ConnectionLost where the offline policy says so.
+        """
+        ...
+
+    async def subscribe(self, topic: str, handler: Handler) -> Subscription:
+        """Hand over what is published on a topic or pattern; active on return."""
+        ...
+
+    def send(self, to: str | Address, packet: Packet) -> bool:
+        """Give a packet to exactly one consumer of a queue, or a reply to its address.
+
+        Otherwise as ``publish``.
+        """
+        ...
+
+    async def consume(self, queue: str, handler: Handler, prefetch: int) -> Consumer:
+        """Take packets from a queue, at most ``prefetch`` that are not done yet."""
+        ...
+
+    async def open_inbox(self, handler: ReplyHandler) -> Inbox:
+        """Open return addresses for calls."""
+        ...
+
+    async def room(self) -> None:
+        """Return when ``publish`` and ``send`` have room again."""
+
+    async def flush(self) -> None:
+        """Return when the broker has confirmed all that was published so far."""
+
+    def clock(self) -> int:
+        """The broker's time in ms since 1970, as well as it is known."""
+        ...
+
+    def abandon(self) -> None:
+        """After a fork, in the child: let go of the sockets without a word to the broker."""

@@ -1,0 +1,412 @@
+"""A connection that is kept alive; with a link that is a fake."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from collected import DEADLINE
+from commlib import _session
+from commlib._params import BaseParameters
+from commlib._session import Session
+from commlib.exceptions import AuthError, ConnectError, ConnectionLost
+from fake_link import FakeLink
+
+
+class Dialled:
+    """A dial function that gives one outcome after the other, the last one again and again."""
+
+    def __init__(self, *outcomes: FakeLink | BaseException | Callable[[], Awaitable[Any]]) -> None:
+        self._outcomes = deque(outcomes)
+        self.count = 0
+
+    async def __call__(self) -> FakeLink:
+        self.count += 1
+        outcome = self._outcomes[0] if len(self._outcomes) == 1 else self._outcomes.popleft()
+        if callable(outcome):
+            outcome = await outcome()
+        if isinstance(outcome, BaseException):
+            raise outcome
+        assert isinstance(outcome, FakeLink)
+        return outcome
+
+
+class News:
+    """What a session tells."""
+
+    def __init__(self) -> None:
+        self.items: list[tuple[object, Exception | None]] = []
+        self._changed = asyncio.Event()
+
+    def __call__(self, link: object, reason: Exception | None) -> None:
+        self.items.append((link, reason))
+        self._changed.set()
+
+    @property
+    def links(self) -> list[object]:
+        return [link for link, _ in self.items]
+
+    async def wait(self, count: int) -> list[tuple[object, Exception | None]]:
+        async with asyncio.timeout(DEADLINE):
+            while len(self.items) < count:
+                self._changed.clear()
+                await self._changed.wait()
+        return self.items
+
+
+class Session_(Session):
+    """A session with fakes on both sides."""
+
+    def __init__(self, dial: Dialled, **options: Any) -> None:
+        self.news = News()
+        self.dial = dial
+        params = BaseParameters()
+        vars(params).update(options)  # a keepalive as short as no user may have it
+        super().__init__("fake", params, dial, self.news)
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions that try again at once."""
+    monkeypatch.setattr(_session, "FIRST_PAUSE", 0.0001)
+    monkeypatch.setattr(_session, "LONGEST_PAUSE", 0.0001)
+    monkeypatch.setattr(_session, "AUTH_PAUSE", 0.0001)
+
+
+async def soon(awaitable: Awaitable[Any]) -> Any:
+    """What it gives, before the test is given up."""
+    async with asyncio.timeout(DEADLINE):
+        return await awaitable
+
+
+# ---- a session comes to its link, and back to it ----
+
+
+async def test_ready_waits_for_the_link_and_everybody_who_waits_is_told() -> None:
+    gate, link = asyncio.Event(), FakeLink()
+
+    async def open_later() -> FakeLink:
+        await gate.wait()
+        return link
+
+    session = Session_(Dialled(open_later))
+    waiting = [asyncio.create_task(session.ready()) for _ in range(3)]
+    await asyncio.wait(waiting, timeout=0.01)
+    assert not any(task.done() for task in waiting)
+    gate.set()
+    await soon(asyncio.gather(*waiting))
+    assert session.link is link
+    assert session.dial.count == 1
+    assert session.news.items == [(link, None)]
+    await session.close()
+
+
+async def test_a_broker_that_is_away_is_tried_again_until_it_is_there(
+    hasty: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    link = FakeLink()
+    session = Session_(Dialled(*[OSError("refused")] * 20, link))
+    await soon(session.ready())
+    assert session.link is link
+    assert session.dial.count == 21
+    warnings = [r.message for r in caplog.records if r.levelno == logging.WARNING]
+    assert warnings == ["fake cannot be reached: refused"]
+    await session.close()
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses between attempts, in ms, without their jitter."""
+    pauses: list[float] = []
+    timeout = asyncio.timeout
+
+    def note(seconds: float) -> Any:
+        if seconds < 1:  # else it is none
+            pauses.append(round(seconds / 1.25 * 1000))
+        return timeout(seconds)
+
+    def jitter(low: float, high: float) -> float:
+        assert (low, high) == (0.5, 1.5)
+        return 1.25
+
+    monkeypatch.setattr(asyncio, "timeout", note)
+    monkeypatch.setattr(random, "uniform", jitter)
+    monkeypatch.setattr(_session, "FIRST_PAUSE", 0.001)
+    return pauses
+
+
+async def test_the_pauses_grow_to_a_limit_and_are_jittered(
+    monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+) -> None:
+    monkeypatch.setattr(_session, "LONGEST_PAUSE", 0.006)
+    session = Session_(Dialled(*[OSError()] * 5, FakeLink()))
+    await session.ready()
+    assert pauses == [1, 2, 4, 6, 6]
+    await session.close()
+
+
+async def test_the_pauses_grow_too_when_each_link_breaks_at_once(
+    monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+) -> None:
+    monkeypatch.setattr(_session, "FIRST_PAUSE", 0.02)
+
+    async def open_broken() -> FakeLink:
+        link = FakeLink()
+        link.abort(None)
+        return link
+
+    session = Session_(Dialled(*[open_broken] * 4, FakeLink()))
+    session.start()
+    await session.news.wait(9)
+    assert pauses == [20, 40, 80, 160]
+    await session.close()
+
+
+async def test_after_a_link_that_has_lasted_the_pauses_begin_anew(
+    monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+) -> None:
+    monkeypatch.setattr(_session, "LONGEST_PAUSE", 0.004)
+    lasting = FakeLink()
+    session = Session_(Dialled(*[OSError()] * 4, lasting, FakeLink()))
+    await session.ready()
+    asyncio.get_running_loop().call_later(0.05, lasting.abort, None)
+    await session.news.wait(3)
+    assert pauses == [1, 2, 4, 4, 1]
+    await session.close()
+
+
+async def test_a_session_that_is_told_to_hurry_does_not_sit_out_its_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_session, "FIRST_PAUSE", 1000.0)
+    tried, link = asyncio.Event(), FakeLink()
+
+    async def refuse() -> OSError:
+        tried.set()
+        return OSError("refused")
+
+    session = Session_(Dialled(refuse, link))
+    session.start()
+    await soon(tried.wait())
+    await asyncio.sleep(0)
+    ready = asyncio.create_task(session.ready())
+    while not ready.done():
+        session.hurry()
+        await asyncio.sleep(0)
+    assert session.link is link
+    await session.close()
+
+
+async def test_a_lost_link_is_replaced_and_both_are_told(hasty: None) -> None:
+    first, second = FakeLink(), FakeLink()
+    session = Session_(Dialled(first, second))
+    await session.ready()
+    assert session.was_linked
+    reason = ConnectionLost("cut by the test")
+    first.abort(reason)
+    items = await session.news.wait(3)
+    assert items == [(first, None), (None, reason), (second, None)]
+    await session.close()
+
+
+async def test_a_link_that_the_broker_closes_is_lost_for_a_reason(
+    hasty: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = FakeLink(), FakeLink()
+    session = Session_(Dialled(first, second))
+    await session.ready()
+    first.abort(None)
+    _, (link, reason), _ = await session.news.wait(3)
+    assert link is None
+    assert isinstance(reason, ConnectionLost)
+    assert "fake lost: closed by the broker; trying again" in caplog.messages
+    await session.close()
+
+
+async def test_an_attempt_that_takes_too_long_is_given_up() -> None:
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    session = Session_(Dialled(never), connect_timeout=0.01, reconnect=False)
+    with pytest.raises(ConnectError, match=r"cannot be reached: no answer within 0\.01 s"):
+        await soon(session.ready())
+    await session.close()
+
+
+async def test_further_connections_of_a_transport_complain_less(
+    hasty: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    news = News()
+    params = BaseParameters()
+    session = Session("2nd", params, Dialled(OSError("no"), FakeLink()), news, quiet=True)
+    await session.ready()
+    await session.close()
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+# ---- what only a person can mend ----
+
+
+async def test_a_refusal_is_raised_at_once_and_tried_again_all_the_same(hasty: None) -> None:
+    link, gate = FakeLink(), asyncio.Event()
+
+    async def accept_later() -> FakeLink:
+        await gate.wait()
+        return link
+
+    session = Session_(Dialled(AuthError("wrong password"), accept_later))
+    with pytest.raises(AuthError, match="wrong password"):
+        await soon(session.ready())
+    assert isinstance(session.failure, AuthError)
+    gate.set()
+    assert await session.news.wait(1) == [(link, None)]
+    assert session.failure is None
+    await soon(session.ready())
+    await session.close()
+
+
+async def test_while_a_refusal_is_sat_out_everybody_is_told_and_the_broker_is_left_alone() -> None:
+    session = Session_(Dialled(AuthError("wrong password")))
+    for _ in range(3):
+        with pytest.raises(AuthError):
+            await soon(session.ready())
+    assert session.dial.count == 1
+    await session.close()
+
+
+async def test_without_reconnection_the_first_failure_is_final_until_it_is_asked_again() -> None:
+    link = FakeLink()
+    failures = [OSError("refused"), OSError("refused again")]
+    session = Session_(Dialled(*failures, link), reconnect=False)
+    with pytest.raises(ConnectError, match="refused"):
+        await soon(session.ready())
+    with pytest.raises(ConnectError, match="refused again"):
+        await soon(session.ready())
+    await soon(session.ready())
+    assert session.dial.count == 3
+    await session.close()
+
+
+async def test_without_reconnection_a_lost_link_stays_lost(hasty: None) -> None:
+    first, second = FakeLink(), FakeLink()
+    told = asyncio.Event()
+    session = Session_(Dialled(first, second), reconnect=False)
+    session.on_failure = told.set
+    await session.ready()
+    first.abort(ConnectionLost("cut by the test"))
+    await soon(told.wait())
+    await session.news.wait(2)
+    assert isinstance(session.failure, ConnectionLost)
+    assert "cut by the test" in str(session.failure)
+    assert session.dial.count == 1
+    await soon(session.ready())  # somebody asks for it
+    assert session.link is second
+    await session.close()
+
+
+async def test_a_fault_of_the_dialling_code_itself_is_seen_and_waited_for_by_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    session = Session_(Dialled(KeyError("a bug"), FakeLink()))
+    told = asyncio.Event()
+    session.on_failure = told.set
+    with pytest.raises(ConnectError, match="a bug"):
+        await soon(session.ready())
+    assert told.is_set()
+    [record] = [r for r in caplog.records if r.levelno == logging.ERROR]
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], KeyError)
+    await soon(session.ready())  # and it can be tried again
+    await session.close()
+
+
+# ---- close ----
+
+
+async def test_close_ends_the_link_and_tells_so() -> None:
+    link = FakeLink()
+    session = Session_(Dialled(link))
+    await session.ready()
+    await session.close()
+    assert link.closed.done()
+    assert session.link is None
+    [_, (gone, reason)] = session.news.items
+    assert gone is None
+    assert isinstance(reason, ConnectionLost)
+
+
+@pytest.mark.parametrize("when", ["before", "dialling", "pausing", "linked"])
+async def test_close_may_come_at_any_time_and_twice(when: str) -> None:
+    dialling, never = asyncio.Event(), asyncio.Event()
+
+    async def dial() -> Any:
+        dialling.set()
+        if when == "dialling":
+            await never.wait()
+        return OSError("refused") if when == "pausing" else FakeLink()
+
+    session = Session_(Dialled(dial))
+    if when != "before":
+        session.start()
+        await soon(dialling.wait())
+        await asyncio.sleep(0)
+    await soon(asyncio.gather(session.close(), session.close()))
+    await soon(session.close())
+    assert session.link is None
+    assert session.failure is None
+
+
+async def test_a_closed_session_can_begin_again() -> None:
+    first, second = FakeLink(), FakeLink()
+    session = Session_(Dialled(first, second))
+    await session.ready()
+    await session.close()
+    assert not session.was_linked
+    await soon(session.ready())
+    assert session.link is second
+    await session.close()
+
+
+# ---- a link that is silent ----
+
+
+async def test_a_silent_link_is_probed_and_kept_if_it_answers() -> None:
+    link = FakeLink()
+    session = Session_(Dialled(link), keepalive=0.02)
+    await session.ready()
+    for _ in range(3):
+        link.probed.clear()
+        await soon(link.probed.wait())
+    assert session.link is link
+    await session.close()
+
+
+async def test_a_silent_link_that_does_not_answer_is_cut_and_replaced(hasty: None) -> None:
+    dead, fresh = FakeLink(answers=False), FakeLink()
+    session = Session_(Dialled(dead, fresh), keepalive=0.02)
+    await session.ready()
+    _, (_, reason), (link, _) = await session.news.wait(3)
+    assert dead.probed.is_set()
+    assert isinstance(reason, ConnectionLost)
+    assert "no sign of life" in str(reason)
+    assert link is fresh
+    await session.close()
+
+
+async def test_a_link_is_not_cut_for_a_silence_that_was_our_own() -> None:
+    link = FakeLink()
+    session = Session_(Dialled(link), keepalive=0.05)
+    await session.ready()
+    # As after a suspended laptop or a stopped process: nothing was heard, but nobody has asked.
+    link.heard -= 1000
+    await soon(link.probed.wait())
+    link.probed.clear()
+    await soon(link.probed.wait())
+    assert session.link is link
+    await session.close()
