@@ -1,0 +1,147 @@
+"""Subscriptions to Redis channels: who wants what, confirmed by the server, restored on a new link.
+
+A channel or pattern is subscribed once however many handlers it has. The server matches patterns
+as globs, whose star crosses the separators, so each topic is filtered again by our grammar.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from commlib._topics import is_pattern, matcher, redis_glob
+from commlib._wire import Packet
+from commlib.exceptions import CommlibError
+from commlib.transports._redis_link import RedisLink, command, error_from
+from commlib.transports.base import Handler
+
+log = logging.getLogger("commlib.redis")
+
+WILDCARDS = "?["
+"""The characters of Redis globs that our grammar leaves to the server."""
+
+
+class Channel:
+    """A channel or pattern on the server, and the handlers behind it."""
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        self.is_pattern = is_pattern(topic, WILDCARDS)
+        self.address = (redis_glob(topic) if self.is_pattern else topic).encode()
+        self.handlers: tuple[Handler, ...] = ()
+        self.confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._matches = matcher(topic, WILDCARDS) if self.is_pattern else None
+
+    def frame(self, un: str = "") -> bytes:
+        """The command that subscribes, or with ``un="UN"`` ends it."""
+        return command(f"{'P' if self.is_pattern else ''}{un}SUBSCRIBE", self.address)
+
+    def dispatch_match(self, topic: str, payload: bytes) -> None:
+        """Hand over what the server found to match, if the grammar agrees."""
+        if self._matches is None or self._matches(topic):
+            packet = Packet(payload, topic)
+            for handler in self.handlers:
+                handler(packet)
+
+    def confirm(self, error: CommlibError | None) -> None:
+        """The server has said yes, or why not."""
+        if self.confirmed.done():
+            return
+        if error is None:
+            self.confirmed.set_result(None)
+            return
+        log.warning("%s cannot be subscribed: %s", self.topic, error)
+        self.confirmed.set_exception(error)
+        self.confirmed.exception()  # marked as seen: after a reconnection nobody waits for it
+
+
+class Channels:
+    """All subscriptions of one transport."""
+
+    def __init__(self, on_garbage: Callable[[Any], None]) -> None:
+        self._on_garbage = on_garbage
+        self._link: RedisLink | None = None
+        self._exact: dict[bytes, Channel] = {}
+        self._patterns: dict[bytes, Channel] = {}
+        self._asked: deque[Channel | None] = deque()  # answers come in order; None: UNSUBSCRIBE
+
+    def add(self, topic: str, handler: Handler) -> Channel:
+        """Note a handler; its channel is asked for if it is the first one."""
+        channel = Channel(topic)
+        channel = self._half(channel).setdefault(channel.address, channel)
+        channel.handlers += (handler,)
+        if len(channel.handlers) == 1:
+            self._ask(channel)
+        return channel
+
+    def remove(self, channel: Channel, handler: Handler) -> None:
+        """Forget a handler, and the channel with the last one."""
+        handlers = list(channel.handlers)
+        if handler not in handlers:
+            return
+        handlers.remove(handler)
+        channel.handlers = tuple(handlers)
+        half = self._half(channel)
+        if not handlers and half.get(channel.address) is channel:
+            del half[channel.address]
+            if self._link is not None:
+                self._asked.append(None)
+                self._link.write([channel.frame("UN")], [])
+
+    def _half(self, channel: Channel) -> dict[bytes, Channel]:
+        return self._patterns if channel.is_pattern else self._exact
+
+    def _ask(self, *channels: Channel) -> None:
+        if self._link is not None:
+            self._asked.extend(channels)
+            self._link.write([channel.frame() for channel in channels], [])
+
+    async def restore(self, link: RedisLink) -> None:
+        """Subscribe everything on a new link; returns when the server has answered."""
+        self._asked.clear()
+        self._link = link
+        link.on_reply = self._take
+        link.probe = lambda: link.write([command("PING")], [])
+        channels = [*self._exact.values(), *self._patterns.values()]
+        for channel in channels:
+            if channel.confirmed.done():
+                channel.confirmed = link.closed.get_loop().create_future()
+        if channels:
+            self._ask(*channels)
+            # Answers come in order: the last one stands for all.
+            ends: list[asyncio.Future[Any]] = [channels[-1].confirmed, link.closed]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+
+    def detach(self) -> None:
+        """The link is away."""
+        self._link = None
+
+    def _take(self, reply: Any) -> None:
+        if reply.__class__ is not list:
+            self._take_answer(reply)
+        elif reply[0] == b"message":
+            channel = self._exact.get(reply[1])
+            if channel is not None:
+                packet = Packet(reply[2], channel.topic)
+                for handler in channel.handlers:
+                    handler(packet)
+        elif reply[0] == b"pmessage":
+            channel = self._patterns.get(reply[1])
+            if channel is not None:
+                channel.dispatch_match(reply[2].decode("utf8", "replace"), reply[3])
+        elif reply[0] != b"pong":
+            self._confirm(None)
+
+    def _take_answer(self, reply: Any) -> None:
+        if isinstance(reply, Exception):
+            self._confirm(error_from(reply, "SUBSCRIBE"))
+        elif reply != "PONG" and reply != b"PONG":
+            self._on_garbage(reply)
+
+    def _confirm(self, error: CommlibError | None) -> None:
+        channel = self._asked.popleft() if self._asked else None
+        if channel is not None:
+            channel.confirm(error)

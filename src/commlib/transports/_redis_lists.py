@@ -1,0 +1,381 @@
+"""Redis lists as queues: pipelined BLPOPs for services, and a pool of reply lists for callers.
+
+One BLPOP at a time makes every message wait for a round trip, so several are kept outstanding; the
+server works them off one after another. A blocked BLPOP cannot be changed, so each of them also
+waits for a private *wake list*: to change the lists, something is pushed there once for every
+BLPOP that is outstanding. (CLIENT UNBLOCK would be racy, and usual ACLs deny it.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import accumulate, islice
+from typing import Any
+
+from commlib._wire import Packet
+from commlib.transports._redis_link import RedisLink, command
+from commlib.transports.base import Address, Handler, ReplyHandler
+
+log = logging.getLogger("commlib.redis")
+
+FIRST_LISTS, MAX_LISTS = 8, 256  # reply lists, doubled on demand; 1000 would be quadratic
+REPLY_POPS = 8  # outstanding BLPOPs for replies; more bring nothing
+MAX_POPS = 16  # the same for requests
+RETIRED_SECONDS = 60  # a list whose call timed out is deleted after that
+MAX_RETIRED = 64  # so many of them are listened to, to count the late replies
+SETTLE_SECONDS = 0.5  # how long a consumer that leaves waits for what was popped for it
+ERROR_PAUSE = 1.0  # s before the next BLPOP when the server has refused one
+
+Wake = Callable[[bytes, int], bool]
+"""Pushes so many items to a wake list; False when there is no connection to do so."""
+
+
+class Popper:
+    """Keeps BLPOPs outstanding on one link, for lists that may change at any time.
+
+    ``plan`` tells, whenever there is something to decide, which lists to pop from and with how
+    many BLPOPs at once. The server serves the first list of a BLPOP first, so all of them take
+    turns: a list that is always behind a busy one would never be served.
+    """
+
+    def __init__(
+        self,
+        keepalive: float,
+        wake: Wake,
+        plan: Callable[[], tuple[tuple[bytes, ...], int]],
+        on_item: Callable[[bytes, bytes], None],
+    ) -> None:
+        self.wake_list = b"rpc-w-" + os.urandom(12).hex().encode()
+        self._wake = wake
+        self._plan = plan
+        self._on_item = on_item
+        self._head = b""
+        self._tail = _word(b"%d" % max(1, round(keepalive)))
+        self._link: RedisLink | None = None
+        self._lists: tuple[bytes, ...] = ()
+        self._words = b""  # the lists, as they stand in a command
+        self._starts: list[int] = []  # where each of them begins
+        self._turn = 0
+        self._outstanding = 0
+        self._stale = 0  # the oldest outstanding ones, which are woken because their lists are old
+        self._settled: list[asyncio.Future[None]] = []
+        self._fill_pending = False
+        self._urgent = False
+        self._refused = False
+        self._complaint = ""  # of the server, until it serves us again
+
+    def attach(self, link: RedisLink | None) -> None:
+        """Go on with a new link; None: it is away, and all that was outstanding with it."""
+        self._link = link
+        self._outstanding = self._stale = 0
+        self._complained = False
+        self._note_settled()
+        if link is not None:
+            link.on_reply, link.on_idle, link.probe = self._take, self._fill, self._probe
+            self._fill()
+
+    def refill(self, *, urgent: bool) -> None:
+        """The plan has changed. ``urgent``: also for the BLPOPs that are outstanding."""
+        self._urgent = self._urgent or urgent
+        if not self._fill_pending and self._link is not None:
+            self._fill_pending = True
+            asyncio.get_running_loop().call_soon(self._fill)
+
+    def refresh(self, *, anew: bool = False) -> None:
+        """Wake all outstanding BLPOPs, so that they are sent again with the lists of today.
+
+        ``anew``: also those that were woken before, because that may have been lost on the way.
+        """
+        awake = 0 if anew else self._stale
+        if self._outstanding > awake and self._wake(self.wake_list, self._outstanding - awake):
+            self._stale = self._outstanding
+
+    async def settle(self) -> None:
+        """Return when no BLPOP of a former plan is outstanding."""
+        self._urgent = True
+        self._fill()
+        if self._stale:
+            settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._settled.append(settled)
+            await settled
+
+    def _note_settled(self) -> None:
+        for settled in self._settled:
+            if not settled.done():
+                settled.set_result(None)
+        self._settled.clear()
+
+    def _take(self, reply: Any) -> None:
+        if reply.__class__ is list:
+            self._note_answer()
+            if reply[0] != self.wake_list:
+                self._complaint = ""
+                self._on_item(reply[0], reply[1])
+        elif reply is None:
+            self._note_answer()
+            self._complaint = ""
+        elif isinstance(reply, Exception):
+            self._note_answer()
+            self._note_refusal(reply)
+
+    def _note_answer(self) -> None:
+        self._outstanding -= 1
+        if self._stale:
+            self._stale -= 1
+            if not self._stale:
+                self._note_settled()
+
+    def _note_refusal(self, reply: Exception) -> None:
+        """The server does not let us pop: try again, but not as fast as it can say no."""
+        if not self._refused:
+            self._refused = True
+            level = logging.DEBUG if str(reply) == self._complaint else logging.ERROR
+            self._complaint = str(reply)
+            names = b" ".join(self._lists[:5]).decode()
+            log.log(level, "BLPOP %s: the server says: %s; trying again", names, reply)
+            asyncio.get_running_loop().call_later(ERROR_PAUSE, self._try_again)
+
+    def _try_again(self) -> None:
+        self._refused = False
+        self._fill()
+
+    def _probe(self) -> None:
+        # While a BLPOP is outstanding its time-out is the sign of life, and nothing else gets
+        # through; without one the connection answers like any other.
+        if self._link is not None and not self._outstanding:
+            self._link.write([command("PING")], [])
+
+    def _fill(self) -> None:
+        self._fill_pending = False
+        if self._link is None or self._refused:
+            return
+        lists, depth = self._plan()
+        if lists != self._lists:
+            self._lists, self._starts = lists, []
+            if self._urgent:
+                self.refresh()
+        self._urgent = False
+        missing = depth - self._outstanding
+        if not lists or missing <= 0 or missing * 2 < depth:
+            return  # half of them still wait: one write for several a little later
+        if not self._outstanding:
+            # From here on the server has the keepalive's time before it must say something.
+            self._link.heard = asyncio.get_running_loop().time()
+        self._outstanding += missing
+        self._link.write([self._next_frame() for _ in range(missing)], [])
+
+    def _next_frame(self) -> bytes:
+        """The next BLPOP: each begins with another list."""
+        if not self._starts:
+            words = [_word(name) for name in self._lists]
+            self._head = b"*%d\r\n" % (len(words) + 3) + _word(b"BLPOP") + _word(self.wake_list)
+            self._words = b"".join(words)
+            self._starts = [0, *accumulate(len(word) for word in words[:-1])]
+        self._turn = (self._turn + 1) % len(self._starts)
+        start = self._starts[self._turn]
+        return b"".join((self._head, self._words[start:], self._words[:start], self._tail))
+
+
+def _word(word: bytes) -> bytes:
+    """A word as it stands in a command."""
+    return b"$%d\r\n%b\r\n" % (len(word), word)
+
+
+class ReplyLists:
+    """The inbox on Redis: a pool of private lists, each one the address of one call.
+
+    A list is used again after its reply came. One whose call has ended without a reply is retired,
+    so that a late reply reaches nobody, and deleted after a minute.
+    """
+
+    capacity = MAX_LISTS
+
+    def __init__(
+        self, keepalive: float, wake: Wake, delete: Callable[[Sequence[bytes]], None]
+    ) -> None:
+        self.popper = Popper(keepalive, wake, self._plan, self._take)
+        self.handler: ReplyHandler = lambda token, packet: True
+        self._delete = delete
+        self._prefix = "rpc-" + os.urandom(12).hex()
+        self._made = 0
+        self._free: list[bytes] = []
+        self._tokens: dict[bytes, str] = {}
+        self._lists: dict[str, bytes] = {}
+        self._retired: deque[bytes] = deque()
+        self._heard: tuple[bytes, ...] | None = None  # the plan, until it changes
+
+    def address(self, token: str) -> Address:
+        if not self._free:
+            self._grow()
+        key = self._free.pop()
+        self._tokens[key] = token
+        self._lists[token] = key
+        return Address(key.decode())
+
+    def _grow(self) -> None:
+        live = len(self._tokens)
+        assert live < MAX_LISTS, "the caller keeps to the capacity"
+        for _ in range(min(max(FIRST_LISTS, live), MAX_LISTS - live)):
+            self._free.append(f"{self._prefix}{self._made:08x}".encode())
+            self._made += 1
+        self._heard = None
+        self.popper.refill(urgent=True)
+
+    def _plan(self) -> tuple[tuple[bytes, ...], int]:
+        if self._heard is None:
+            late = islice(reversed(self._retired), MAX_RETIRED)
+            self._heard = (*self._tokens, *self._free, *late)
+        return self._heard, REPLY_POPS
+
+    def _take(self, key: bytes, payload: bytes) -> None:
+        token = self._tokens.pop(key, None)
+        if token is not None:
+            # Free before it is handed over: the next call may want it at once.
+            del self._lists[token]
+            self._free.append(key)
+        if not self.handler(token, Packet(payload, key.decode())) and token is not None:
+            self._free.remove(key)
+            self._tokens[key] = token
+            self._lists[token] = key
+
+    def release(self, token: str) -> None:
+        key = self._lists.pop(token, None)
+        if key is not None:
+            del self._tokens[key]
+            self._retired.append(key)
+            self._heard = None
+            asyncio.get_running_loop().call_later(RETIRED_SECONDS, self._bury, key)
+
+    def _bury(self, key: bytes) -> None:
+        if key in self._retired:
+            self._retired.remove(key)
+            self._heard = None
+            self._delete([key])
+
+    def keys(self) -> list[bytes]:
+        """All that may have been left on the server."""
+        return [*self._tokens, *self._free, *self._retired, self.popper.wake_list]
+
+
+class RequestConsumer:
+    """One consumer of one list.
+
+    ``credit`` is how many more requests it can take now, ``backlog`` how many of the next ones were
+    waiting before it began.
+    """
+
+    def __init__(
+        self, pool: RequestLists, queue: str, handler: Handler, prefetch: int, backlog: int
+    ) -> None:
+        self.queue = queue
+        self.key = queue.encode()
+        self.handler = handler
+        self.credit = prefetch
+        self.backlog = backlog
+        self.closing = False
+        self._pool = pool
+
+    def done(self, packet: Packet) -> None:
+        self._pool.give_back(self)
+
+    async def close(self) -> None:
+        await self._pool.remove(self)
+
+
+class RequestLists:
+    """The consumers of one transport, on one link.
+
+    A list is only popped while one of its consumers has credit, so that another process can serve
+    what this one has no worker for. ``put_back`` takes what was popped for nobody.
+    """
+
+    def __init__(
+        self, keepalive: float, wake: Wake, put_back: Callable[[bytes, bytes], None]
+    ) -> None:
+        self.popper = Popper(keepalive, wake, self._plan, self._take)
+        self._put_back = put_back
+        self._consumers: dict[bytes, list[RequestConsumer]] = {}
+        self._free: dict[bytes, int] = {}  # the credit of each list
+        self._ready: tuple[bytes, ...] | None = None  # those with credit; None: look again
+
+    def add(self, queue: str, handler: Handler, prefetch: int, backlog: int) -> RequestConsumer:
+        consumer = RequestConsumer(self, queue, handler, prefetch, backlog)
+        self._consumers.setdefault(queue.encode(), []).append(consumer)
+        self._note_credit(queue.encode(), prefetch)
+        return consumer
+
+    async def remove(self, consumer: RequestConsumer) -> None:
+        """Stop a consumer; what the server has popped for it meanwhile is still handed over."""
+        if consumer.closing:
+            return
+        key = consumer.key
+        consumer.closing = True
+        self._note_credit(key, -consumer.credit)
+        try:
+            async with asyncio.timeout(SETTLE_SECONDS):
+                await self.popper.settle()
+        except TimeoutError:
+            pass  # the server is busy, or the link dead; what still comes is put back
+        finally:
+            self._forget(consumer)
+
+    def _forget(self, consumer: RequestConsumer) -> None:
+        key = consumer.key
+        rest = [c for c in self._consumers.get(key, ()) if c is not consumer]
+        if rest:
+            self._consumers[key] = rest
+        else:
+            self._consumers.pop(key, None)
+            self._free.pop(key, None)
+            self._ready = None
+
+    def give_back(self, consumer: RequestConsumer) -> None:
+        """The consumer has worked one request off."""
+        consumer.credit += 1
+        if not consumer.closing:
+            self._note_credit(consumer.key, 1)
+
+    def _note_credit(self, key: bytes, change: int) -> None:
+        before = self._free.get(key, 0)
+        after = self._free[key] = before + change
+        crossed = (before > 0) != (after > 0)
+        if crossed:
+            self._ready = None
+        if crossed or change > 0:
+            self.popper.refill(urgent=crossed)
+
+    def _plan(self) -> tuple[tuple[bytes, ...], int]:
+        """The lists with a free consumer.
+
+        Never more at once than the scarcest of them can take, and only one while another list is
+        out of the set: it will want to come back soon, and that costs a wake-up for each.
+        """
+        if self._ready is None:
+            self._ready = tuple(key for key, credit in self._free.items() if credit > 0)
+        if not self._ready:
+            return self._ready, 0
+        depth = min([self._free[key] for key in self._ready])
+        if len(self._ready) < len(self._free):
+            depth = 1
+        return self._ready, min(depth, MAX_POPS)
+
+    def _take(self, key: bytes, payload: bytes) -> None:
+        if payload == b"QueueInit":
+            return  # released 0.13 pushes it to create the list
+        consumers = self._consumers.get(key)
+        if consumers is None:
+            self._put_back(key, payload)
+            return
+        consumer = consumers[0]
+        if len(consumers) > 1:
+            consumer = max(consumers, key=lambda c: (not c.closing, c.credit))
+        consumer.credit -= 1
+        if not consumer.closing:
+            self._note_credit(key, -1)
+        waited = consumer.backlog > 0
+        consumer.backlog -= waited
+        consumer.handler(Packet(payload, consumer.queue, waited=waited))

@@ -1,0 +1,375 @@
+"""Redis and Valkey.
+
+Features: PubSub and patterns (channels), RPC and everything built on it (lists), authentication
+with and without a user name, databases, TLS, unix sockets. Redis 5 to 8 and Valkey; nothing is
+used that RESP2 does not have.
+
+Connections, each opened on first need: commands, channels, requests to services, replies to
+callers. All are supervised on their own and restored when they break, also on an empty server.
+
+Parameters: see ``ConnectionParameters``. URLs::
+
+    redis://user:password@host:6379/0?keepalive=5
+    rediss://host                                    TLS, certificate and host name checked
+    redis+unix:///tmp/redis.sock?db=1
+
+What Redis cannot do: it has no message headers (the envelope carries them), no delivery
+guarantees beyond at most once, and nobody is told when a channel has no subscriber. Its lists keep
+what nobody reads: requests carry a deadline in the server's clock, and services drop what is older.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from commlib import pubsub, rpc
+from commlib._outbox import Outbox
+from commlib._params import Offline as Offline
+from commlib._session import Link, Session
+from commlib._typing import Req, Resp, T
+from commlib._wire import Packet
+from commlib.exceptions import CommlibError
+from commlib.transports._redis_channels import WILDCARDS, Channel, Channels
+from commlib.transports._redis_link import RedisLink, command, dial, expire, push
+from commlib.transports._redis_lists import ReplyLists, RequestConsumer, RequestLists
+from commlib.transports._redis_params import ConnectionParameters as ConnectionParameters
+from commlib.transports._redis_params import Credentials as Credentials
+from commlib.transports._redis_params import TCPConnectionParameters as TCPConnectionParameters
+from commlib.transports._redis_params import (
+    UnixSocketConnectionParameters as UnixSocketConnectionParameters,
+)
+from commlib.transports.base import (
+    Address,
+    Handler,
+    LinkStats,
+    ReplyHandler,
+    StateHandler,
+    Traits,
+)
+
+ORPHAN_SECONDS = 60  # a reply that nobody fetches is deleted by the server after that
+FLUSH_SECONDS = 0.8  # how long closing waits for what is not written yet
+MAX_PREFIXES = 10_000  # topics whose command prefix is kept
+
+
+class _Subscription:
+    """A handler on a channel."""
+
+    def __init__(self, channels: Channels, channel: Channel, handler: Handler) -> None:
+        self._channels = channels
+        self._channel = channel
+        self._handler = handler
+
+    async def close(self) -> None:
+        self._channels.remove(self._channel, self._handler)
+
+
+class _Inbox:
+    """The reply lists of one transport, and the session they are popped on."""
+
+    capacity = ReplyLists.capacity
+
+    def __init__(self, lists: ReplyLists, session: Session, delete: Callable[..., None]) -> None:
+        self.address = lists.address
+        self.release = lists.release
+        self._lists = lists
+        self._session = session
+        self._delete = delete
+
+    async def close(self) -> None:
+        await self._session.close()
+        self._delete(self._lists.keys())
+
+
+class RedisTransport:
+    """The seven verbs on Redis."""
+
+    traits = Traits(stores_unread=True, native_wildcards=WILDCARDS)
+
+    def __init__(self, params: ConnectionParameters) -> None:
+        self.params = params
+        self.stats = LinkStats()
+        self.on_state: StateHandler = lambda connected, reason: None
+        self.on_refused: Callable[[str, Exception], None] = lambda target, error: None
+        self._name = str(params)
+        self._sessions: list[Session] = []
+        self._connected = self._was_connected = False
+        # The broker's ms since 1970 less our monotonic clock: no step of our clock disturbs it.
+        self._clock_offset = (time.time() - time.monotonic()) * 1000
+        self._commands_link: RedisLink | None = None
+        self._commands = self._session("commands", self._dial_commands, self._on_commands)
+        self._outbox = Outbox(
+            self._name,
+            params.offline_policy,
+            self.stats,
+            failure=lambda: self._commands.failure,
+            connecting=lambda: not (self._commands.failed or self._was_connected),
+        )
+        self._commands.on_failure = self._outbox.wake
+        self._channels = Channels(self._note_garbage)
+        self._channel_session = self._session("channels", self._dial_channels, self._on_channels)
+        self._requests = RequestLists(params.keepalive, self._wake, self._put_back)
+        self._request_session = self._session("requests", self._dial, self._on_requests)
+        self._replies = ReplyLists(params.keepalive, self._wake, self._delete)
+        self._reply_session = self._session("replies", self._dial, self._on_replies)
+        self._publish_prefixes: dict[str, bytes] = {}
+
+    # The verbs.
+
+    async def connect(self) -> None:
+        await self._commands.ready()
+
+    async def close(self) -> None:
+        if self._commands.link is not None or not (self._outbox.empty or self._commands.failed):
+            # What is not confirmed by then is counted when the link goes.
+            with suppress(TimeoutError, CommlibError):
+                async with asyncio.timeout(FLUSH_SECONDS):
+                    await self.flush()
+        for session in (self._channel_session, self._request_session, self._reply_session):
+            await session.close()
+        await self._commands.close()
+        self._outbox.close()
+
+    def publish(self, topic: str, packet: Packet) -> bool:
+        prefix = self._publish_prefixes.get(topic)
+        if prefix is None:
+            prefix = self._prefix(topic)
+        payload = packet.payload
+        return self._outbox.put(b"%b%d\r\n%b\r\n" % (prefix, len(payload), payload), topic)
+
+    def _prefix(self, topic: str) -> bytes:
+        if len(self._publish_prefixes) >= MAX_PREFIXES:
+            self._publish_prefixes.clear()
+        frame = command("PUBLISH", topic, b"")
+        prefix = self._publish_prefixes[topic] = frame.removesuffix(b"0\r\n\r\n")
+        return prefix
+
+    async def subscribe(self, topic: str, handler: Handler) -> _Subscription:
+        channel = self._channels.add(topic, handler)
+        try:
+            await self._channel_session.ready()
+            await asyncio.shield(channel.confirmed)
+        except BaseException:  # cancellation, too
+            self._channels.remove(channel, handler)
+            raise
+        return _Subscription(self._channels, channel, handler)
+
+    def send(self, to: str | Address, packet: Packet) -> bool:
+        if isinstance(to, str):
+            return self._outbox.put(push(to, packet.payload), to)
+        queue = to.reply_to
+        # The caller may be gone: then nobody would ever delete the list.
+        frame = push(queue, packet.payload) + expire(queue, ORPHAN_SECONDS)
+        return self._outbox.put(frame, (queue, None))
+
+    async def consume(self, queue: str, handler: Handler, prefetch: int) -> RequestConsumer:
+        await self._commands.ready()
+        backlog = await self._backlog(queue)
+        consumer = self._requests.add(queue, handler, prefetch, backlog)
+        try:
+            await self._request_session.ready()
+        except BaseException:  # cancellation, too: it would take requests for nobody
+            await consumer.close()
+            raise
+        return consumer
+
+    async def _backlog(self, queue: str) -> int:
+        """How many requests wait already."""
+        try:
+            return int(await self._commands_link.ask("LLEN", queue)) if self._commands_link else 0
+        except CommlibError:
+            return 0  # an ACL without LLEN: then all are taken for new
+
+    async def open_inbox(self, handler: ReplyHandler) -> _Inbox:
+        self._replies.handler = handler
+        await self._reply_session.ready()
+        return _Inbox(self._replies, self._reply_session, self._delete)
+
+    # Beside the verbs.
+
+    async def room(self) -> None:
+        await self._outbox.room()
+
+    async def flush(self) -> None:
+        while not self._outbox.empty:
+            if self._commands.failure is not None:
+                raise self._commands.failure
+            await self._outbox.room()
+        await self._commands.ready()
+        link = self._commands.link
+        if isinstance(link, RedisLink):
+            await link.ask("PING")  # answered after all that was written before
+
+    def clock(self) -> int:
+        return int(time.monotonic() * 1000 + self._clock_offset)
+
+    @property
+    def connected(self) -> bool:
+        return self._connected
+
+    def abandon(self) -> None:
+        for session in self._sessions:
+            if isinstance(session.link, RedisLink):
+                session.link.abandon()
+
+    # The connections.
+
+    def _session(
+        self,
+        role: str,
+        dial: Callable[[], Awaitable[Link]],
+        on_link: Callable[[RedisLink | None], None],
+    ) -> Session:
+        def note(link: Link | None, reason: Exception | None) -> None:
+            assert link is None or isinstance(link, RedisLink)
+            on_link(link)
+            self._note_state(reason)
+
+        name = f"{self._name} ({role})" if self._sessions else self._name
+        session = Session(name, self.params, dial, note, quiet=bool(self._sessions))
+        self._sessions.append(session)
+        return session
+
+    def _note_state(self, reason: Exception | None) -> None:
+        if reason is None:
+            for session in self._sessions:
+                session.hurry()
+        used = [session for session in self._sessions if session.was_linked]
+        connected = bool(used) and all(session.link is not None for session in used)
+        if connected != self._connected:
+            self._connected = connected
+            if connected:
+                self.stats.reconnects += self._was_connected
+                self._was_connected = True
+            self.on_state(connected, reason)
+
+    async def _dial(self) -> RedisLink:
+        return await dial(self._name, self.params)
+
+    async def _dial_commands(self) -> RedisLink:
+        link = await self._dial()
+        link.on_refused = self._note_refused
+        link.on_room = self._outbox.on_room
+        link.allow_direct()
+
+        def probe() -> None:
+            self._learn_clock(link)
+
+        link.probe = probe
+        try:
+            await asyncio.wait([self._learn_clock(link)])
+        except BaseException:  # stopped, or no answer in time: nobody else knows of this link
+            link.abort(None)
+            raise
+        return link
+
+    def _learn_clock(self, link: RedisLink) -> asyncio.Future[Any]:
+        """Ask for the server's time; it serves as the sign of life as well."""
+        asked = time.monotonic()
+
+        def learn(answer: asyncio.Future[Any]) -> None:
+            if answer.cancelled() or answer.exception() is not None:
+                server = time.time()  # an ACL without TIME: our own clock has to do
+            else:
+                seconds, micros = answer.result()
+                server = int(seconds) + int(micros) / 1e6
+            self._clock_offset = (server - (asked + time.monotonic()) / 2) * 1000
+
+        answer = link.ask("TIME")
+        answer.add_done_callback(learn)
+        return answer
+
+    def _on_commands(self, link: RedisLink | None) -> None:
+        if link is None and isinstance(self._commands_link, RedisLink):
+            self.stats.unconfirmed += self._commands_link.unconfirmed
+        self._commands_link = link
+        self._outbox.set_link(link)
+        if link is not None:
+            self._requests.popper.refresh(anew=True)
+            self._replies.popper.refresh(anew=True)
+
+    async def _dial_channels(self) -> RedisLink:
+        link = await self._dial()
+        try:
+            await self._channels.restore(link)
+        except BaseException:  # stopped, or no answer in time: nobody else knows of this link
+            link.abort(None)
+            raise
+        return link
+
+    def _on_channels(self, link: RedisLink | None) -> None:
+        if link is None:
+            self._channels.detach()
+
+    def _on_requests(self, link: RedisLink | None) -> None:
+        self._requests.popper.attach(link)
+
+    def _on_replies(self, link: RedisLink | None) -> None:
+        self._replies.popper.attach(link)
+
+    def _write(self, *frames: bytes) -> bool:
+        """Write commands whose answers are of no interest, if there is a connection now."""
+        if self._commands_link is None:
+            return False
+        self._commands_link.write(frames, [None] * len(frames))
+        return True
+
+    def _wake(self, wake_list: bytes, count: int) -> bool:
+        return self._write(
+            command("RPUSH", wake_list, *([b""] * count)),
+            command("EXPIRE", wake_list, ORPHAN_SECONDS),
+        )
+
+    def _delete(self, keys: Sequence[bytes]) -> None:
+        self._write(command("DEL", *keys))
+
+    def _put_back(self, key: bytes, payload: bytes) -> None:
+        if not self._write(command("LPUSH", key, payload)):
+            self.stats.unconfirmed += 1
+
+    def _note_refused(self, note: object, error: Exception) -> None:
+        self.stats.refused += 1
+        self.on_refused(str(note), error)
+
+    def _note_garbage(self, reply: Any) -> None:
+        self.stats.garbage += 1
+
+
+class Publisher(pubsub.Publisher[T]):
+    """``commlib.pubsub.Publisher`` on Redis."""
+
+    scheme = "redis"
+
+
+class MPublisher(pubsub.MPublisher[T]):
+    """``commlib.pubsub.MPublisher`` on Redis."""
+
+    scheme = "redis"
+
+
+class Subscriber(pubsub.Subscriber[T]):
+    """``commlib.pubsub.Subscriber`` on Redis."""
+
+    scheme = "redis"
+
+
+class PSubscriber(pubsub.PSubscriber[T]):
+    """``commlib.pubsub.PSubscriber`` on Redis."""
+
+    scheme = "redis"
+
+
+class RPCService(rpc.RPCService):
+    """``commlib.rpc.RPCService`` on Redis."""
+
+    scheme = "redis"
+
+
+class RPCClient(rpc.RPCClient[Req, Resp]):
+    """``commlib.rpc.RPCClient`` on Redis."""
+
+    scheme = "redis"

@@ -1,0 +1,791 @@
+"""Redis lists as queues, looked at without a server: the commands that are written, and when."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import hiredis
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from collected import DEADLINE, eventually
+from commlib._wire import Packet
+from commlib.transports import _redis_lists
+from commlib.transports._redis_lists import (
+    MAX_LISTS,
+    MAX_POPS,
+    MAX_RETIRED,
+    REPLY_POPS,
+    Popper,
+    ReplyLists,
+    RequestConsumer,
+    RequestLists,
+)
+
+
+class Link:
+    """Takes what a popper writes."""
+
+    def __init__(self) -> None:
+        self.heard = 0.0
+        self.on_reply: Any = None
+        self._reader = hiredis.Reader()
+
+    def write(self, frames: Iterable[bytes], notes: Iterable[object]) -> None:
+        for frame in frames:
+            self._reader.feed(frame)
+
+    def commands(self) -> list[list[bytes]]:
+        """What was written since the last look."""
+        found = []
+        while (command := self._reader.gets()) is not False:
+            found.append(command)
+        return found
+
+
+def popper_of(lists: tuple[bytes, ...], depth: int) -> Popper:
+    return Popper(15, lambda wake_list, count: True, lambda: (lists, depth), lambda *item: None)
+
+
+async def test_every_list_is_first_in_its_turn_so_that_none_starves_behind_a_busy_one() -> None:
+    lists = tuple(b"list-%d" % number for number in range(33))
+    popper, link = popper_of(lists, len(lists)), Link()
+    popper.attach(link)  # type: ignore[arg-type]
+    commands = link.commands()
+    assert {command[2] for command in commands} == set(lists)
+
+
+async def test_a_blpop_waits_for_the_wake_list_before_all_others_and_for_a_finite_time() -> None:
+    lists = (b"a", b"bb", b"ccc")
+    popper, link = popper_of(lists, 3), Link()
+    popper.attach(link)  # type: ignore[arg-type]
+    for name, wake_list, *keys, timeout in link.commands():
+        assert (name, wake_list, timeout) == (b"BLPOP", popper.wake_list, b"15")
+        assert sorted(keys) == sorted(lists)
+
+
+async def test_the_turns_go_on_where_the_last_ones_ended() -> None:
+    lists = (b"a", b"bb", b"ccc")
+    popper, link = popper_of(lists, 1), Link()
+    popper.attach(link)  # type: ignore[arg-type]
+    first = []
+    for _ in range(6):
+        (command,) = link.commands()
+        first.append(command[2])
+        link.on_reply([command[2], b"an item"])
+        popper._fill()
+    assert sorted(first[:3]) == sorted(first[3:]) == sorted(lists)
+
+
+# ---- a server in small ----
+
+
+class Server:
+    """Lists and BLPOP on one connection, as the manual has it; things happen when they are told to.
+
+    ``to_server`` and ``to_client`` are what is on its way. The commands of a connection are worked
+    off one after another, so the first BLPOP that blocks holds up the others.
+    """
+
+    def __init__(self) -> None:
+        self.heard = 0.0
+        self.on_reply: Any = None
+        self.on_idle: Callable[[], None] = lambda: None
+        self.probe: Callable[[], None] = lambda: None
+        self.lists: dict[bytes, deque[bytes]] = {}
+        self.to_server: deque[list[bytes]] = deque()
+        self.to_client: deque[Any] = deque()
+        self._blocked: deque[list[bytes]] = deque()
+        self._reader = hiredis.Reader()
+
+    @property
+    def outstanding(self) -> int:
+        """The BLPOPs whose answers the client has not seen yet."""
+        return len(self.to_server) + len(self._blocked) + len(self.to_client)
+
+    def write(self, frames: Iterable[bytes], notes: Iterable[object]) -> None:
+        assert list(notes) == [], "on this link nobody takes the notes off again"
+        for frame in frames:
+            self._reader.feed(frame)
+        while (command := self._reader.gets()) is not False:
+            self.to_server.append(command)
+
+    def push(self, key: bytes, *items: bytes) -> None:
+        self.lists.setdefault(key, deque()).extend(items)
+        self._serve()
+
+    def hear(self) -> None:
+        """Take one command off the wire."""
+        if self.to_server:
+            self._blocked.append(self.to_server.popleft())
+            self._serve()
+
+    def time_out(self) -> None:
+        """The BLPOP that has waited longest has waited long enough."""
+        if self._blocked:
+            self._blocked.popleft()
+            self.to_client.append(None)
+            self._serve()
+
+    def answer(self, count: int = 1) -> None:
+        """Let the client see so many answers, at once."""
+        for _ in range(min(count, len(self.to_client))):
+            self.on_reply(self.to_client.popleft())
+        self.on_idle()
+
+    def refuse(self, text: str) -> None:
+        """Answer everything that is outstanding with an error."""
+        self.hear_all()
+        self.to_client.extend([hiredis.ReplyError(text)] * len(self._blocked))
+        self._blocked.clear()
+        self.answer(len(self.to_client))
+
+    def hear_all(self) -> None:
+        while self.to_server:
+            self.hear()
+
+    def _serve(self) -> None:
+        while self._blocked:
+            if self._blocked[0] == [b"PING"]:
+                self._blocked.popleft()
+                self.to_client.append(b"PONG")
+                continue
+            _, *keys, _ = self._blocked[0]
+            key = next((key for key in keys if self.lists.get(key)), None)
+            if key is None:
+                return
+            self._blocked.popleft()
+            self.to_client.append([key, self.lists[key].popleft()])
+
+    def pushed_back(self, key: bytes, item: bytes) -> None:
+        self.lists.setdefault(key, deque()).appendleft(item)
+        self._serve()
+
+
+async def quiet(server: Server) -> None:
+    """Let everything happen that can happen without a time-out."""
+    for _ in range(10_000):
+        await asyncio.sleep(0)
+        if not (server.to_server or server.to_client):
+            await asyncio.sleep(0)
+            if not (server.to_server or server.to_client):
+                return
+        server.hear_all()
+        server.answer(len(server.to_client))
+    raise AssertionError("it does not come to rest")
+
+
+class Requests:
+    """Consumers of requests on a server, with all that was handed to them."""
+
+    def __init__(self, keepalive: float = 15) -> None:
+        self.server = Server()
+        self.connected = True
+        self.wakes: list[int] = []
+        self.pool = RequestLists(keepalive, self.wake, self.server.pushed_back)
+        self.got: list[bytes] = []
+        self.undone: dict[RequestConsumer, list[Packet]] = {}
+
+    def attach(self) -> None:
+        self.pool.popper.attach(self.server)  # type: ignore[arg-type]
+
+    def wake(self, wake_list: bytes, count: int) -> bool:
+        if self.connected:
+            self.wakes.append(count)
+            self.server.push(wake_list, *[b""] * count)
+        return self.connected
+
+    def add(self, queue: str, prefetch: int, backlog: int = 0) -> RequestConsumer:
+        packets: list[Packet] = []
+
+        def take(packet: Packet) -> None:
+            packets.append(packet)
+            self.got.append(packet.payload)
+
+        consumer = self.pool.add(queue, take, prefetch, backlog)
+        self.undone[consumer] = packets
+        return consumer
+
+    def finish(self, consumer: RequestConsumer, count: int = 1) -> None:
+        for _ in range(min(count, len(self.undone[consumer]))):
+            consumer.done(self.undone[consumer].pop(0))
+
+
+async def started(*consumers: tuple[str, int]) -> tuple[Requests, list[RequestConsumer]]:
+    requests = Requests()
+    made = [requests.add(*consumer) for consumer in consumers]
+    requests.attach()
+    await quiet(requests.server)
+    return requests, made
+
+
+def keys_of(command: list[bytes]) -> list[bytes]:
+    return sorted(command[2:-1])
+
+
+# ---- requests ----
+
+
+@pytest.mark.parametrize("prefetch", [1, 4, 16, 64])
+async def test_as_many_blpops_are_outstanding_as_requests_can_be_taken_up_to_a_limit(
+    prefetch: int,
+) -> None:
+    requests, _ = await started(("a", prefetch))
+    assert requests.server.outstanding == min(prefetch, MAX_POPS)
+
+
+async def test_a_service_never_gets_more_than_it_can_take_however_many_wait() -> None:
+    requests, [consumer] = await started(("a", 4))
+    requests.server.push(b"a", *(b"%d" % n for n in range(20)))
+    await quiet(requests.server)
+    assert len(requests.got) == 4
+    assert consumer.credit == 0
+    assert requests.server.outstanding == 0
+    for taken in range(5, 21):
+        requests.finish(consumer)
+        await quiet(requests.server)
+        assert len(requests.got) == taken
+    assert requests.got == [b"%d" % n for n in range(20)]
+
+
+async def test_a_service_without_a_free_worker_leaves_the_set_and_comes_back() -> None:
+    requests, [busy, _] = await started(("busy", 1), ("idle", 1))
+    requests.server.push(b"busy", b"1")
+    await quiet(requests.server)
+    assert [keys_of(command) for command in requests.server._blocked] == [[b"idle"]]
+    requests.server.push(b"busy", b"2")
+    await quiet(requests.server)
+    assert requests.got == [b"1"]
+    requests.finish(busy)
+    await quiet(requests.server)
+    assert requests.got == [b"1", b"2"]
+
+
+async def test_while_a_service_is_out_of_the_set_few_blpops_have_to_be_woken_for_its_return() -> (
+    None
+):
+    requests, [busy, _] = await started(("busy", 1), ("idle", 16))
+    requests.server.push(b"busy", b"1")
+    await quiet(requests.server)
+    assert requests.server.outstanding == 1
+    requests.wakes.clear()
+    requests.finish(busy)
+    await quiet(requests.server)
+    assert requests.wakes == [1]
+
+
+async def test_a_new_list_is_listened_to_at_once_by_one_wake_for_each_blpop() -> None:
+    requests, _ = await started(("a", 4))
+    requests.add("b", 4)
+    await quiet(requests.server)
+    assert requests.wakes == [4]
+    assert {tuple(keys_of(c)) for c in requests.server._blocked} == {(b"a", b"b")}
+    assert requests.server.outstanding == 4
+    assert not any(requests.server.lists.values())
+
+
+async def test_blpops_that_were_woken_before_are_not_woken_again() -> None:
+    requests, _ = await started(("a", 4))
+    requests.add("b", 4)
+    await asyncio.sleep(0)
+    requests.add("c", 4)
+    await asyncio.sleep(0)
+    assert requests.wakes == [4]
+    await quiet(requests.server)
+    assert {tuple(keys_of(c)) for c in requests.server._blocked} == {(b"a", b"b", b"c")}
+
+
+async def test_a_wake_that_was_lost_on_the_way_is_made_up_for_when_the_connection_is_back() -> None:
+    requests, _ = await started(("a", 4))
+    requests.server.push = lambda *args: None  # type: ignore[method-assign]
+    requests.add("b", 4)
+    await quiet(requests.server)
+    del requests.server.push  # type: ignore[method-assign]
+    assert {tuple(keys_of(c)) for c in requests.server._blocked} == {(b"a",)}
+    requests.pool.popper.refresh(anew=True)
+    await quiet(requests.server)
+    assert {tuple(keys_of(c)) for c in requests.server._blocked} == {(b"a", b"b")}
+
+
+async def test_a_wake_that_could_not_be_sent_is_sent_when_there_is_a_connection() -> None:
+    requests, _ = await started(("a", 2))
+    requests.connected = False
+    requests.add("b", 2)
+    await quiet(requests.server)
+    assert {tuple(keys_of(c)) for c in requests.server._blocked} == {(b"a",)}
+    requests.connected = True
+    requests.pool.popper.refresh(anew=True)
+    await quiet(requests.server)
+    assert {tuple(keys_of(c)) for c in requests.server._blocked} == {(b"a", b"b")}
+
+
+async def test_after_a_time_out_the_blpops_are_made_up_to_their_number_again() -> None:
+    requests, _ = await started(("a", 8))
+    for _ in range(20):
+        requests.server.time_out()
+        await quiet(requests.server)
+        # Half of them may be missing for a while: that saves writes.
+        assert 4 < requests.server.outstanding <= 8
+    requests.server.push(b"a", *[b"x"] * 8)
+    await quiet(requests.server)
+    assert len(requests.got) == 8
+
+
+async def test_a_consumer_that_leaves_waits_until_nothing_more_can_come_for_it() -> None:
+    requests, [consumer] = await started(("a", 4))
+    closing = asyncio.create_task(consumer.close())
+    await asyncio.sleep(0)
+    assert not closing.done()
+    requests.server.answer(3)
+    await asyncio.sleep(0)
+    assert not closing.done()
+    requests.server.answer(1)
+    await closing
+    requests.server.push(b"a", b"for others")
+    await quiet(requests.server)
+    assert requests.got == []
+    assert list(requests.server.lists[b"a"]) == [b"for others"]
+
+
+async def test_what_was_popped_for_a_consumer_that_leaves_is_still_handed_over() -> None:
+    requests, [consumer] = await started(("a", 1))
+    requests.server.push(b"a", b"x")
+    closing = asyncio.create_task(consumer.close())
+    await asyncio.sleep(0)
+    await quiet(requests.server)
+    await closing
+    assert requests.got == [b"x"]
+
+
+async def test_a_consumer_leaves_in_time_though_the_server_says_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_redis_lists, "SETTLE_SECONDS", 0.01)
+    requests, [consumer] = await started(("a", 1))
+    async with asyncio.timeout(DEADLINE):
+        await consumer.close()
+    # What it says after that is for nobody here: it goes back to where it came from.
+    requests.server.to_client = deque([[b"a", b"x"]])
+    requests.server.answer(1)
+    assert requests.got == []
+    assert list(requests.server.lists[b"a"]) == [b"x"]
+
+
+async def test_a_consumer_whose_leaving_is_given_up_takes_nothing_more_all_the_same() -> None:
+    requests, [consumer] = await started(("a", 2))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await consumer.close()
+    requests.server.push(b"a", b"x")
+    await quiet(requests.server)
+    assert requests.got == []
+    assert list(requests.server.lists[b"a"]) == [b"x"]
+
+
+async def test_two_consumers_of_a_list_share_it_and_one_may_leave() -> None:
+    requests, [one, two] = await started(("a", 2), ("a", 2))
+    requests.server.push(b"a", b"1", b"2", b"3", b"4")
+    await quiet(requests.server)
+    assert [len(requests.undone[consumer]) for consumer in (one, two)] == [2, 2]
+    requests.finish(one, 2)
+    requests.finish(two, 2)
+    await quiet(requests.server)
+    closing = asyncio.create_task(one.close())
+    await quiet(requests.server)
+    await closing
+    requests.server.push(b"a", *[b"x"] * 8)
+    await quiet(requests.server)
+    assert requests.undone[one] == []
+    for _ in range(4):
+        requests.finish(two, 2)
+        await quiet(requests.server)
+    assert len(requests.got) == 12
+
+
+async def test_the_item_that_released_versions_make_a_list_with_is_no_request() -> None:
+    requests, _ = await started(("a", 1))
+    requests.server.push(b"a", b"QueueInit", b"x")
+    await quiet(requests.server)
+    assert requests.got == [b"x"]
+
+
+async def test_requests_that_were_there_before_the_service_are_told_apart() -> None:
+    requests = Requests()
+    consumer = requests.add("a", 10, backlog=2)
+    requests.server.push(b"a", b"1", b"2", b"3")
+    requests.attach()
+    await quiet(requests.server)
+    assert [packet.waited for packet in requests.undone[consumer]] == [True, True, False]
+
+
+async def test_a_server_that_refuses_is_not_asked_again_at_once_and_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_redis_lists, "ERROR_PAUSE", 0.01)
+    requests, _ = await started(("a", 4))
+    for _ in range(3):
+        requests.server.refuse("WRONGTYPE Operation against a key holding the wrong kind")
+        assert requests.server.outstanding == 0
+        await asyncio.sleep(0)
+        assert requests.server.outstanding == 0
+        async with asyncio.timeout(DEADLINE):
+            await asyncio.to_thread(eventually, lambda: requests.server.outstanding > 0)
+    assert [r.message for r in caplog.records if r.levelno == logging.ERROR] == [
+        "BLPOP a: the server says: WRONGTYPE Operation against a key holding the wrong kind; "
+        "trying again"
+    ]
+    requests.server.push(b"a", b"x")
+    await quiet(requests.server)
+    assert requests.got == [b"x"]
+
+
+async def test_a_new_link_begins_with_nothing_outstanding_and_all_lists() -> None:
+    requests, _ = await started(("a", 3), ("b", 3))
+    requests.pool.popper.attach(None)
+    requests.server = Server()
+    requests.attach()
+    await quiet(requests.server)
+    assert [keys_of(command) for command in requests.server._blocked] == [[b"a", b"b"]] * 3
+
+
+async def test_who_waits_for_a_link_that_is_lost_is_let_go() -> None:
+    requests, [consumer] = await started(("a", 1))
+    closing = asyncio.create_task(consumer.close())
+    await asyncio.sleep(0)
+    requests.pool.popper.attach(None)
+    async with asyncio.timeout(DEADLINE):
+        await closing
+
+
+async def test_a_link_without_blpops_is_probed_and_one_with_them_says_something_anyway() -> None:
+    requests = Requests()
+    requests.attach()
+    requests.server.probe()
+    assert list(requests.server.to_server) == [[b"PING"]]
+    await quiet(requests.server)
+    requests.add("a", 1)
+    await quiet(requests.server)
+    requests.server.probe()
+    assert not requests.server.to_server
+
+
+class RequestMachine(RuleBasedStateMachine):
+    """Whatever happens in whatever order, every request is handled once, and never too many."""
+
+    QUEUES = ("a", "b", "c")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._runner = asyncio.Runner()
+        self._requests = self._runner.run(self._start())
+        self._consumers: list[RequestConsumer] = []
+        self._prefetch: dict[RequestConsumer, int] = {}
+        self._sent = 0
+
+    async def _start(self) -> Requests:
+        requests = Requests()
+        requests.attach()
+        return requests
+
+    def _do(self, act: Callable[[], Any]) -> None:
+        async def go() -> None:
+            act()
+            await asyncio.sleep(0)
+
+        self._runner.run(go())
+
+    @rule(queue=st.sampled_from(QUEUES), prefetch=st.integers(1, 20))
+    def add(self, queue: str, prefetch: int) -> None:
+        if any(consumer.queue == queue for consumer in self._consumers):
+            return
+        self._do(lambda: self._consumers.append(self._requests.add(queue, prefetch)))
+        self._prefetch[self._consumers[-1]] = prefetch
+
+    @rule(queue=st.sampled_from(QUEUES), count=st.integers(1, 5))
+    def send(self, queue: str, count: int) -> None:
+        items = [b"%d" % number for number in range(self._sent, self._sent + count)]
+        self._sent += count
+        self._do(lambda: self._requests.server.push(queue.encode(), *items))
+
+    @rule(count=st.integers(1, 20))
+    def hear(self, count: int) -> None:
+        for _ in range(count):
+            self._do(self._requests.server.hear)
+
+    @rule(count=st.integers(1, 20))
+    def answer(self, count: int) -> None:
+        self._do(lambda: self._requests.server.answer(count))
+
+    @rule()
+    def time_out(self) -> None:
+        self._do(self._requests.server.time_out)
+
+    @rule(index=st.integers(0, 2), count=st.integers(1, 20))
+    def finish(self, index: int, count: int) -> None:
+        if self._consumers:
+            consumer = self._consumers[index % len(self._consumers)]
+            self._do(lambda: self._requests.finish(consumer, count))
+
+    @rule(index=st.integers(0, 2))
+    def close(self, index: int) -> None:
+        if not self._consumers:
+            return
+        consumer = self._consumers.pop(index % len(self._consumers))
+
+        async def close() -> None:
+            closing = asyncio.create_task(consumer.close())
+            await asyncio.sleep(0)
+            await quiet(self._requests.server)
+            await closing
+
+        self._runner.run(close())
+        self._requests.finish(consumer, 1000)
+
+    @rule()
+    def lose_and_find_the_command_connection(self) -> None:
+        self._requests.connected = not self._requests.connected
+        if self._requests.connected:
+            self._do(lambda: self._requests.pool.popper.refresh(anew=True))
+
+    @invariant()
+    def nobody_has_more_than_it_can_take(self) -> None:
+        for consumer in self._consumers:
+            assert len(self._requests.undone[consumer]) <= self._prefetch[consumer]
+
+    @invariant()
+    def the_count_of_what_is_outstanding_is_right(self) -> None:
+        assert self._requests.pool.popper._outstanding == self._requests.server.outstanding
+
+    def teardown(self) -> None:
+        if not self._requests.connected:
+            self.lose_and_find_the_command_connection()
+        for queue in self.QUEUES:
+            self.add(queue, 3)
+        while len(self._requests.got) < self._sent:
+            before = len(self._requests.got)
+            for consumer in self._consumers:
+                self._do(lambda consumer=consumer: self._requests.finish(consumer, 1000))
+            self._runner.run(quiet(self._requests.server))
+            assert len(self._requests.got) > before, "requests wait, and nobody takes them"
+        assert sorted(self._requests.got, key=int) == [b"%d" % n for n in range(self._sent)]
+        self._runner.close()
+
+
+TestRequests = RequestMachine.TestCase
+TestRequests.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+# ---- replies ----
+
+
+class Replies:
+    """The reply lists of a caller, on a server."""
+
+    def __init__(self) -> None:
+        self.server = Server()
+        self.got: list[tuple[str | None, bytes]] = []
+        self.deleted: list[bytes] = []
+        self.wanted = True
+        self.lists = ReplyLists(15, self._wake, self.deleted.extend)
+        self.lists.handler = self._take
+        self.lists.popper.attach(self.server)  # type: ignore[arg-type]
+
+    def _wake(self, wake_list: bytes, count: int) -> bool:
+        self.server.push(wake_list, *[b""] * count)
+        return True
+
+    def _take(self, token: str | None, packet: Packet) -> bool:
+        self.got.append((token, packet.payload))
+        return self.wanted
+
+    def address(self, token: str) -> bytes:
+        return self.lists.address(token).reply_to.encode()
+
+
+async def test_a_reply_is_told_by_the_list_it_comes_to() -> None:
+    replies = Replies()
+    lists = {token: replies.address(token) for token in "abcdef"}
+    assert len(set(lists.values())) == 6
+    await quiet(replies.server)
+    for token in "fbadec":
+        replies.server.push(lists[token], token.encode())
+    await quiet(replies.server)
+    assert sorted(replies.got) == [(token, token.encode()) for token in "abcdef"]
+
+
+async def test_an_address_is_a_name_that_released_services_answer_to() -> None:
+    address = Replies().address("a")
+    assert address.startswith(b"rpc-")
+    assert len(address) == 36
+    int(address.removeprefix(b"rpc-"), 16)
+
+
+async def test_a_list_is_used_again_only_after_its_reply() -> None:
+    replies = Replies()
+    first = replies.address("first")
+    others = [replies.address(f"{n}") for n in range(20)]
+    assert first not in others
+    await quiet(replies.server)
+    replies.server.push(first, b"x")
+    await quiet(replies.server)
+    assert replies.address("again") == first
+
+
+async def test_a_list_whose_call_ended_without_a_reply_is_never_used_again() -> None:
+    replies = Replies()
+    retired = replies.address("too slow")
+    replies.lists.release("too slow")
+    replies.lists.release("too slow")
+    replies.lists.release("unknown")
+    assert retired not in [replies.address(f"{n}") for n in range(MAX_LISTS)]
+
+
+async def test_a_late_reply_is_told_as_such_and_reaches_no_call() -> None:
+    replies = Replies()
+    retired = replies.address("too slow")
+    replies.address("other")
+    await quiet(replies.server)
+    replies.lists.release("too slow")
+    replies.server.push(retired, b"late")
+    await quiet(replies.server)
+    assert replies.got == [(None, b"late")]
+
+
+async def test_a_reply_that_is_not_that_of_the_call_leaves_the_call_waiting() -> None:
+    replies = Replies()
+    address = replies.address("a")
+    await quiet(replies.server)
+    replies.wanted = False
+    replies.server.push(address, b"of another")
+    await quiet(replies.server)
+    assert replies.address("b") != address
+    replies.wanted = True
+    replies.server.push(address, b"mine")
+    await quiet(replies.server)
+    assert replies.got == [("a", b"of another"), ("a", b"mine")]
+    assert replies.address("c") == address
+
+
+async def test_retired_lists_are_deleted_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_redis_lists, "RETIRED_SECONDS", 0)
+    replies = Replies()
+    retired = [replies.address(f"{n}") for n in range(3)]
+    for number in range(3):
+        replies.lists.release(f"{number}")
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert sorted(replies.deleted) == sorted(retired)
+    assert not set(retired) & set(replies.lists.keys())
+
+
+async def test_the_pool_grows_on_demand_to_its_limit_and_each_list_is_heard() -> None:
+    replies = Replies()
+    addresses: list[bytes] = []
+    sizes: list[int] = []
+    for number in range(MAX_LISTS):
+        addresses.append(replies.address(f"{number}"))
+        size = len(replies.lists.keys()) - 1  # one of them is the wake list
+        if size not in sizes:
+            sizes.append(size)
+    assert sizes == [8, 16, 32, 64, 128, 256]
+    await quiet(replies.server)
+    for number, address in enumerate(addresses):
+        replies.server.push(address, b"%d" % number)
+    await quiet(replies.server)
+    assert sorted(replies.got) == sorted((f"{n}", b"%d" % n) for n in range(MAX_LISTS))
+
+
+async def test_only_some_of_the_retired_lists_are_listened_to() -> None:
+    replies = Replies()
+    for number in range(3 * MAX_RETIRED):
+        replies.address(f"{number}")
+        replies.lists.release(f"{number}")
+    heard, pops = replies.lists._plan()
+    assert pops == REPLY_POPS
+    assert len(heard) <= MAX_RETIRED + _redis_lists.FIRST_LISTS
+    assert len(replies.lists.keys()) > 3 * MAX_RETIRED, "all of them are known, to be deleted"
+
+
+async def test_no_more_blpops_are_outstanding_than_bring_anything() -> None:
+    replies = Replies()
+    for number in range(100):
+        replies.address(f"{number}")
+        await quiet(replies.server)
+        assert replies.server.outstanding == REPLY_POPS
+
+
+class ReplyMachine(RuleBasedStateMachine):
+    """Whatever happens in whatever order, a reply reaches its own call or none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._runner = asyncio.Runner()
+        self._replies = self._runner.run(self._start())
+        self._count = 0
+        self._open: dict[str, bytes] = {}
+        self._owed: list[tuple[str, bytes]] = []
+
+    async def _start(self) -> Replies:
+        return Replies()
+
+    def _do(self, act: Callable[[], Any]) -> None:
+        async def go() -> None:
+            act()
+            await asyncio.sleep(0)
+
+        self._runner.run(go())
+        for token, payload in self._replies.got:
+            if token is not None:
+                assert token.encode() == payload
+                assert token in self._open, "its call has ended"
+                del self._open[token]
+        self._replies.got.clear()
+
+    @rule()
+    def call(self) -> None:
+        if len(self._open) < MAX_LISTS:
+            token = f"{self._count}"
+            self._count += 1
+            self._do(lambda: self._open.update({token: self._replies.address(token)}))
+            self._owed.append((token, self._open[token]))
+
+    @rule(index=st.integers(0, 1000))
+    def reply(self, index: int) -> None:
+        if self._owed:
+            token, address = self._owed.pop(index % len(self._owed))
+            self._do(lambda: self._replies.server.push(address, token.encode()))
+
+    @rule(index=st.integers(0, 1000))
+    def give_up(self, index: int) -> None:
+        if self._open:
+            token = sorted(self._open)[index % len(self._open)]
+            del self._open[token]
+            self._do(lambda: self._replies.lists.release(token))
+
+    @rule(count=st.integers(1, 10))
+    def go_on(self, count: int) -> None:
+        for _ in range(count):
+            self._do(self._replies.server.hear)
+        self._do(lambda: self._replies.server.answer(count))
+
+    @rule()
+    def time_out(self) -> None:
+        self._do(self._replies.server.time_out)
+
+    def teardown(self) -> None:
+        while self._owed:
+            self.reply(0)
+        self._runner.run(quiet(self._replies.server))
+        self._do(lambda: None)
+        assert self._open == {}, "their replies are there, and were not brought"
+        self._runner.close()
+
+
+TestReplies = ReplyMachine.TestCase
+TestReplies.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
