@@ -1,0 +1,192 @@
+"""What the synchronous endpoints have in common: the core on the loop of the portal."""
+
+from __future__ import annotations
+
+import functools
+import signal
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+from commlib import aio
+from commlib._params import BaseParameters
+from commlib._portal import Portal, enter, is_home, leave
+from commlib._stats import Stats
+from commlib.aio._endpoint import Options, Params
+from commlib.aio._hub import Hub
+from commlib.exceptions import EndpointClosed
+from commlib.transports import resolve
+
+JOIN_SECONDS = 0.5  # for the workers to end; one whose callback blocks for ever never does
+
+F = TypeVar("F", bound=Callable[..., None])
+Core = TypeVar("Core", bound=aio.Endpoint)
+
+
+def params_anywhere(init: F) -> F:
+    """Take connection parameters at any place among the positional arguments.
+
+    Released commlib-py has them first, later ones last.
+    """
+
+    @functools.wraps(init)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
+        rest = [arg for arg in args if not isinstance(arg, BaseParameters)]
+        for params in args:
+            if isinstance(params, BaseParameters):
+                kwargs["conn_params"] = params
+        init(self, *rest, **kwargs)
+
+    return wrapped  # type: ignore[return-value]
+
+
+class _Flag:
+    """An event that a signal handler may set as well.
+
+    The handler may interrupt the thread anywhere, and a ``threading.Event`` has a lock that the
+    thread may just be holding.
+    """
+
+    def __init__(self) -> None:
+        self._set: SimpleQueue[None] = SimpleQueue()
+
+    def set(self) -> None:
+        self._set.put(None)
+
+    def clear(self) -> None:
+        self._set = SimpleQueue()
+
+    def wait(self) -> None:
+        self._set.get()
+
+
+class Runnable:
+    """Something that runs until it is stopped."""
+
+    def __init__(self) -> None:
+        self._stopped = _Flag()
+
+    def run(self, wait: bool = True) -> None:
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        raise NotImplementedError
+
+    def run_forever(self, sleep_rate: float | None = None) -> None:
+        """Run until SIGINT, SIGTERM or ``stop()``, then stop.
+
+        Signals are heard when it is called in the main thread. ``sleep_rate`` is accepted for the
+        programs of commlib-py 0.6 and not needed: nothing polls here.
+        """
+        self._stopped.clear()
+        # Ctrl-C while it still looks for its broker ends that search.
+        with suppress(KeyboardInterrupt), _Signals(self._stopped, signal.SIGTERM):
+            self.run()
+            with _Signals(self._stopped, signal.SIGINT):
+                self._stopped.wait()
+        self.stop()
+
+    def __enter__(self) -> Self:
+        try:
+            self.run()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+
+class _Signals:
+    """While it lasts, a signal sets a flag instead of ending the program."""
+
+    def __init__(self, flag: _Flag, number: signal.Signals) -> None:
+        self._flag = flag
+        self._number = number
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            handler = signal.signal(self._number, lambda *_: self._flag.set())
+            self._previous[self._number] = handler
+
+    def __exit__(self, *exc_info: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+
+def stop(hub: Hub, work: Coroutine[Any, Any, None]) -> None:
+    """Stop something on the portal; if that closes the hub, its threads have ended on return."""
+    if not is_home(hub):
+        work.close()
+        return  # it was never used, or stopped before
+    with suppress(EndpointClosed):  # another thread stops it as well, or the program ends
+        enter(hub).run(work)
+    if hub.loop is not None:
+        return  # an endpoint of a node, whose connection goes on
+    leave(hub)
+    deadline = time.monotonic() + JOIN_SECONDS
+    for thread in hub.leaving:
+        if thread is not threading.current_thread():
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+
+class Endpoint(Runnable, Generic[Core]):
+    """A synchronous endpoint; every method may be called from any thread."""
+
+    scheme: ClassVar[str] = ""
+
+    def __init__(self, core: Core) -> None:
+        super().__init__()
+        self._core = core
+        core.face = self
+
+    @property
+    def core(self) -> Core:
+        """The same endpoint for asyncio, for use on the event loop only."""
+        return self._core
+
+    @property
+    def debug(self) -> bool:
+        return self._core.debug
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection to the broker is there now."""
+        return self._core.connected
+
+    @property
+    def stats(self) -> Stats:
+        """The counters, as they are now."""
+        return self._core.stats
+
+    def run(self, wait: bool = True) -> None:
+        """Begin to work; idempotent.
+
+        With ``wait`` it returns when the broker has confirmed, or after ``connect_timeout`` with
+        a warning, and goes on trying. Raises AuthError when the broker says no.
+        """
+        enter(self._core.hub).run(self._core.run(wait))
+
+    def stop(self) -> None:
+        """Take nothing more, let callbacks finish for half a second, leave; idempotent."""
+        self._stopped.set()
+        stop(self._core.hub, self._core.stop())
+
+    def _started(self) -> Portal:
+        """The portal, with the connection at least on its way. Raises EndpointClosed."""
+        self._core.check_open()
+        return enter(self._core.hub)
+
+    def _params(self, conn_params: Params, options: Options) -> Params:
+        """The parameters for the core: of this class's transport, or none in a node."""
+        if options.get("hub") is not None:
+            return None
+        return resolve(conn_params or options.pop("connection_params", None), self.scheme)
+
+    def _wait(self, work: Coroutine[Any, Any, Any], timeout: float) -> None:
+        self._started().run(work, timeout)

@@ -1,0 +1,234 @@
+"""The return address of a hub: sends calls, brings replies back to whom they belong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+from os import urandom
+
+from msgspec import Raw
+
+from commlib._calls import Calls
+from commlib._sequence import Sequence
+from commlib._wire import PROPERTIES, Header, Packet, now_ms, pack, reply_id
+from commlib.exceptions import CommlibError, EndpointClosed
+from commlib.transports.base import Address, Inbox, Transport
+
+Finish = Callable[["Packet | CommlibError"], None]
+"""Takes the outcome of a call, exactly once; on the loop."""
+
+
+MAX_BOOKED = 16  # addresses kept ready for threads, at most a sixteenth of what the inbox has
+
+
+class Call:
+    """One call on its way, or an address that is booked for one to come.
+
+    ``timeout`` in seconds tells the service how long somebody waits; ``drop`` ends the call then.
+    """
+
+    __slots__ = (
+        *("address", "caller", "data", "finish", "limit"),
+        *("name", "packet", "timeout", "token"),
+    )
+
+    def __init__(self, caller: Caller, token: str) -> None:
+        self.caller = caller
+        self.token = token
+        self.address: Address | None = None
+        self.packet: Packet | None = None
+        self.finish: Finish = lambda outcome: None
+
+    def fill(self, name: str, data: Raw, timeout: float, limit: int, finish: Finish) -> None:
+        """Say what is called, and who is told how it ends."""
+        self.name = name
+        self.data = data
+        self.timeout = timeout
+        self.limit = limit
+        self.finish = finish
+
+    def end(self, outcome: Packet | CommlibError) -> None:
+        """Tell the outcome, if that has not been done before. On the loop."""
+        finish, self.finish = self.finish, lambda outcome: None
+        finish(outcome)
+
+
+def _closed() -> EndpointClosed:
+    return EndpointClosed("the client was stopped before the reply came")
+
+
+class Caller:
+    """The pending calls of all clients of one hub, on one inbox.
+
+    Methods are for the loop, but for ``new_call`` and ``start``.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.origin = urandom(4).hex()
+        self.late = 0
+        """Replies that came after their call had ended."""
+        self._transport = transport
+        self._tokens = count()
+        self._sequence = Sequence()
+        self._calls: Calls[Call] = Calls(0)
+        self._inbox: Inbox | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._booked: deque[Call] = deque()
+        self._unsent: list[Call] = []
+        self._sending: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def open(self) -> asyncio.Task[None]:
+        """Open the inbox, in the background; idempotent."""
+        if self._opening is None:
+            self._opening = asyncio.get_running_loop().create_task(self._open())
+            # Its error has gone to the calls: it is seen, even if nobody awaits this task.
+            self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return self._opening
+
+    async def _open(self) -> None:
+        try:
+            inbox = self._inbox = await self._transport.open_inbox(self._take)
+        except CommlibError as exc:
+            for call in self._calls.clear():
+                call.end(exc)
+            raise
+        finally:
+            if self._inbox is None:
+                self._opening = None  # the next call tries again
+        self._calls.capacity = inbox.capacity
+        self._send_next()
+
+    async def close(self) -> None:
+        """End all calls with EndpointClosed and give the addresses back; final."""
+        self._closed = True
+        for task in (self._opening, self._sending):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+        self._booked.clear()
+        for call in self._calls.clear():
+            call.end(_closed())
+        if self._inbox is not None:
+            await self._inbox.close()
+
+    def begin(self, call: Call) -> None:
+        """Send a call, now or when an address is free."""
+        if self._closed:
+            call.end(_closed())
+            return
+        if self._inbox is None:
+            self.open()
+        # One with a booked address is under way already.
+        if call.address is not None or self._calls.add(call.token, call):
+            self._send(call)
+
+    def new_call(self) -> Call:
+        """A call to be filled, with a booked address if there is one. From any thread."""
+        try:
+            return self._booked.popleft()
+        except IndexError:
+            return Call(self, f"{self.origin}-{next(self._tokens):x}")
+
+    def book(self) -> None:
+        """Keep an address ready, so that a thread can send the next call without the loop."""
+        if self._inbox is None or self._calls.full:
+            return  # those that wait for an address come first
+        if len(self._booked) < min(MAX_BOOKED, self._inbox.capacity // 16):
+            call = Call(self, f"{self.origin}-{next(self._tokens):x}")
+            self._calls.add(call.token, call)
+            call.address = self._inbox.address(call.token)
+            self._booked.append(call)
+
+    def start(self, call: Call) -> None:
+        """Send a filled call. From any thread; raises what the offline policy says."""
+        loop = self.loop
+        if self._closed or loop is None:
+            raise _closed()
+        if call.address is None:
+            loop.call_soon_threadsafe(self.begin, call)
+            return
+        call.packet = self._pack(call, call.address)
+        if not self._transport.send(call.name, call.packet):
+            loop.call_soon_threadsafe(self._send_later, call)
+
+    def begin_until(self, call: Call, expired: CommlibError) -> asyncio.TimerHandle:
+        """Send a call and end it with ``expired`` after its timeout; cancel the handle then."""
+        loop = asyncio.get_running_loop()
+        handle = loop.call_later(call.timeout, self.drop, call.token, expired)
+        self.begin(call)
+        return handle
+
+    def drop(self, token: str, outcome: CommlibError) -> None:
+        """End a call that nobody waits for any more, if its reply has not ended it."""
+        call, was_sent = self._calls.drop(token)
+        if call is not None:
+            if was_sent and self._inbox is not None:
+                self._inbox.release(token)
+            call.end(outcome)
+            self._send_next()
+
+    def give_up(self, call: Call, outcome: CommlibError) -> None:
+        """End a call this way if it has not ended yet, wherever it is."""
+        self.drop(call.token, outcome)
+        call.end(outcome)  # it was not under way when the client was stopped
+
+    def _take(self, token: str | None, packet: Packet) -> bool:
+        if token is None or reply_id(packet) not in (token, ""):
+            # Too late, or a second answer to the call that had this address before.
+            self.late += 1
+            return False
+        call = self._calls.take(token)
+        if call is not None:
+            call.end(packet)
+            self._send_next()
+        return True
+
+    def _send_next(self) -> None:
+        while (call := self._calls.next()) is not None:
+            self._send(call)
+
+    def _send(self, call: Call) -> None:
+        assert self._inbox is not None, "calls are not under way before the inbox is open"
+        try:
+            if call.address is None:
+                call.address = self._inbox.address(call.token)
+            call.packet = self._pack(call, call.address)
+            if self._unsent or not self._transport.send(call.name, call.packet):
+                self._send_later(call)
+        except CommlibError as exc:
+            self.drop(call.token, exc)
+
+    def _pack(self, call: Call, address: Address) -> Packet:
+        traits = self._transport.traits
+        header = Header(now_ms(), PROPERTIES, self.origin, self._sequence.next(call.name))
+        header.reply_to = address.reply_to
+        header.id = call.token
+        if traits.stores_unread:
+            header.deadline = self._transport.clock() + int(call.timeout * 1000)
+        packet = pack(call.data, header, traits.native_headers, call.limit)
+        packet.ttl = call.timeout
+        return packet
+
+    def _send_later(self, call: Call) -> None:
+        """The outbox is full: keep the order, go on when there is room."""
+        self._unsent.append(call)
+        if self._sending is None or self._sending.done():
+            self._sending = asyncio.get_running_loop().create_task(self._send_unsent())
+
+    async def _send_unsent(self) -> None:
+        while self._unsent:
+            await self._transport.room()
+            while self._unsent:
+                call = self._unsent[0]
+                assert call.packet is not None, "it was packed before it was put here"
+                try:
+                    wanted = call.token in self._calls
+                    if wanted and not self._transport.send(call.name, call.packet):
+                        break
+                except CommlibError as exc:
+                    self.drop(call.token, exc)
+                del self._unsent[0]

@@ -1,0 +1,236 @@
+"""What all endpoints have in common: a hub, counters, a beginning and an end."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Any, Self, TypedDict
+
+from commlib._lanes import Bounds, Lane, make_lane
+from commlib._params import BaseParameters
+from commlib._stats import Stats
+from commlib._wire import Packet, Refused, parse, read_header
+from commlib.aio._hub import Hub
+from commlib.exceptions import CommlibError, EndpointClosed
+from commlib.transports import resolve
+from commlib.transports.base import Transport
+
+GRACE = 0.5  # s that stop() leaves a callback to finish
+MAX_REPORTS = 100  # different errors of one endpoint that are logged
+
+Params = BaseParameters | str | None
+ErrorHandler = Callable[[BaseException, str], Any]
+"""Told of an error that could not be raised, and the topic; on the thread where it happened."""
+
+
+class Options(TypedDict, total=False):
+    """What every endpoint can be told.
+
+    * ``connection_params``: another name of ``conn_params``.
+    * ``on_error(error, topic)`` is told of what could not be raised.
+    * ``debug``: log what happens to this kind of endpoint.
+    * ``hub``: the connection of a node; ``create_*`` of a node set it.
+    """
+
+    connection_params: Params
+    debug: bool
+    on_error: ErrorHandler | None
+    hub: Hub | None
+
+
+class Endpoint:
+    """A port of a node, or one that stands alone and has a connection of its own.
+
+    ``conn_params``: connection parameters or a URL; None: ``COMMLIB_URL`` of the environment,
+    else the broker's usual place.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        conn_params: Params = None,
+        *,
+        connection_params: Params = None,
+        hub: Hub | None = None,
+        on_error: ErrorHandler | None = None,
+        debug: bool = False,
+    ) -> None:
+        self.name = name
+        self.face: Any = self
+        """What the user holds: this, or its synchronous face."""
+        self.debug = debug
+        self._has_own_hub = hub is None
+        self.hub = hub or Hub(resolve(conn_params or connection_params), name)
+        self.log = logging.getLogger(f"commlib.{type(self).__name__.lower()}")
+        if debug:
+            self.log.setLevel(logging.DEBUG)
+        self._stats = Stats()
+        self._on_error = on_error
+        self._reported: set[tuple[str, int]] = set()
+        self._begun_on: Transport | None = None
+        self._beginning: asyncio.Task[None] | None = None
+        self.stopped = False
+
+    @property
+    def _running(self) -> bool:
+        # A hub that was closed, or inherited through a fork, has another transport since.
+        return self._begun_on is self.hub.transport
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection to the broker is there now."""
+        return self.hub.transport.connected
+
+    @property
+    def stats(self) -> Stats:
+        """The counters, as they are now."""
+        link = self.hub.link_stats
+        return dataclasses.replace(
+            self._stats,
+            unconfirmed=link.unconfirmed,
+            rejected=link.refused,
+            discarded=link.overflow + link.expired,
+            reconnects=link.reconnects,
+        )
+
+    async def run(self, wait: bool = True) -> None:
+        """Begin to work; idempotent.
+
+        With ``wait`` it returns when the broker has confirmed, or after ``connect_timeout`` with
+        a warning, and goes on trying. Raises AuthError when the broker says no.
+        """
+        self.stopped = False
+        if not self._running or self._beginning is None:
+            self._begun_on = self.hub.transport
+            self.hub.start()
+            self._beginning = self.hub.spawn(self._begin())
+            if not wait:
+                self.hub.tell_errors(self._beginning)
+        if wait:
+            try:
+                quiet = not self._has_own_hub
+                await self.hub.settle(self.name, self._beginning, quiet=quiet)
+            except CommlibError:
+                self._begun_on = None
+                raise
+
+    def check_open(self) -> None:
+        """Raises EndpointClosed if this was stopped and its connection closed. From any thread."""
+        if self.stopped and self.hub.loop is None:
+            raise EndpointClosed(f"{self.name} was stopped; run() it again or make a new one")
+
+    async def _begin(self) -> None:
+        await self.hub.transport.connect()
+
+    async def stop(self) -> None:
+        """End the work: take nothing more, let callbacks finish for half a second, leave.
+
+        Idempotent, and the endpoint can be run again.
+        """
+        self.stopped = True
+        if self._running and self._beginning is not None:
+            self._begun_on = None
+            self._beginning.cancel()
+            await asyncio.wait([self._beginning])
+            await self._end()
+        if self._has_own_hub:
+            await self.hub.close()
+
+    async def _end(self) -> None:
+        """What has to be undone of ``_begin``."""
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.run()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.stop()
+
+    def _report(self, packet: Packet, error: BaseException) -> None:
+        """An error that nobody can be raised to: count it, log it once, tell ``on_error``."""
+        if isinstance(error, Refused):
+            self._stats.refused += 1
+        else:
+            self._stats.errors += 1
+        traceback = None if isinstance(error, Refused) else error
+        key = (type(error).__name__, _line_of(error))
+        if key not in self._reported and len(self._reported) < MAX_REPORTS:
+            self._reported.add(key)
+            what = "refused a message" if traceback is None else "the callback failed"
+            self.log.error(
+                "%s: %s%s: %s (further ones like this are only counted)",
+                *(packet.topic or self.name, what, _message_id(packet), error),
+                exc_info=traceback,
+            )
+        if self._on_error is not None:
+            try:
+                self._on_error(error, packet.topic or self.name)
+            except (Exception, SystemExit):  # the worker, or the loop, has to go on
+                self.log.exception("%s: on_error itself failed", self.name)
+
+
+class Input(Endpoint):
+    """An endpoint that a callback hangs on."""
+
+    def _make_lane(
+        self,
+        callback: Any,
+        handle: Callable[[Packet], Any],
+        *,
+        inline: bool = False,
+        bounds: Bounds | None = None,
+        concurrency: int = 1,
+    ) -> Lane:
+        return make_lane(
+            self.hub.workers,
+            callback,
+            inline,
+            self.name,
+            handle,
+            self._stats,
+            self._report,
+            bounds=bounds,
+            concurrency=concurrency,
+        )
+
+
+def _line_of(error: BaseException) -> int:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_lineno if trace is not None else 0
+
+
+def _message_id(packet: Packet) -> str:
+    """`` (message <origin>/<seq>)`` if the packet tells, for the log."""
+    header = packet.header
+    if header is None:
+        try:
+            tree = parse(packet.payload)
+        except (ValueError, RecursionError):
+            return ""
+        header = read_header(tree.get("header") if isinstance(tree, dict) else None)
+    return f" (message {header.origin}/{header.seq})" if header.origin else ""
+
+
+def arity(callback: Any) -> tuple[int, float]:
+    """How many positional arguments a callback requires, and how many it takes."""
+    try:
+        parameters = inspect.signature(callback).parameters.values()
+    except (TypeError, ValueError):  # a builtin without a signature: take it as it comes
+        return 1, 1
+    required, most = 0, 0.0
+    for parameter in parameters:
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            most = float("inf")
+        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            most += 1
+            required += parameter.default is parameter.empty
+    return required, most

@@ -1,0 +1,144 @@
+"""What the endpoints of one node share: one transport, its workers, one return address."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from commlib._lanes import Workers
+from commlib._params import BaseParameters
+from commlib.aio._caller import Caller
+from commlib.transports.base import LinkStats, Transport
+
+log = logging.getLogger("commlib")
+
+MAX_REFUSED = 20  # different refusals of a broker that are logged
+
+hubs: weakref.WeakSet[Hub] = weakref.WeakSet()
+"""All hubs of this process, for the one moment when all must act: a fork."""
+
+
+class Hub:
+    """A connection to one broker and the threads that work for it.
+
+    All methods are for the loop it was started on, but for ``transport.publish`` and ``send``.
+    """
+
+    def __init__(self, params: BaseParameters, name: str) -> None:
+        self.params = params
+        self.name = name
+        self.on_state: Callable[[bool, Exception | None], None] | None = None
+        self.leaving: list[threading.Thread] = []
+        """The workers of the life that ``close`` has ended; they are about to end, too."""
+        self.past = LinkStats()
+        """The counters of the connections before this one."""
+        self._reset()
+        hubs.add(self)
+
+    def _reset(self) -> None:
+        self.transport: Transport = self.params.make_transport()
+        self.transport.on_state = self._note_state
+        self.transport.on_refused = self._note_refused
+        self.workers = Workers(self.name)
+        self.caller = Caller(self.transport)
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._started = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._refused: set[str] = set()
+
+    def start(self) -> None:
+        """Begin to connect, in the background; idempotent."""
+        self.bind(asyncio.get_running_loop())
+        if not self._started:
+            self._started = True
+            self.spawn(self.transport.connect())
+
+    def bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Say on which loop this hub lives, before it is started there. From any thread."""
+        if self.loop is None:
+            self.loop = self.caller.loop = loop
+
+    async def settle(self, what: str, task: asyncio.Task[Any], *, quiet: bool = False) -> None:
+        """Wait for a task that needs the broker, but no longer than ``connect_timeout``.
+
+        Raises what the task raises in that time; after it the task goes on in the background.
+        ``quiet``: somebody else warns that the broker is away.
+        """
+        timeout = self.params.connect_timeout
+        await asyncio.wait([task], timeout=timeout)
+        if task.cancelled():
+            return  # stopped by somebody else while it began
+        if task.done():
+            task.result()
+        else:
+            self.tell_errors(task)
+            level = logging.INFO if quiet else logging.WARNING
+            log.log(level, "%s: no broker for %g s, still trying (%s)", what, timeout, self.params)
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Let work go on in the background; ``close`` ends it. Its errors are for ``settle``."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._reap)
+        return task
+
+    def tell_errors(self, task: asyncio.Task[Any]) -> None:
+        """Log the errors of a task that nobody waits for."""
+        task.add_done_callback(self._tell)
+
+    def _reap(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # it has been seen
+
+    def _tell(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            log.error("%s: %s", self.name, exc)
+
+    async def close(self) -> None:
+        """Leave the broker, let the workers go; idempotent, and it can be started again."""
+        if self.loop is None:
+            return
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        try:
+            await self.caller.close()
+        finally:
+            await self.transport.close()
+            self.leaving = self.workers.close()
+            self.past = self.link_stats
+            self._reset()
+
+    @property
+    def link_stats(self) -> LinkStats:
+        """The counters of all connections so far."""
+        now = dataclasses.astuple(self.transport.stats)
+        past = dataclasses.astuple(self.past)
+        return LinkStats(*(a + b for a, b in zip(past, now, strict=True)))
+
+    def abandon(self) -> None:
+        """After a fork, in the child: forget the connection, open afresh on first use."""
+        self.transport.abandon()
+        self._reset()
+
+    def _note_state(self, connected: bool, reason: Exception | None) -> None:
+        if self.on_state is not None:
+            try:
+                self.on_state(connected, reason)
+            except (Exception, SystemExit):
+                log.exception("%s: on_state failed", self.name)
+
+    def _note_refused(self, target: str, error: Exception) -> None:
+        known = str(error).partition(":")[2][:30]  # what is wrong, without where
+        level = logging.DEBUG if known in self._refused else logging.ERROR
+        if len(self._refused) < MAX_REFUSED:
+            self._refused.add(known)
+        log.log(level, "%s: a message was refused by the broker: %s", self.name, error)

@@ -1,0 +1,302 @@
+"""Publish and subscribe."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from os import urandom
+from time import time
+from typing import Any, Generic, Self, Unpack
+
+from commlib import _topics
+from commlib._lanes import Bounds, IterLane, Lane
+from commlib._sequence import Gaps, Sequence
+from commlib._typing import T
+from commlib._wire import PROPERTIES, Header, Packet, Reader, Refused, Writer
+from commlib.aio._endpoint import GRACE, Endpoint, Input, Options, Params, arity
+from commlib.exceptions import OutboxFull
+from commlib.transports.base import Subscription
+
+
+class PublisherOptions(Options, total=False):
+    """The options of publishers.
+
+    ``envelope=False`` writes the bare data, for readers that know nothing of commlib.
+    ``sequence=False`` leaves out the numbers by which subscribers count what they missed.
+    """
+
+    envelope: bool
+    sequence: bool
+
+
+class Sender(Endpoint, Generic[T]):
+    """What publishers have in common: from a message to the outgoing queue."""
+
+    def __init__(
+        self,
+        name: str,
+        msg_type: type[T] | None,
+        conn_params: Params,
+        *,
+        envelope: bool = True,
+        sequence: bool = True,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(name, conn_params, **options)
+        self.msg_type = msg_type
+        self._writer = Writer(msg_type, limit=self.hub.params.max_payload)
+        self._native = self.hub.transport.traits.native_headers
+        self._envelope = envelope or self._native
+        self._sequenced = sequence
+        self._begin_sequence()
+
+    def _begin_sequence(self) -> None:
+        self._sequenced_for = self.hub.transport
+        self._origin = urandom(4).hex() if self._sequenced else ""
+        self._sequence = Sequence()
+
+    def pack(self, msg: T, topic: str) -> Packet:
+        """The packet for a message. Raises SerializationError. From any thread."""
+        header = None
+        if self._sequenced_for is not self.hub.transport:
+            # A new life, or a forked child, which must not go on with its parent's numbers.
+            self._begin_sequence()
+        if self._envelope:
+            seq = self._sequence.next(topic) if self._origin else -1
+            header = Header(int(time() * 1000), PROPERTIES, self._origin, seq)
+        return self._writer.pack(msg, header, self._native)
+
+    def post(self, packet: Packet, topic: str) -> bool:
+        """Hand a packet to the connection; False when it has no room. From any thread."""
+        if not self.hub.transport.publish(topic, packet):
+            return False
+        self._stats.sent += 1
+        return True
+
+    async def _publish(self, msg: T, topic: str) -> None:
+        self.check_open()
+        packet = self.pack(msg, topic)
+        if self.hub.loop is None:
+            self.hub.start()
+        if not self.post(packet, topic):
+            await self.post_when_room(packet, topic)
+
+    async def post_when_room(self, packet: Packet, topic: str) -> None:
+        """Wait until the outgoing queue takes a packet. Raises OutboxFull."""
+        timeout = self.hub.params.offline_policy.timeout
+        try:
+            # One limit for all of it: there may be room again and again, and others take it.
+            async with asyncio.timeout(timeout):
+                self.check_open()  # it may have been stopped on the way here
+                while not self.post(packet, topic):
+                    await self.hub.transport.room()
+                    self.check_open()
+        except TimeoutError as exc:
+            raise OutboxFull(
+                f"{topic}: no room in the outgoing queue for {timeout:g} s; the broker is away or "
+                "too slow, and this message was not taken"
+            ) from exc
+
+
+class Publisher(Sender[T]):
+    """Publishes messages of one type on one topic.
+
+    ``msg_type=None`` takes whatever can be written as JSON. Options: ``PublisherOptions``.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        msg_type: type[T] | None = None,
+        conn_params: Params = None,
+        **options: Unpack[PublisherOptions],
+    ) -> None:
+        self.topic = _topics.check_topic(topic)
+        super().__init__(topic, msg_type, conn_params, **options)
+
+    async def publish(self, msg: T) -> None:
+        """Send a message to every live subscriber of the topic.
+
+        Returns as soon as the outgoing queue has taken it; waits only for room there. Raises
+        SerializationError, PayloadTooBig, and ConnectionLost where the offline policy says so.
+        """
+        await self._publish(msg, self.topic)
+
+
+class MPublisher(Sender[T]):
+    """Publishes messages of one type on any topic; otherwise as ``Publisher``."""
+
+    def __init__(
+        self,
+        msg_type: type[T] | None = None,
+        conn_params: Params = None,
+        **options: Unpack[PublisherOptions],
+    ) -> None:
+        super().__init__("mpublisher", msg_type, conn_params, **options)
+
+    async def publish(self, msg: T, topic: str) -> None:
+        """Send a message to every live subscriber of this topic; as ``Publisher.publish``."""
+        await self._publish(msg, _topics.check_topic(topic))
+
+
+class SubscriberOptions(Options, total=False):
+    """The options of subscribers.
+
+    * ``concurrency``: how many callbacks may run at once; 1 keeps the order.
+    * ``inline``: call a plain function on the event loop; it must be quick and never block.
+    * ``bounds``: how much may wait for the callback, and what is dropped beyond.
+    """
+
+    concurrency: int
+    inline: bool
+    bounds: Bounds | None
+
+
+class Receiver(Input, Generic[T]):
+    """What subscribers have in common: from a packet to the callback."""
+
+    def __init__(
+        self,
+        topic: str,
+        on_message: Callable[..., Any] | None,
+        msg_type: type[T] | None,
+        conn_params: Params,
+        with_topic: bool,
+        *,
+        concurrency: int = 1,
+        inline: bool = False,
+        bounds: Bounds | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        self.topic = _topics.check_pattern(topic)
+        if on_message is not None and not callable(on_message):
+            raise TypeError(f"{topic}: on_message={on_message!r} cannot be called")
+        super().__init__(topic, conn_params, **options)
+        if concurrency < 1:
+            raise ValueError(
+                f"concurrency={concurrency}: at least one callback must be able to run"
+            )
+        self.msg_type = msg_type
+        self.on_message = on_message
+        self._reader = Reader(msg_type, limit=self.hub.params.max_payload)
+        self._gaps = Gaps(self._stats)
+        self._gaps_lock = threading.Lock()
+        self._with_topic = with_topic
+        self._concurrency = concurrency
+        self._inline = inline
+        self._bounds = bounds
+        self._to_be_run = False
+        self._lane: Lane | None = None
+        self._subscription: Subscription | None = None
+
+    async def _begin(self) -> None:
+        self._lane = self._make_lane(
+            self.on_message,
+            self._handler(),
+            inline=self._inline,
+            bounds=self._bounds,
+            concurrency=self._concurrency,
+        )
+        self._subscription = await self.hub.transport.subscribe(self.topic, self._lane.put)
+
+    async def _end(self) -> None:
+        if self._subscription is not None:
+            await self._subscription.close()
+        if self._lane is not None:
+            await self._lane.close(GRACE)
+
+    def read(self, packet: Packet) -> T:
+        """The message in a packet, counted. Raises Refused."""
+        try:
+            envelope = self._reader.read(packet)
+        except Refused as exc:
+            self._note_number(exc.header, packet)
+            raise
+        self._note_number(envelope.header, packet)
+        message: T = envelope.data
+        return message
+
+    def _note_number(self, header: Header, packet: Packet) -> None:
+        if not header.origin or header.seq < 0:
+            return
+        if self._concurrency == 1:
+            self._gaps.note(header.origin, packet.topic, header.seq)
+        else:
+            with self._gaps_lock:
+                self._gaps.note(header.origin, packet.topic, header.seq)
+
+    def _handler(self) -> Callable[[Packet], Any]:
+        read, callback = self.read, self.on_message
+        if callback is None:
+            return read
+        # A coroutine function gives a coroutine here, which its lane awaits.
+        if self._with_topic:
+            return lambda packet: callback(read(packet), packet.topic)
+        return lambda packet: callback(read(packet))
+
+    async def _next(self) -> tuple[T, str]:
+        """The next good message and its topic; StopAsyncIteration after ``stop()``."""
+        if self._to_be_run:
+            self._to_be_run = False
+            await self.run()
+        assert isinstance(self._lane, IterLane), "only without on_message"
+        while (packet := await self._lane.next()) is not None:
+            try:
+                return self.read(packet), packet.topic
+            except Refused as exc:
+                self._report(packet, exc)
+        raise StopAsyncIteration
+
+    def __aiter__(self) -> Self:
+        if self.on_message is not None:
+            raise TypeError(f"{self.name} has a callback; leave out on_message to iterate over it")
+        self._to_be_run = True
+        return self
+
+
+class Subscriber(Receiver[T]):
+    """Receives the messages of a topic or pattern, in order.
+
+    ``on_message(msg)`` is called, or ``(msg, topic)`` if it requires two arguments: a plain
+    function on a worker thread, a coroutine function on the loop. Without it, iterate::
+
+        async for msg in subscriber: ...
+
+    ``msg_type=None`` gives plain decoded data. Options: ``SubscriberOptions``.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        on_message: Callable[..., Any] | None = None,
+        msg_type: type[T] | None = None,
+        conn_params: Params = None,
+        **options: Unpack[SubscriberOptions],
+    ) -> None:
+        with_topic = on_message is not None and arity(on_message)[0] >= 2
+        super().__init__(topic, on_message, msg_type, conn_params, with_topic, **options)
+
+    async def __anext__(self) -> T:
+        return (await self._next())[0]
+
+
+class PSubscriber(Receiver[T]):
+    """Receives messages together with their topics; otherwise as ``Subscriber``.
+
+    ``on_message(msg, topic)`` is called, or ``(msg)`` if it cannot take two arguments.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        on_message: Callable[..., Any] | None = None,
+        msg_type: type[T] | None = None,
+        conn_params: Params = None,
+        **options: Unpack[SubscriberOptions],
+    ) -> None:
+        with_topic = on_message is None or arity(on_message)[1] >= 2
+        super().__init__(topic, on_message, msg_type, conn_params, with_topic, **options)
+
+    async def __anext__(self) -> tuple[T, str]:
+        return await self._next()

@@ -1,0 +1,388 @@
+"""Remote procedure calls."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from os import urandom
+from threading import TIMEOUT_MAX
+from typing import Any, Generic, Protocol, TypeVar, Unpack, overload
+
+from commlib import _topics
+from commlib._lanes import Bounds, Lane, is_async, is_end_of_task
+from commlib._stats import Stats
+from commlib._typing import Req, Resp
+from commlib._wire import (
+    PROPERTIES,
+    Envelope,
+    Fault,
+    Header,
+    Packet,
+    Reader,
+    Refused,
+    Writer,
+    now_ms,
+    pack,
+    unix_ms,
+)
+from commlib.aio._caller import Call, Finish
+from commlib.aio._endpoint import GRACE, Endpoint, Input, Options, Params
+from commlib.exceptions import AuthError, CommlibError, EndpointClosed, RPCRemoteError, RPCTimeout
+from commlib.msg import RPCMessage
+from commlib.transports.base import Address, Consumer, Subscription
+
+Req_co = TypeVar("Req_co", covariant=True)
+Resp_co = TypeVar("Resp_co", covariant=True)
+
+THREADS, TASKS = 4, 64  # requests that one service handles at once: plain functions, coroutines
+UNBOUNDED = Bounds(sys.maxsize, sys.maxsize)  # of a service's lane: its prefetch is the bound
+CREDIBLE_MS = 86_400_000  # a deadline missed by more than a day: somebody's clock was set
+PRESENCE = "$presence"  # the first word of the topics on which services say that they are there
+ASK_SECONDS = 0.25  # between two questions whether a service is there
+
+
+class RPCTypes(Protocol[Req_co, Resp_co]):
+    """A class with the nested message classes ``Request`` and ``Response``."""
+
+    @property
+    def Request(self) -> type[Req_co]: ...
+
+    @property
+    def Response(self) -> type[Resp_co]: ...
+
+
+def types_of(msg_type: Any) -> tuple[Any, Any]:
+    """The classes of request and response, None each for plain data."""
+    if msg_type is None:
+        return None, None
+    try:
+        return msg_type.Request, msg_type.Response
+    except AttributeError as exc:
+        raise TypeError(
+            f"{msg_type!r} is no RPC message: it needs the nested classes Request and Response"
+        ) from exc
+
+
+def presence_topic(rpc_name: str) -> str:
+    """Where one asks whether somebody serves this name; no pattern that begins with * sees it."""
+    return f"{PRESENCE}{'/' if '/' in rpc_name else '.'}{rpc_name}"
+
+
+class ServiceOptions(Options, total=False):
+    """The options of services.
+
+    * ``workers``: how many requests are handled at once; by default 4 for a plain function, 64
+      for a coroutine function.
+    * ``max_age`` (s): requests that waited longer than that when the service started are dropped.
+    """
+
+    workers: int | None
+    max_age: float
+
+
+class RPCService(Input):
+    """Answers requests.
+
+    ``on_request(request)`` returns the response; a plain function runs on worker threads, a
+    coroutine function on the loop. What it raises, the caller gets as ``RPCRemoteError``.
+    Several services of one name share the work where the broker can do that.
+    Options: ``ServiceOptions``.
+    """
+
+    def __init__(
+        self,
+        rpc_name: str,
+        on_request: Callable[[Any], Any],
+        msg_type: Any = None,
+        conn_params: Params = None,
+        *,
+        workers: int | None = None,
+        max_age: float = 60.0,
+        **options: Unpack[Options],
+    ) -> None:
+        self.rpc_name = _topics.check_topic(rpc_name, "rpc_name")
+        if not callable(on_request):
+            raise TypeError(f"{rpc_name}: on_request={on_request!r} cannot be called")
+        super().__init__(rpc_name, conn_params, **options)
+        self.msg_type = msg_type
+        self.on_request = on_request
+        request, response = types_of(msg_type)
+        limit = self.hub.params.max_payload
+        self._reader: Reader[Any] = Reader(request, always_wrapped=True, limit=limit)
+        self._writer: Writer[Any] = Writer(response, limit=limit)
+        self._presence_reader: Reader[Any] = Reader(None, always_wrapped=True, limit=limit)
+        self._workers = workers or (TASKS if is_async(on_request) else THREADS)
+        self._max_age = max_age
+        self._oldest = 0
+        self._lane: Lane | None = None
+        self._consumer: Consumer | None = None
+        self._presence: Subscription | None = None
+
+    async def _begin(self) -> None:
+        transport = self.hub.transport
+        handle = self._handle_async if is_async(self.on_request) else self._handle
+        self._lane = self._make_lane(
+            self.on_request, handle, bounds=UNBOUNDED, concurrency=self._workers
+        )
+        await transport.connect()
+        self._oldest = transport.clock() - int(self._max_age * 1000)
+        self._consumer = await transport.consume(self.rpc_name, self._lane.put, self._workers)
+        try:
+            topic = presence_topic(self.rpc_name)
+            self._presence = await transport.subscribe(topic, self._say_present)
+        except AuthError as exc:
+            # It serves all the same; only wait_for_service() will not see it.
+            self.log.warning("%s: clients cannot wait for this service: %s", self.name, exc)
+
+    async def _end(self) -> None:
+        if self._presence is not None:
+            await self._presence.close()
+        if self._consumer is not None:
+            await self._consumer.close()
+        if self._lane is not None:
+            await self._lane.close(GRACE)
+
+    def _handle(self, packet: Packet) -> None:
+        """One request, from the bytes to the reply. On a worker thread."""
+        header, reply = Header(), None
+        try:
+            try:
+                envelope = self._reader.read(packet)
+                header = envelope.header
+                if not self._is_stale(header, packet):
+                    reply = self._reply(header, self.on_request(envelope.data))
+            except BaseException as exc:
+                reply = self._failure(packet, header, exc)
+            self._send(reply)
+        finally:
+            loop = self.hub.loop
+            if loop is not None:  # else it was stopped, and this callback did not end in time
+                loop.call_soon_threadsafe(self._done, packet)
+
+    async def _handle_async(self, packet: Packet) -> None:
+        """The same for a coroutine function. On the loop."""
+        header, reply = Header(), None
+        try:
+            try:
+                envelope = self._reader.read(packet)
+                header = envelope.header
+                if not self._is_stale(header, packet):
+                    reply = self._reply(header, await self.on_request(envelope.data))
+            except (Exception, SystemExit, asyncio.CancelledError) as exc:
+                if is_end_of_task(exc):
+                    raise
+                reply = self._failure(packet, header, exc)
+            self._send(reply)
+        finally:
+            self._done(packet)
+
+    def _is_stale(self, header: Header, packet: Packet) -> bool:
+        """Whether nobody waits any more, by the deadline, or without one by the age."""
+        if header.deadline:
+            stale = 0 < self.hub.transport.clock() - header.deadline < CREDIBLE_MS
+        elif packet.waited:
+            # A released client, whose clock may be anything: only what it says credibly counts.
+            sent = unix_ms(header.timestamp)
+            stale = sent is not None and sent < self._oldest
+        else:
+            return False
+        self._stats.expired += stale
+        return stale
+
+    def _reply(self, request: Header, response: Any) -> tuple[Address, Packet] | None:
+        if not request.reply_to:
+            return None
+        data = {} if response is None and self.msg_type is None else response
+        header = Header(now_ms(), PROPERTIES, id=request.id)
+        packet = self._writer.pack(data, header, self.hub.transport.traits.native_headers)
+        return Address(request.reply_to, request.id), packet
+
+    def _failure(
+        self, packet: Packet, header: Header, error: BaseException
+    ) -> tuple[Address, Packet] | None:
+        """Count and log an error, and the reply that tells the caller, if there is one."""
+        self._report(packet, error)
+        if isinstance(error, Refused):
+            header = error.header
+        if not header.reply_to:
+            return None
+        text = str(error).encode("utf8", "replace").decode()  # a file's name need not be UTF-8
+        fault = Fault(type(error).__name__, text)
+        answer = Header(now_ms(), PROPERTIES, id=header.id, error=fault)
+        plain: Writer[Any] = Writer(None)
+        reply = plain.pack({}, answer, self.hub.transport.traits.native_headers)
+        return Address(header.reply_to, header.id), reply
+
+    def _done(self, packet: Packet) -> None:
+        """The next request may come. On the loop."""
+        if self._consumer is not None:
+            self._consumer.done(packet)
+
+    def _send(self, reply: tuple[Address, Packet] | None) -> None:
+        """Send a reply if there is one, now or when there is room. From any thread."""
+        if reply is None or self.hub.loop is None:
+            return
+        try:
+            if self.hub.transport.send(*reply):
+                self._stats.sent += 1
+            else:
+                self.hub.loop.call_soon_threadsafe(self._send_later, reply)
+        except CommlibError as exc:
+            self._report(reply[1], exc)
+
+    def _send_later(self, reply: tuple[Address, Packet]) -> None:
+        self.hub.spawn(self._send_when_room(reply))
+
+    async def _send_when_room(self, reply: tuple[Address, Packet]) -> None:
+        await self.hub.transport.room()
+        self._send(reply)
+
+    def _say_present(self, question: Packet) -> None:
+        """Somebody asks on the presence topic whether this service is there. On the loop."""
+        try:
+            header = self._presence_reader.read(question).header
+            if header.reply_to:
+                native = self.hub.transport.traits.native_headers
+                answer = pack({}, Header(now_ms(), PROPERTIES, id=header.id), native)
+                self.hub.transport.publish(header.reply_to, answer)
+        except (CommlibError, ValueError) as exc:  # it may ask for an answer to no valid name
+            self._report(question, exc)
+
+
+class RPCClient(Endpoint, Generic[Req, Resp]):
+    """Calls a service.
+
+    ``msg_type`` is a class with the nested classes ``Request`` and ``Response``; None: plain data
+    both ways. Any number of calls may be under way at once.
+    """
+
+    @overload
+    def __init__(
+        self,
+        rpc_name: str,
+        msg_type: RPCTypes[Req, Resp],
+        conn_params: Params = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: RPCClient[Any, Any],
+        rpc_name: str,
+        msg_type: type[RPCMessage] | None = None,
+        conn_params: Params = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+    def __init__(
+        self,
+        rpc_name: str,
+        msg_type: Any = None,
+        conn_params: Params = None,
+        **options: Unpack[Options],
+    ) -> None:
+        self.rpc_name = _topics.check_topic(rpc_name, "rpc_name")
+        super().__init__(rpc_name, conn_params, **options)
+        self.msg_type = msg_type
+        request, response = types_of(msg_type)
+        self._limit = self.hub.params.max_payload
+        self._writer: Writer[Any] = Writer(request, limit=self._limit)
+        self._reader: Reader[Any] = Reader(response, always_wrapped=True, limit=self._limit)
+
+    @property
+    def stats(self) -> Stats:
+        return dataclasses.replace(super().stats, late=self.hub.caller.late)
+
+    async def _begin(self) -> None:
+        # Shielded: the address is shared with the other clients of the node.
+        await asyncio.shield(self.hub.caller.open())
+
+    def new_call(self, msg: Req, timeout: float, finish: Finish) -> Call:
+        """A call, ready for ``hub.caller``. Raises SerializationError. From any thread."""
+        if not 0 < timeout <= TIMEOUT_MAX:
+            raise ValueError(f"timeout={timeout}: a call needs some time, in seconds")
+        data = self._writer.encode(msg)
+        call = self.hub.caller.new_call()
+        call.fill(self.rpc_name, data, timeout, self._limit, finish)
+        self._stats.sent += 1
+        return call
+
+    def response(self, outcome: Packet | CommlibError) -> Resp:
+        """The response that an outcome brings, or the error. From any thread."""
+        if isinstance(outcome, CommlibError):
+            raise outcome
+        try:
+            envelope = self._reader.read(outcome)
+        except Refused as exc:
+            if exc.header.error is None:
+                self._stats.refused += 1
+                raise
+            envelope = Envelope(exc.header, None)
+        self._stats.received += 1
+        if envelope.header.error is not None:
+            raise RPCRemoteError(envelope.header.error.type, envelope.header.error.message)
+        response: Resp = envelope.data
+        return response
+
+    def timeout_error(self, timeout: float) -> RPCTimeout:
+        """What a call ends with that nobody answered."""
+        away = "" if self.connected else f"; there is no connection to {self.hub.params}"
+        return RPCTimeout(f"no reply from {self.rpc_name} within {timeout:g} s{away}")
+
+    async def call(self, msg: Req, timeout: float = 30) -> Resp:
+        """Send a request and wait for the response, at most ``timeout`` seconds.
+
+        Raises RPCRemoteError with what the service raised, RPCTimeout when nobody answered,
+        SerializationError, AuthError, and ConnectionLost where the offline policy says so.
+        Cancelling ends the call; its reply then reaches nobody.
+        """
+        self.check_open()
+        self.hub.start()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Packet | CommlibError] = loop.create_future()
+
+        def finish(outcome: Packet | CommlibError) -> None:
+            if not future.done():
+                future.set_result(outcome)
+            else:  # cancelled; a reply may have been quicker than the word of it
+                self.hub.caller.late += isinstance(outcome, Packet)
+
+        call = self.new_call(msg, timeout, finish)
+        expiry = call.caller.begin_until(call, self.timeout_error(timeout))
+        try:
+            return self.response(await future)
+        except asyncio.CancelledError:
+            call.caller.drop(call.token, EndpointClosed("the call was cancelled"))
+            raise
+        finally:
+            expiry.cancel()
+
+    async def wait_for_service(self, timeout: float = 30) -> bool:
+        """Whether a service of this name is there, or comes within ``timeout`` seconds.
+
+        Services of commlib-py before 1.0 do not answer this question: for them it stays False.
+        """
+        self.check_open()
+        self.hub.start()
+        transport = self.hub.transport
+        present = asyncio.Event()
+        answers = f"{PRESENCE}.{urandom(12).hex()}"
+        question = Header(now_ms(), PROPERTIES, reply_to=answers)
+        packet = pack({}, question, transport.traits.native_headers)
+        try:
+            async with asyncio.timeout(timeout):
+                subscription = await transport.subscribe(answers, lambda answer: present.set())
+                try:
+                    while not present.is_set():
+                        transport.publish(presence_topic(self.rpc_name), packet)
+                        with suppress(TimeoutError):  # then it is asked again
+                            async with asyncio.timeout(ASK_SECONDS):
+                                await present.wait()
+                finally:
+                    await subscription.close()
+        except TimeoutError:
+            return False
+        return True

@@ -1,0 +1,117 @@
+"""Publish and subscribe, from plain Python; ``commlib.aio`` has the same for asyncio."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, Unpack
+
+from commlib import aio
+from commlib._face import Endpoint, params_anywhere
+from commlib._topics import check_topic
+from commlib._typing import T
+from commlib.aio._endpoint import Params
+from commlib.aio.pubsub import PublisherOptions, Sender, SubscriberOptions
+
+
+class _Sender(Endpoint[Sender[T]], Generic[T]):
+    """What publishers have in common."""
+
+    def _publish(self, msg: T, topic: str) -> None:
+        core = self._core
+        if core.hub.loop is None:
+            self._started()
+        packet = core.pack(msg, topic)
+        if not core.post(packet, topic):
+            self._started().run(core.post_when_room(packet, topic))
+
+
+class Publisher(_Sender[T]):
+    """Publishes messages of one type on one topic; usable as soon as it is made.
+
+    ``msg_type=None`` takes whatever can be written as JSON. ``conn_params``: parameters or a URL.
+    Options: ``commlib.aio.pubsub.PublisherOptions``.
+    """
+
+    @params_anywhere
+    def __init__(
+        self,
+        topic: str,
+        msg_type: type[T] | None = None,
+        conn_params: Params = None,
+        **options: Unpack[PublisherOptions],
+    ) -> None:
+        super().__init__(
+            aio.Publisher(topic, msg_type, self._params(conn_params, options), **options)
+        )
+        self.topic = topic
+        self._started()
+
+    def publish(self, msg: T) -> None:
+        """Send a message to every live subscriber of the topic; from any thread.
+
+        Appends to the outgoing queue and returns; while that is full it waits, at most 10 s.
+        Order is kept for each thread. Raises SerializationError, PayloadTooBig, OutboxFull, and
+        ConnectionLost where the offline policy says so.
+        """
+        self._publish(msg, self.topic)
+
+
+class MPublisher(_Sender[T]):
+    """Publishes messages of one type on any topic; otherwise as ``Publisher``."""
+
+    @params_anywhere
+    def __init__(
+        self,
+        msg_type: type[T] | None = None,
+        conn_params: Params = None,
+        **options: Unpack[PublisherOptions],
+    ) -> None:
+        params = self._params(conn_params, options)
+        super().__init__(aio.MPublisher(msg_type, params, **options))
+        self._started()
+
+    def publish(self, msg: T, topic: str) -> None:
+        """Send a message to every live subscriber of this topic; as ``Publisher.publish``."""
+        self._publish(msg, check_topic(topic))
+
+
+class Subscriber(Endpoint[aio.Subscriber[T]], Generic[T]):
+    """Receives the messages of a topic or pattern, in order, from ``run()`` to ``stop()``.
+
+    ``on_message(msg)`` is called, or ``(msg, topic)`` if it requires two arguments: a plain
+    function on a worker thread, a coroutine function on the loop. ``msg_type=None`` gives plain
+    decoded data. Options: ``commlib.aio.pubsub.SubscriberOptions``.
+    """
+
+    @params_anywhere
+    def __init__(
+        self,
+        topic: str,
+        on_message: Callable[..., Any],
+        msg_type: type[T] | None = None,
+        conn_params: Params = None,
+        **options: Unpack[SubscriberOptions],
+    ) -> None:
+        params = self._params(conn_params, options)
+        super().__init__(aio.Subscriber(topic, on_message, msg_type, params, **options))
+        self.topic = topic
+
+
+class PSubscriber(Endpoint[aio.PSubscriber[T]], Generic[T]):
+    """Receives messages together with their topics; otherwise as ``Subscriber``.
+
+    ``on_message(msg, topic)`` is called, or ``(msg)`` if it cannot take two arguments.
+    """
+
+    @params_anywhere
+    def __init__(
+        self,
+        topic: str,
+        on_message: Callable[..., Any],
+        msg_type: type[T] | None = None,
+        conn_params: Params = None,
+        **options: Unpack[SubscriberOptions],
+    ) -> None:
+        params = self._params(conn_params, options)
+        super().__init__(aio.PSubscriber(topic, on_message, msg_type, params, **options))
+        self.topic = topic

@@ -1,0 +1,228 @@
+"""Remote procedure calls, from plain Python; ``commlib.aio`` has the same for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any, Generic, Unpack, overload
+
+from commlib import aio
+from commlib._face import Endpoint, params_anywhere
+from commlib._portal import enter
+from commlib._typing import Req, Resp
+from commlib._wire import Packet
+from commlib.aio._caller import Call, Caller
+from commlib.aio._endpoint import Options, Params
+from commlib.aio.rpc import RPCTypes, ServiceOptions
+from commlib.exceptions import CommlibError, EndpointClosed
+from commlib.msg import RPCMessage
+
+log = logging.getLogger("commlib.rpc")
+
+DECISION_SECONDS = 5.0  # for the loop to say how a call ended whose time is up; it takes µs
+
+
+class RPCService(Endpoint[aio.RPCService]):
+    """Answers requests, from ``run()`` to ``stop()``.
+
+    ``on_request(request)`` returns the response; a plain function runs on worker threads, a
+    coroutine function on the loop. What it raises, the caller gets as ``RPCRemoteError``.
+    Options: ``commlib.aio.rpc.ServiceOptions``.
+    """
+
+    @params_anywhere
+    def __init__(
+        self,
+        rpc_name: str,
+        on_request: Callable[[Any], Any],
+        msg_type: Any = None,
+        conn_params: Params = None,
+        **options: Unpack[ServiceOptions],
+    ) -> None:
+        params = self._params(conn_params, options)
+        super().__init__(aio.RPCService(rpc_name, on_request, msg_type, params, **options))
+        self.rpc_name = rpc_name
+
+
+class _Waiter:
+    """Lets one thread wait for the outcome of one call."""
+
+    __slots__ = ("_lock", "caller", "outcome")
+
+    def __init__(self) -> None:
+        self.caller: Caller | None = None
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self.outcome: Packet | CommlibError | None = None
+
+    def finish(self, outcome: Packet | CommlibError) -> None:
+        """Let the thread go. On the loop, once."""
+        self.outcome = outcome
+        self._lock.release()
+        if self.caller is not None:
+            self.caller.book()
+
+    def wait(self, timeout: float) -> bool:
+        return self._lock.acquire(timeout=timeout)
+
+
+class _Callback:
+    """A callback of a future, for a worker."""
+
+    def __init__(self, name: str, work: Callable[[], object]) -> None:
+        self.name = name
+        self._work = work
+
+    def work(self) -> None:
+        try:
+            self._work()
+        except BaseException:  # SystemExit too: no callback ends a worker
+            log.exception("%s: the callback of a call failed", self.name)
+
+
+class _CallFuture(concurrent.futures.Future[Resp]):
+    """The future of one call; its callbacks run on worker threads, so they may block and call."""
+
+    def __init__(self, core: aio.RPCClient[Any, Resp]) -> None:
+        super().__init__()
+        self._core = core
+        self._call: Call | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+
+    def add_done_callback(self, fn: Callable[[concurrent.futures.Future[Resp]], object]) -> None:
+        hub = self._core.hub
+        super().add_done_callback(
+            lambda future: hub.workers.serve(_Callback(hub.name, lambda: fn(future)))
+        )
+
+    def cancel(self) -> bool:
+        if not super().cancel():
+            return False
+        if (call := self._call) is not None:
+            error = EndpointClosed("the call was cancelled")
+            enter(self._core.hub).post(call.caller.give_up, call, error)
+        return True
+
+    def begin(self, msg: Any, timeout: float) -> None:
+        """Send the request."""
+        call = self._core.new_call(msg, timeout, self._finish)
+        self._call = call
+        expired = self._core.timeout_error(timeout)
+        enter(self._core.hub).post(self._begin, call, expired)
+
+    def _begin(self, call: Call, expired: CommlibError) -> None:
+        self._expiry = call.caller.begin_until(call, expired)
+        if self.done():
+            self._expiry.cancel()
+
+    def _finish(self, outcome: Packet | CommlibError) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()  # or it would be kept for all of the timeout
+        if not self.set_running_or_notify_cancel():
+            # Cancelled; a reply may have been quicker than the word of it.
+            self._core.hub.caller.late += isinstance(outcome, Packet)
+            return
+        try:
+            self.set_result(self._core.response(outcome))
+        except Exception as exc:  # a message class may raise anything when it is decoded
+            self.set_exception(exc)
+
+
+class RPCClient(Endpoint[aio.RPCClient[Req, Resp]], Generic[Req, Resp]):
+    """Calls a service; usable as soon as it is made, from any number of threads.
+
+    ``msg_type`` is a class with the nested classes ``Request`` and ``Response``; None: plain data
+    both ways. ``conn_params``: parameters or a URL.
+    """
+
+    @overload
+    def __init__(
+        self,
+        rpc_name: str,
+        msg_type: RPCTypes[Req, Resp],
+        conn_params: Params = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: RPCClient[Any, Any],
+        rpc_name: str,
+        msg_type: type[RPCMessage] | None = None,
+        conn_params: Params = None,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+    @params_anywhere
+    def __init__(
+        self,
+        rpc_name: str,
+        msg_type: Any = None,
+        conn_params: Params = None,
+        **options: Unpack[Options],
+    ) -> None:
+        params = self._params(conn_params, options)
+        super().__init__(aio.RPCClient(rpc_name, msg_type, params, **options))
+        self.rpc_name = rpc_name
+        self._started()
+
+    def call(self, msg: Req, timeout: float = 30) -> Resp:
+        """Send a request and wait for the response, at most ``timeout`` seconds.
+
+        May be called in callbacks that are plain functions. Raises RPCRemoteError with what the
+        service raised, RPCTimeout when nobody answered, SerializationError, AuthError, BlockingCall
+        on the event loop, and ConnectionLost where the offline policy says so.
+        """
+        core, here = self._core, self._started()
+        here.refuse_on_loop("call()")
+        waiter = _Waiter()
+        call = core.new_call(msg, timeout, waiter.finish)
+        caller = waiter.caller = call.caller
+        try:
+            caller.start(call)
+            arrived = waiter.wait(timeout)
+        except BaseException as exc:  # Ctrl-C: nobody waits for the reply any more
+            here.post(caller.give_up, call, EndpointClosed(f"interrupted: {exc!r}"))
+            raise
+        if not arrived:
+            # The loop decides: a reply that has won the race is returned, not dropped.
+            expired = core.timeout_error(timeout)
+            here.post(caller.give_up, call, expired)
+            if not waiter.wait(DECISION_SECONDS):
+                raise expired
+        assert waiter.outcome is not None, "finish() sets it before it lets us go"
+        return core.response(waiter.outcome)
+
+    def call_async(
+        self,
+        msg: Req,
+        timeout: float = 30,
+        on_response: Callable[[Resp], object] | None = None,
+    ) -> concurrent.futures.Future[Resp]:
+        """Send a request; the future brings the response, or what ``call`` would raise.
+
+        ``on_response(response)`` and the future's callbacks run on worker threads.
+        """
+        self._started()
+        future: _CallFuture[Resp] = _CallFuture(self._core)
+        if on_response is not None:
+            future.add_done_callback(lambda done: _pass_on(done, on_response))
+        future.begin(msg, timeout)
+        return future
+
+    def wait_for_service(self, timeout: float = 30) -> bool:
+        """Whether a service of this name is there, or comes within ``timeout`` seconds.
+
+        Services of commlib-py before 1.0 do not answer this question: for them it stays False.
+        """
+        return self._started().run(self._core.wait_for_service(timeout))
+
+
+def _pass_on(
+    future: concurrent.futures.Future[Resp], on_response: Callable[[Resp], object]
+) -> None:
+    if not future.cancelled() and future.exception() is None:
+        on_response(future.result())

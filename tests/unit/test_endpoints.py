@@ -1,0 +1,112 @@
+"""Endpoints and transports by name, as the programs of released versions ask for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from commlib import endpoints, pubsub, rpc
+from commlib.endpoints import EndpointType, TransportType, endpoint_factory
+from commlib.node import TransportType as NodeTransportType
+from commlib.transports import memory, redis
+
+BASES = {
+    EndpointType.Publisher: pubsub.Publisher,
+    EndpointType.MPublisher: pubsub.MPublisher,
+    EndpointType.Subscriber: pubsub.Subscriber,
+    EndpointType.PSubscriber: pubsub.PSubscriber,
+    EndpointType.RPCService: rpc.RPCService,
+    EndpointType.RPCClient: rpc.RPCClient,
+}
+
+
+def test_the_numbers_are_those_of_released_versions() -> None:
+    assert {member.name: member.value for member in EndpointType} == {
+        "RPCService": 1,
+        "RPCClient": 2,
+        "Publisher": 3,
+        "Subscriber": 4,
+        "ActionService": 5,
+        "ActionClient": 6,
+        "MPublisher": 7,
+        "PSubscriber": 8,
+    }
+    assert {member.name: member.value for member in TransportType} == {
+        "AMQP": 1,
+        "REDIS": 2,
+        "MQTT": 3,
+        "MEMORY": 5,
+    }
+
+
+def test_a_node_module_has_the_transport_types_too() -> None:
+    assert NodeTransportType is TransportType
+
+
+@pytest.mark.parametrize("etype", BASES)
+@pytest.mark.parametrize(
+    ("etransport", "module"), [(TransportType.REDIS, redis), (TransportType.MEMORY, memory)]
+)
+def test_a_kind_and_a_transport_give_the_class_of_that_transports_module(
+    etype: EndpointType, etransport: TransportType, module: Any
+) -> None:
+    found = endpoint_factory(etype, etransport)
+    assert found is getattr(module, etype.name)
+    assert issubclass(found, BASES[etype])
+    assert found.scheme == etransport.name.lower()
+
+
+def test_the_class_makes_an_endpoint_with_parameters_of_that_transport() -> None:
+    subscriber = endpoint_factory(EndpointType.Subscriber, TransportType.MEMORY)
+    params = memory.ConnectionParameters("lab")
+    made = subscriber(topic="sonar", on_message=print, conn_params=params)
+    assert made.topic == "sonar"
+    assert made.core.hub.params is params
+
+
+@pytest.mark.parametrize(
+    ("etype", "etransport", "text"),
+    [
+        ("Publisher", TransportType.REDIS, "'Publisher' is none of EndpointType.RPCService, "),
+        (3, TransportType.REDIS, "3 is none of EndpointType.RPCService, "),
+        (TransportType.REDIS, TransportType.REDIS, "is none of EndpointType"),
+        (EndpointType.Publisher, "REDIS", "'REDIS' is none of TransportType.AMQP, "),
+        (EndpointType.Publisher, 2, "2 is none of TransportType.AMQP, "),
+        (EndpointType.Publisher, None, "None is none of TransportType.AMQP, "),
+    ],
+)
+def test_what_is_none_of_the_two_is_refused_with_those_that_there_are(
+    etype: Any, etransport: Any, text: str
+) -> None:
+    with pytest.raises(ValueError, match=text):
+        endpoint_factory(etype, etransport)
+
+
+def test_a_kind_that_a_transport_does_not_have_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(memory, "Publisher")
+    with pytest.raises(ValueError, match="this version has no Publisher for MEMORY"):
+        endpoint_factory(EndpointType.Publisher, TransportType.MEMORY)
+
+
+def _fail_with(error: ImportError, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> None:
+        raise error
+
+    monkeypatch.setattr(endpoints, "import_module", fail)
+
+
+def test_a_transport_that_is_not_there_is_refused_with_one_that_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _fail_with(ModuleNotFoundError("no module named commlib.transports.amqp"), monkeypatch)
+    with pytest.raises(ValueError, match=r"no transport for AMQP; .*TransportType\.REDIS\?"):
+        endpoint_factory(EndpointType.Publisher, TransportType.AMQP)
+
+
+def test_a_fault_in_a_transports_module_is_not_taken_for_its_absence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _fail_with(ImportError("broken"), monkeypatch)
+    with pytest.raises(ImportError, match="broken"):
+        endpoint_factory(EndpointType.Publisher, TransportType.MEMORY)

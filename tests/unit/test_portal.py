@@ -1,0 +1,625 @@
+"""The loop thread behind the synchronous face: how it begins, ends, and what a fork makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from brokers import RedisServer, RespConnection, free_port
+from collected import DEADLINE, Collected
+from commlib import _portal
+from commlib.aio._hub import Hub
+from commlib.exceptions import BlockingCall, CommlibError, EndpointClosed
+from commlib.node import Node
+from commlib.transports import resolve
+
+LEAVE_SECONDS = 2.0
+"""The promise: a program that forgets to stop ends within this time."""
+
+
+# ---- programs of their own ----
+
+
+@dataclass
+class Ended:
+    """How a program ended, and how long that took from the moment it said it was about to."""
+
+    status: int
+    stderr: str
+    seconds: float
+
+
+class Program:
+    """A Python program with ``url`` and ``topic`` set and ``end()`` to be called before its end."""
+
+    HEAD = """
+import os, sys, time
+from commlib.transports.redis import Publisher
+url, topic = sys.argv[1:]
+def end():
+    print(f"{time.monotonic()} end", flush=True)
+"""
+
+    def __init__(self, text: str, url: str, topic: str, before: str) -> None:
+        # That a process with threads is forked is what some of these programs are about.
+        self._read: list[str] = []
+        strict = ("-X", "dev", "-W", "error", "-W", "ignore:This process:DeprecationWarning")
+        self._process = subprocess.Popen(
+            [sys.executable, *strict, "-c", before + self.HEAD + text, url, topic],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def line(self) -> str:
+        """The next line that it writes."""
+        assert self._process.stdout is not None, "it was opened with a pipe"
+        self._read.append(self._process.stdout.readline().strip())
+        return self._read[-1]
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def ended(self) -> Ended:
+        """Wait for its end."""
+        try:
+            out, err = self._process.communicate(timeout=3 * DEADLINE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            out, err = self._process.communicate()
+            pytest.fail(f"the program did not end; it wrote\n{out}\n{err}")
+        now = time.monotonic()
+        begin = next(line for line in (*self._read, *out.splitlines()) if line.endswith(" end"))
+        return Ended(self._process.returncode, err, now - float(begin.split()[0]))
+
+
+Run = Callable[..., Program]
+
+
+@pytest.fixture
+def topic(request: pytest.FixtureRequest) -> str:
+    return f"portal.{request.node.name}"
+
+
+@pytest.fixture
+def program(redis_server: RedisServer, topic: str) -> Iterator[Run]:
+    """Starts a program."""
+    programs: list[Program] = []
+
+    def start(text: str, url: str = redis_server.url, before: str = "") -> Program:
+        programs.append(Program(text, url, topic, before))
+        return programs[-1]
+
+    yield start
+    for started in programs:
+        started._process.kill()
+        started._process.communicate()
+
+
+@pytest.fixture
+def listener(redis_server: RedisServer, topic: str) -> Iterator[RespConnection]:
+    """A live subscriber, without the code under test."""
+    with redis_server.connection() as connection:
+        connection.ask("SUBSCRIBE", topic)
+        yield connection
+
+
+def payload(listener: RespConnection) -> bytes:
+    """What was published next."""
+    kind, _, found = listener.read()
+    assert kind == b"message"
+    data: bytes = found
+    return data.partition(b'"data":')[2].removesuffix(b"}")
+
+
+def assert_clean(ended: Ended, status: int = 0) -> None:
+    assert ended.stderr == ""
+    assert ended.status == status
+    assert ended.seconds < LEAVE_SECONDS
+
+
+# ---- exit ----
+
+
+def test_what_a_program_publishes_as_its_last_statement_arrives(
+    program: Run, listener: RespConnection
+) -> None:
+    for number in range(10):
+        running = program(f"end()\nPublisher(topic, conn_params=url).publish({number})")
+        assert payload(listener) == b"%d" % number
+        assert_clean(running.ended())
+
+
+def test_a_burst_before_the_end_arrives_to_the_last_message(
+    program: Run, listener: RespConnection
+) -> None:
+    text = """
+publisher = Publisher(topic, conn_params=url)
+publisher.run()
+end()
+for number in range(20_000):
+    publisher.publish(number)
+"""
+    running = program(text)
+    for number in range(20_000):
+        assert payload(listener) == b"%d" % number
+    assert_clean(running.ended())
+
+
+def test_the_last_message_arrives_when_the_program_ends_by_sys_exit(
+    program: Run, listener: RespConnection
+) -> None:
+    for number in range(3):
+        text = f"end()\nPublisher(topic, conn_params=url).publish({number})\nsys.exit(7)"
+        running = program(text)
+        assert payload(listener) == b"%d" % number
+        assert_clean(running.ended(), 7)
+
+
+def test_the_last_message_arrives_when_the_program_ends_by_an_exception(
+    program: Run, listener: RespConnection
+) -> None:
+    for number in range(3):
+        text = f"end()\nPublisher(topic, conn_params=url).publish({number})\nraise KeyError('mine')"
+        ended = program(text).ended()
+        assert payload(listener) == b"%d" % number
+        assert ended.stderr.startswith("Traceback")
+        assert ended.stderr.endswith("KeyError: 'mine'\n")
+        assert ended.status == 1
+        assert ended.seconds < LEAVE_SECONDS
+
+
+def test_the_last_message_arrives_when_the_program_ends_by_ctrl_c(
+    program: Run, listener: RespConnection
+) -> None:
+    text = """
+import threading
+publisher = Publisher(topic, conn_params=url)
+try:
+    print("up", flush=True)
+    threading.Event().wait()
+except KeyboardInterrupt:
+    end()
+    publisher.publish("bye")
+    raise
+"""
+    for _ in range(3):
+        running = program(text)
+        assert running.line() == "up"
+        running.signal(signal.SIGINT)
+        assert payload(listener) == b'"bye"'
+        ended = running.ended()
+        assert ended.stderr.endswith("KeyboardInterrupt\n")
+        assert ended.status == -signal.SIGINT
+        assert ended.seconds < LEAVE_SECONDS
+
+
+def test_a_program_ends_though_its_broker_is_away(program: Run) -> None:
+    text = "end()\nPublisher(topic, conn_params=url).publish(1)"
+    ended = program(text, f"redis://127.0.0.1:{free_port()}").ended()
+    assert "cannot be reached" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert ended.status == 0
+    assert ended.seconds < LEAVE_SECONDS
+
+
+BUSY = """
+import asyncio, threading
+from commlib.node import Node
+called = threading.Event()
+{callback}
+node = Node("busy", connection_params=url)
+node.create_subscriber(topic, callback)
+node.run()
+node.create_publisher(topic).publish(1)
+called.wait()
+end()
+"""
+
+
+def test_a_program_ends_though_a_callback_blocks_for_ever(program: Run) -> None:
+    callback = "def callback(msg):\n    called.set()\n    threading.Event().wait()"
+    assert_clean(program(BUSY.format(callback=callback)).ended())
+
+
+def test_a_program_ends_without_a_word_though_a_coroutine_waits_for_ever(program: Run) -> None:
+    callback = "async def callback(msg):\n    called.set()\n    await asyncio.Event().wait()"
+    assert_clean(program(BUSY.format(callback=callback)).ended())
+
+
+def test_a_program_ends_though_a_coroutine_blocks_the_loop(program: Run) -> None:
+    callback = "async def callback(msg):\n    called.set()\n    threading.Event().wait()"
+    ended = program(BUSY.format(callback=callback)).ended()
+    assert ended.status == 0
+    assert ended.seconds < LEAVE_SECONDS
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_what_the_program_has_registered_to_be_done_at_exit_can_stop_and_publish(
+    program: Run, listener: RespConnection, place: str
+) -> None:
+    text = f"""
+import atexit
+from commlib.node import Node
+node = Node("tidy", connection_params=url)
+def tidy():
+    node.create_publisher(topic).publish("tidied")
+    node.stop()
+if "{place}" == "before": atexit.register(tidy)
+node.run()
+if "{place}" == "after": atexit.register(tidy)
+end()
+"""
+    running = program(text)
+    assert payload(listener) == b'"tidied"'
+    assert_clean(running.ended())
+
+
+def test_what_comes_after_the_end_is_refused_with_the_reason(program: Run) -> None:
+    text = """
+def late():
+    try:
+        publisher.publish(2)
+    except Exception as exc:
+        os.write(1, f"{type(exc).__name__}: {exc}\\n".encode())
+    publisher.stop()
+publisher = Publisher(topic, conn_params=url)
+publisher.publish(1)
+end()
+"""
+    # What was registered before commlib was imported is done after its end.
+    running = program(text, before="import atexit\natexit.register(lambda: late())\n")
+    running.line()
+    assert running.line().startswith("EndpointClosed: ")
+    assert_clean(running.ended())
+
+
+# ---- fork ----
+
+
+FORK = """
+from commlib.node import Node
+node = Node("parent", connection_params=url)
+publisher = node.create_publisher(topic)
+node.run()
+publisher.publish("parent 1")
+{child}
+publisher.publish("parent 2")
+node.stop()
+end()
+"""
+OS_FORK = """
+child = os.fork()
+if not child:
+    publisher.publish("child")
+    {leave}
+assert os.waitpid(child, 0)[1] == 0
+"""
+MULTIPROCESSING = """
+import multiprocessing
+child = multiprocessing.get_context("fork").Process(target=publisher.publish, args=("child",))
+child.start()
+child.join()
+assert child.exitcode == 0
+"""
+
+
+@pytest.mark.parametrize(
+    "child",
+    [OS_FORK.format(leave="end(); sys.exit()"), MULTIPROCESSING],
+    ids=["os.fork", "multiprocessing"],
+)
+def test_what_a_forked_child_publishes_last_arrives_and_the_parent_goes_on(
+    program: Run, listener: RespConnection, child: str
+) -> None:
+    for _ in range(5):
+        running = program(FORK.format(child=child))
+        assert [payload(listener) for _ in range(3)] == [b'"parent 1"', b'"child"', b'"parent 2"']
+        assert_clean(running.ended())
+
+
+def test_a_child_has_a_connection_of_its_own(
+    program: Run, make_redis: Callable[..., RedisServer], topic: str
+) -> None:
+    server = make_redis()
+    child = """
+back, go = os.pipe()
+if not os.fork():
+    os.close(go)
+    publisher.publish("child")
+    os.read(back, 1)  # the parent closes its end
+    end()
+    sys.exit()
+print("forked", flush=True)
+sys.stdin.readline()
+os.close(go)
+assert os.wait()[1] == 0
+"""
+    with server.connection() as listener:
+        listener.ask("SUBSCRIBE", topic)
+        running = program(FORK.format(child=child), server.url)
+        assert [payload(listener) for _ in range(2)] == [b'"parent 1"', b'"child"']
+        # Two of the program's and the one that asks.
+        assert server.cli("CLIENT", "LIST", "TYPE", "normal").count(b" addr=") == 3
+        assert running._process.stdin is not None
+        running._process.stdin.write("go on\n")
+        running._process.stdin.flush()
+        assert payload(listener) == b'"parent 2"'
+        assert_clean(running.ended())
+
+
+def test_parent_and_child_number_their_messages_apart(
+    program: Run, redis_server: RedisServer, topic: str
+) -> None:
+    got = Collected()
+    node = Node("counting", connection_params=redis_server.url)
+    subscriber = node.create_subscriber(topic, got)
+    node.run()
+    child = OS_FORK.format(leave="publisher.publish('child, too'); end(); sys.exit()")
+    assert_clean(program(FORK.format(child=child)).ended())
+    assert got.until("parent 2") == ["parent 1", "child", "child, too"]
+    stats = subscriber.stats
+    node.stop()
+    assert (stats.gaps, stats.duplicates, stats.reordered) == (0, 0, 0)
+
+
+def test_a_child_calls_a_service_of_its_parent_while_the_parent_calls_it_too(
+    program: Run, listener: RespConnection
+) -> None:
+    text = """
+from commlib.node import Node
+node = Node("parent", connection_params=url)
+node.create_rpc(topic + ".double", lambda number: 2 * number)
+client = node.create_rpc_client(topic + ".double")
+node.run()
+assert client.call(1) == 2
+child = os.fork()
+answers = [client.call(number) for number in range(100)]
+assert answers == list(range(0, 200, 2)), answers
+if not child:
+    Publisher(topic, conn_params=url).publish("done")
+    end()
+    sys.exit()
+assert os.waitpid(child, 0)[1] == 0
+node.stop()
+"""
+    running = program(text)
+    assert payload(listener) == b'"done"'
+    ended = running.ended()
+    assert ended.stderr == ""
+    assert ended.status == 0
+
+
+def test_forks_amid_the_traffic_lose_and_double_nothing(
+    program: Run, listener: RespConnection
+) -> None:
+    text = """
+import threading
+publisher = Publisher(topic, conn_params=url)
+publisher.run()
+def publish():
+    for number in range(5000):
+        publisher.publish(number)
+        if number % 50 == 0:
+            time.sleep(0.001)
+thread = threading.Thread(target=publish)
+thread.start()
+for number in range(10):
+    child = os.fork()
+    if not child:
+        publisher.publish(f"child {number}")
+        publisher.stop()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+thread.join()
+end()
+"""
+    running = program(text)
+    got = [payload(listener) for _ in range(5010)]
+    ours = [item for item in got if not item.startswith(b'"child')]
+    assert ours == [b"%d" % number for number in range(5000)]
+    assert [item for item in got if item not in ours] == [b'"child %d"' % n for n in range(10)]
+    assert_clean(running.ended())
+
+
+def test_memory_nodes_hear_each_other_in_a_child(program: Run) -> None:
+    text = """
+from commlib.node import Node
+far, near = Node("far", connection_params=url), Node("near", connection_params=url)
+publisher = near.create_publisher(topic)
+near.run()
+child = os.fork()
+if not child:
+    import queue
+    got = queue.Queue()
+    far.create_subscriber(topic, got.put)
+    far.run()
+    publisher.publish("hello")
+    assert got.get(timeout=10) == "hello"
+    end()
+    sys.exit()
+assert os.waitpid(child, 0)[1] == 0
+near.stop()
+"""
+    ended = program(text, "memory://forked").ended()
+    assert ended.stderr == ""
+    assert ended.status == 0
+
+
+# ---- in this process ----
+
+
+def threads() -> set[threading.Thread]:
+    return {t for t in threading.enumerate() if t.name.endswith(("commlib-loop", "-worker"))}
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """A hub that keeps the portal alive for a test."""
+    hub = Hub(resolve("memory://"), "anchor")
+    yield hub
+    _portal.leave(hub)
+
+
+def test_the_last_stop_leaves_no_thread(redis_server: RedisServer, topic: str) -> None:
+    before = threads()
+    got = Collected()
+    nodes = [Node(f"n{number}", connection_params=redis_server.url) for number in range(3)]
+    for node in nodes:
+        node.create_subscriber(topic, got)
+        node.create_rpc(f"{topic}.{node.node_name}", lambda request: request)
+        node.run()
+    for node in nodes:
+        assert node.create_rpc_client(f"{topic}.n0").call(1) == 1
+        node.create_publisher(topic).publish(1)
+    got.wait(9)
+    assert threads() > before
+    for node in nodes:
+        node.stop()
+    assert threads() == before
+
+
+def test_it_begins_anew_after_the_last_stop(redis_server: RedisServer, topic: str) -> None:
+    got = Collected()
+    node = Node("phoenix", connection_params=redis_server.url)
+    node.create_subscriber(topic, got)
+    publisher = node.create_publisher(topic)
+    for life in range(5):
+        node.run()
+        publisher.publish(life)
+        got.wait(life + 1)
+        node.stop()
+    assert got.items == list(range(5))
+
+
+def test_the_hubs_of_a_process_share_one_loop(hub: Hub) -> None:
+    other = Hub(resolve("memory://"), "other")
+    here = _portal.enter(hub)
+    assert _portal.enter(other) is here
+    _portal.leave(other)
+    assert here.run(_number(5)) == 5
+    assert _portal.is_home(hub)
+    assert not _portal.is_home(other)
+
+
+async def _number(number: int) -> int:
+    return number
+
+
+def test_run_gives_back_what_the_work_returns_or_raises(hub: Hub) -> None:
+    async def fail() -> None:
+        raise KeyError("mine")
+
+    here = _portal.enter(hub)
+    assert here.run(_number(7)) == 7
+    with pytest.raises(KeyError, match="mine"):
+        here.run(fail())
+
+
+def test_work_that_takes_too_long_is_cancelled(hub: Hub) -> None:
+    cancelled = threading.Event()
+
+    async def dawdle() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    with pytest.raises(TimeoutError):
+        _portal.enter(hub).run(dawdle(), 0.01)
+    assert cancelled.wait(DEADLINE)
+
+
+def test_a_blocking_call_on_the_loop_is_refused_with_the_remedy(hub: Hub) -> None:
+    async def block() -> BlockingCall:
+        with pytest.raises(BlockingCall) as caught:
+            _portal.enter(hub).run(_number(1))
+        return caught.value
+
+    text = str(_portal.enter(hub).run(block()))
+    for remedy in ("commlib.aio", "asyncio.wrap_future(client.call_async(msg))", "plain function"):
+        assert remedy in text
+
+
+def test_who_waits_when_the_loop_ends_is_told(hub: Hub) -> None:
+    here = _portal.enter(hub)
+    waiting, outcome = threading.Event(), Collected()
+
+    async def wait() -> None:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    def run() -> None:
+        try:
+            here.run(wait())
+        except BaseException as exc:
+            outcome(exc)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert waiting.wait(DEADLINE)
+    _portal.leave(hub)
+    assert isinstance(outcome.first, EndpointClosed)
+    thread.join(DEADLINE)
+    with pytest.raises(EndpointClosed):
+        here.run(_number(1))
+    with pytest.raises(EndpointClosed):
+        here.post(print)
+
+
+def test_threads_that_run_and_stop_one_node_at_once_never_hang() -> None:
+    node = Node("contended", connection_params="memory://contended")
+    strange = Collected()
+
+    def contend(act: Callable[[], Any]) -> None:
+        for _ in range(100):
+            try:
+                act()
+            except CommlibError:
+                pass  # it was stopped meanwhile
+            except BaseException as exc:
+                strange(exc)
+
+    acts = [node.run, node.stop, node.run, node.stop]
+    workers = [threading.Thread(target=contend, args=(act,), daemon=True) for act in acts]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(DEADLINE)
+    assert not any(worker.is_alive() for worker in workers)
+    node.stop()
+    assert strange.items == []
+
+
+def exit_in_a_callback(*args: Any) -> None:
+    raise SystemExit("not for the loop")
+
+
+@pytest.mark.parametrize("inline", [False, True])
+def test_sys_exit_in_callbacks_of_any_kind_does_not_end_the_loop(inline: bool) -> None:
+    got = Collected()
+    node = Node("stoic", connection_params="memory://stoic", on_state=exit_in_a_callback)
+    node.create_subscriber("t", exit_in_a_callback, on_error=exit_in_a_callback, inline=inline)
+    node.create_subscriber("t", _exit_in_a_coroutine, on_error=exit_in_a_callback)
+    node.create_subscriber("t", got)
+    publisher = node.create_publisher("t")
+    node.run()
+    for number in range(3):
+        publisher.publish(number)
+    assert got.wait(3) == [0, 1, 2]
+    node.stop()
+
+
+async def _exit_in_a_coroutine(msg: object) -> None:
+    raise SystemExit("not for the loop")
