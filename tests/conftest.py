@@ -1,0 +1,170 @@
+"""Fixtures for all tests: brokers, nodes on them, and a look at what a test leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from brokers import Broker, RedisServer, need_redis, running_redis, running_valkey
+from commlib import _portal
+from commlib._face import stop
+from commlib.aio._hub import Hub
+from commlib.cli._valkey import ValkeyProcess
+from commlib.node import Node
+from commlib.transports import resolve
+from raw_peer import RawPeer
+
+LEAVING_SECONDS = 5.0
+
+# ---- brokers ----
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """The Redis server of this run; tests that kill or configure one take ``make_redis``."""
+    with running_redis() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[ValkeyProcess]:
+    """The Valkey server of this run."""
+    with running_valkey() as server:
+        yield server
+
+
+@pytest.fixture
+def make_redis() -> Iterator[Callable[..., RedisServer]]:
+    """Starts Redis servers of the test's own, with the options of ``RedisServer``."""
+    need_redis()
+    servers: list[RedisServer] = []
+
+    def make(**options: Any) -> RedisServer:
+        server = RedisServer(**options)
+        servers.append(server)
+        return server.start()
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture(params=["memory", "redis", "valkey"])
+def broker(request: pytest.FixtureRequest) -> Broker:
+    """Each broker in turn. A test asks for its ``traits``, never for its name."""
+    if request.param == "memory":
+        broker = Broker("")
+        broker.url = f"memory://{broker.unique('broker')}"
+        return broker
+    return Broker(request.getfixturevalue(f"{request.param}_server").url)
+
+
+@pytest.fixture
+def topic(broker: Broker) -> str:
+    """A name of one word that no other test has."""
+    return broker.unique("topic")
+
+
+# ---- nodes ----
+
+
+@pytest.fixture
+def make_node(broker: Broker) -> Iterator[Callable[..., Node]]:
+    """Makes and runs nodes, each with a connection of its own, and stops them in the end.
+
+    ``params`` are other connection parameters than those of ``broker``.
+    """
+    nodes: list[Node] = []
+
+    def make(params: Any = None, **options: Any) -> Node:
+        name = broker.unique(f"node{len(nodes)}")
+        node = Node(name, connection_params=params or broker.url, **options)
+        nodes.append(node)
+        node.run()
+        return node
+
+    yield make
+    for node in nodes:
+        node.stop()
+
+
+@pytest.fixture
+def node(make_node: Callable[..., Node]) -> Node:
+    """A running node."""
+    return make_node()
+
+
+@pytest.fixture
+def gate(make_node: Callable[..., Node]) -> Iterator[threading.Event]:
+    """Holds callbacks up until it is set; before the nodes are stopped it is."""
+    gate = threading.Event()
+    yield gate
+    gate.set()
+
+
+@pytest.fixture
+def raw(broker: Broker) -> Iterator[RawPeer]:
+    """A peer that sends bytes."""
+    peer = RawPeer(broker.url)
+    yield peer
+    peer.close()
+
+
+# ---- asyncio ----
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test that is a coroutine function on a loop of its own, where it leaves no task."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = inspect.signature(pyfuncitem.obj).parameters
+    test = pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names})
+
+    async def run() -> list[str]:
+        await test
+        return await _unfinished_tasks()
+
+    assert asyncio.run(run()) == [], "tasks that the test leaves behind"
+    return True
+
+
+# ---- the synchronous face, and what it leaves behind ----
+
+
+@pytest.fixture
+def portal() -> Iterator[_portal.Portal]:
+    """The loop thread behind the synchronous face, there for the whole test.
+
+    Fails a test that leaves a task on it, or a thread of ours behind.
+    """
+    others = _threads()
+    anchor = Hub(resolve("memory://"), "anchor")
+    portal = _portal.enter(anchor)
+    yield portal
+    left = portal.run(_unfinished_tasks())
+    stop(anchor, anchor.close())
+    deadline = time.monotonic() + LEAVING_SECONDS
+    for thread in _threads() - others:
+        thread.join(max(0, deadline - time.monotonic()))
+    left += [thread.name for thread in _threads() - others]
+    assert left == [], "what the test leaves behind"
+
+
+def _threads() -> set[threading.Thread]:
+    ours = ("commlib-loop", "-worker")
+    return {thread for thread in threading.enumerate() if thread.name.endswith(ours)}
+
+
+async def _unfinished_tasks() -> list[str]:
+    """The tasks on this loop that do not end, though they are given time."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    if tasks:
+        _, tasks = await asyncio.wait(tasks, timeout=LEAVING_SECONDS)
+    return [repr(task) for task in tasks]

@@ -1,0 +1,295 @@
+"""The broker dies and comes back empty: everything works again, and what was lost is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from brokers import RedisServer
+from collected import Collected, eventually
+from commlib import aio
+from commlib.exceptions import ConnectionLost, OutboxFull, RPCTimeout
+from commlib.msg import PubSubMessage, RPCMessage
+from commlib.node import Node
+from commlib.transports.redis import ConnectionParameters, Offline
+
+MakeRedis = Callable[..., RedisServer]
+
+
+class Sonar(PubSubMessage):
+    distance: float = 0.0
+
+
+class Add(RPCMessage):
+    class Request(RPCMessage.Request):
+        a: int = 0
+        b: int = 0
+
+    class Response(RPCMessage.Response):
+        c: int = 0
+
+
+def add(request: Add.Request) -> Add.Response:
+    return Add.Response(c=request.a + request.b)
+
+
+class Robot:
+    """Two nodes with every kind of endpoint, on a server of their own."""
+
+    def __init__(self, url: str) -> None:
+        self.exact, self.pattern = Collected(), Collected()
+        self.news: list[bool] = []
+        self.base = Node("base", connection_params=url)
+        self.base.create_subscriber("sonar.front", self.exact, Sonar)
+        self.base.create_psubscriber("sonar.*", self.pattern, Sonar)
+        self.service = self.base.create_rpc("add", add, Add)
+        self.far = Node("far", connection_params=url, on_state=self._note)
+        self.publisher = self.far.create_publisher("sonar.front", Sonar)
+        self.client = self.far.create_rpc_client("add", Add)
+
+    def _note(self, connected: bool, reason: Exception | None) -> None:
+        self.news.append(connected)
+
+    def check(self, mark: float) -> None:
+        """Publish and call until both arrive; what is lost before that is no matter here."""
+
+        def arrives() -> bool:
+            self.publisher.publish(Sonar(distance=mark))
+            found = [message.distance for message in self.exact.items]
+            return mark in found and len(self.pattern.items) > 0
+
+        eventually(arrives, lambda: f"{mark} did not come")
+        eventually(self._call)
+
+    def _call(self) -> bool:
+        try:
+            return self.client.call(Add.Request(a=2, b=3), timeout=1).c == 5
+        except RPCTimeout:
+            return False
+
+    def __enter__(self) -> Robot:
+        self.base.run()
+        self.far.run()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.far.stop()
+        self.base.stop()
+
+
+@pytest.mark.parametrize(
+    "outage", [pytest.param(1, id="1s"), pytest.param(10, id="10s", marks=pytest.mark.slow)]
+)
+def test_everything_works_again_after_the_broker_was_killed_and_came_back_empty(
+    make_redis: MakeRedis, outage: float
+) -> None:
+    server = make_redis()
+    with Robot(server.url) as robot:
+        robot.check(1.0)
+        server.kill()
+        eventually(lambda: not robot.far.connected)
+        threading.Event().wait(outage)  # the length of the outage is what is tested
+        server.start()
+        robot.check(2.0)
+        assert robot.news[:3] == [True, False, True]
+        assert robot.publisher.stats.reconnects == 1
+        assert robot.client.stats.reconnects == 1
+
+
+def test_the_first_call_and_message_after_the_restart_need_no_second_try(
+    make_redis: MakeRedis,
+) -> None:
+    server = make_redis()
+    with Robot(server.url) as robot:
+        robot.check(1.0)
+        server.kill()
+        eventually(lambda: not robot.far.connected and not robot.base.connected)
+        server.start()
+        eventually(lambda: robot.far.connected and robot.base.connected)
+        robot.publisher.publish(Sonar(distance=3.0))
+        assert robot.client.call(Add.Request(a=1, b=1), timeout=5) == Add.Response(c=2)
+        eventually(lambda: robot.exact.items[-1].distance == 3.0)
+
+
+def test_it_comes_back_from_ten_restarts_under_load(make_redis: MakeRedis) -> None:
+    server = make_redis()
+    done = threading.Event()
+    wrong: list[object] = []
+
+    with Robot(server.url) as robot:
+
+        def call_for_ever() -> None:
+            number = 0
+            while not done.is_set():
+                number += 1
+                try:
+                    response = robot.client.call(Add.Request(a=number, b=1), timeout=0.5)
+                except RPCTimeout:
+                    continue
+                if response.c != number + 1:
+                    wrong.append((number, response))
+
+        threads = [threading.Thread(target=call_for_ever) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for cycle in range(10):
+            server.kill()
+            server.start()
+            robot.check(100.0 + cycle)
+        done.set()
+        for thread in threads:
+            thread.join()
+        assert wrong == []
+        assert robot.service.stats.errors == 0
+
+
+def test_nodes_may_start_before_their_broker(make_redis: MakeRedis) -> None:
+    server = make_redis()
+    server.stop()
+    robot = Robot(f"{server.url}?connect_timeout=0.3")
+    with robot:
+        assert not robot.far.connected
+        server.start()
+        robot.check(1.0)
+
+
+@pytest.mark.parametrize("idle", [4, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.timeout(120)
+def test_all_endpoints_still_work_after_they_were_idle(make_redis: MakeRedis, idle: float) -> None:
+    server = make_redis(config=["timeout 0"])
+    keepalive = 1 if idle < 60 else 15
+    with Robot(f"{server.url}?keepalive={keepalive}") as robot:
+        robot.check(1.0)
+        threading.Event().wait(idle)  # being idle for so long is what is tested
+        count = len(robot.exact.items)
+        robot.publisher.publish(Sonar(distance=2.0))
+        assert robot.exact.wait(count + 1)[-1].distance == 2.0
+        assert robot.client.call(Add.Request(a=1, b=1), timeout=5).c == 2
+        assert robot.publisher.stats.reconnects == 0
+
+
+def test_a_stopped_server_is_noticed_and_left_within_the_keepalive(make_redis: MakeRedis) -> None:
+    server = make_redis()
+    with Robot(f"{server.url}?keepalive=1") as robot:
+        robot.check(1.0)
+        server.freeze()
+        eventually(lambda: not robot.far.connected and not robot.base.connected)
+        server.thaw()
+        robot.check(2.0)
+
+
+def test_what_is_published_during_an_outage_arrives_up_to_the_bound_and_the_rest_is_counted(
+    make_redis: MakeRedis,
+) -> None:
+    server = make_redis()
+    seen = Collected()
+    url = f"{server.url}?keepalive=2"
+    with Node("late", connection_params=url) as late, Node("early", connection_params=url) as early:
+        late.create_subscriber("numbers", seen, dict)
+        publisher = early.create_publisher("numbers", dict)
+        publisher.publish({"n": -1})
+        seen.wait(1)
+        server.kill()
+        eventually(lambda: not late.connected and not early.connected)
+        for number in range(1500):  # the default bound is 1000
+            publisher.publish({"n": number})
+        assert publisher.stats.discarded == 500
+        server.start()
+        eventually(lambda: late.connected and early.connected)
+        publisher.publish({"n": 1500})
+        arrived = seen.until({"n": 1500})[1:]
+        # The subscriber may be back a moment after the publisher: what it saw is a gapless rest.
+        assert [item["n"] for item in arrived] == list(range(1500 - len(arrived), 1500))
+
+
+def test_the_policy_raise_raises_at_once_while_the_broker_is_away(make_redis: MakeRedis) -> None:
+    server = make_redis()
+    with Node("n", connection_params=f"{server.url}?offline=raise") as node:
+        publisher = node.create_publisher("numbers")
+        client = node.create_rpc_client("add", Add)
+        server.kill()
+        eventually(lambda: not node.connected)
+        with pytest.raises(ConnectionLost, match="offline='raise'"):
+            publisher.publish({"n": 1})
+        with pytest.raises(ConnectionLost):
+            client.call(Add.Request(), timeout=5)
+
+
+def test_the_policy_wait_waits_until_the_broker_is_back(make_redis: MakeRedis) -> None:
+    server = make_redis()
+    seen = Collected()
+    with (
+        Node("n", connection_params=f"{server.url}?offline=wait") as node,
+        Node("m", connection_params=server.url) as other,
+    ):
+        other.create_subscriber("numbers", seen)
+        publisher = node.create_publisher("numbers")
+        server.kill()
+        eventually(lambda: not node.connected and not other.connected)
+        thread = threading.Thread(target=publisher.publish, args=({"n": 1},))
+        thread.start()
+        server.start()
+        thread.join(10)
+        assert not thread.is_alive()
+        assert publisher.stats.sent == 1
+
+
+def test_the_policy_wait_gives_up_after_its_time(make_redis: MakeRedis) -> None:
+    server = make_redis()
+    params = ConnectionParameters("127.0.0.1", server.port, offline=Offline("wait", timeout=0.2))
+    with Node("n", connection_params=params) as node:
+        publisher = node.create_publisher("numbers")
+        server.kill()
+        eventually(lambda: not node.connected)
+        with pytest.raises(OutboxFull, match="no room"):
+            publisher.publish({"n": 1})
+        assert publisher.stats.sent == 0
+
+
+def test_a_subscriber_that_the_server_cut_off_comes_back(make_redis: MakeRedis) -> None:
+    server = make_redis()
+    with Robot(server.url) as robot:
+        robot.check(1.0)
+        for kind in ("pubsub", "normal"):
+            server.cli("CLIENT", "KILL", "TYPE", kind)
+        robot.check(2.0)
+
+
+async def test_the_asyncio_face_comes_back_as_well(make_redis: MakeRedis) -> None:
+    server = make_redis()
+    news: asyncio.Queue[bool] = asyncio.Queue()
+    async with aio.Node("n", server.url, on_state=lambda up, why: news.put_nowait(up)) as node:
+        node.create_rpc("add", add, Add)
+        subscriber = node.create_subscriber("sonar", msg_type=Sonar)
+        await subscriber.run()
+        publisher = node.create_publisher("sonar", Sonar)
+        client = node.create_rpc_client("add", Add)
+        assert await client.call(Add.Request(a=1, b=1), timeout=5) == Add.Response(c=2)
+        assert await news.get()
+        server.kill()
+        server.start()
+        assert not await news.get()
+        assert await news.get()
+        assert await client.call(Add.Request(a=1, b=2), timeout=5) == Add.Response(c=3)
+        await publisher.publish(Sonar(distance=4.0))
+        async for message in subscriber:
+            assert message.distance == 4.0
+            break
+
+
+def test_stopping_leaves_no_thread_no_key_and_no_subscription(make_redis: MakeRedis) -> None:
+    server = make_redis()
+    before = set(threading.enumerate())
+    with Robot(server.url) as robot:
+        robot.check(1.0)
+        with pytest.raises(RPCTimeout):
+            robot.far.create_rpc_client("nobody", Add).call(Add.Request(), timeout=0.05)
+        assert set(threading.enumerate()) > before
+    assert set(threading.enumerate()) == before
+    assert [key for key in server.cli("KEYS", "*") if key != b"nobody"] == []
+    assert server.cli("PUBSUB", "CHANNELS") == []
+    assert server.cli("PUBSUB", "NUMPAT") == 0
+    eventually(lambda: server.cli("CLIENT", "LIST").count(b"\n") == 1)

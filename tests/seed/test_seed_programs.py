@@ -1,0 +1,186 @@
+"""The programs of the README of commlib-py 0.6.3 run on Redis, in processes of their own.
+
+Those in ``programs/`` make the same calls with the same arguments; only the broker's port and the
+names, which the README leaves undefined or takes from its surroundings, come from the command line.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from brokers import RedisServer
+from commlib.msg import DataClass, RPCMessage
+from commlib.node import Node, TransportType
+from commlib.transports.redis import ConnectionParameters, RPCClient
+
+PROGRAMS = Path(__file__).parent / "programs"
+LONGEST = 30.0
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+class AddTwoIntMessage(RPCMessage):
+    @DataClass
+    class Request(RPCMessage.Request):
+        a: int = 0
+        b: int = 0
+
+    @DataClass
+    class Response(RPCMessage.Response):
+        c: int = 0
+
+
+@pytest.fixture
+def name() -> str:
+    """A name that no other test has."""
+    return f"seed_{os.urandom(4).hex()}"
+
+
+@pytest.fixture
+def conn_params(redis_server: RedisServer) -> ConnectionParameters:
+    return ConnectionParameters(host="localhost", port=redis_server.port)
+
+
+@pytest.fixture
+def start(redis_server: RedisServer) -> Iterator[Start]:
+    """Starts a program with the arguments given, and ends it with the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(program: str, *arguments: str | int) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, PROGRAMS / f"{program}.py", *map(str, arguments)],
+            env={**os.environ, "COMMLIB_URL": redis_server.url},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def lines(process: subprocess.Popen[str], count: int) -> list[str]:
+    """The next lines that it prints."""
+    assert process.stdout is not None
+    found = [process.stdout.readline().rstrip("\n") for _ in range(count)]
+    assert all(found), f"it ended: {process.communicate(timeout=LONGEST)[1]}"
+    return found
+
+
+# -- Node, Req/Resp -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_node_serves_until_a_signal_and_its_parameters_win_with_a_log_record(
+    start: Start,
+    redis_server: RedisServer,
+    conn_params: ConnectionParameters,
+    name: str,
+    number: signal.Signals,
+) -> None:
+    program = start("node_service", redis_server.port, name)
+    with RPCClient(rpc_name=name, msg_type=AddTwoIntMessage, conn_params=conn_params) as client:
+        assert client.wait_for_service(LONGEST)
+        response = client.call(AddTwoIntMessage.Request(a=3, b=4))
+    assert isinstance(response, AddTwoIntMessage.Response)
+    assert response.c == 7
+    assert lines(program, 1) == ["On-Request: Request(a=3, b=4)"]
+
+    program.send_signal(number)
+    _, err = program.communicate(timeout=LONGEST)
+    assert program.returncode == 0
+    assert "example-node: the connection parameters are for redis" in err
+    assert "transport_type=MQTT is not used" in err
+
+
+def test_a_client_calls_again_and_again_with_one_message_that_it_changes(
+    start: Start, redis_server: RedisServer, conn_params: ConnectionParameters, name: str
+) -> None:
+    def add_two_int_handler(msg: AddTwoIntMessage.Request) -> AddTwoIntMessage.Response:
+        resp = AddTwoIntMessage.Response(c=msg.a + msg.b)
+        return resp
+
+    node = Node(
+        node_name="example_node",
+        transport_type=TransportType.REDIS,
+        transport_connection_params=conn_params,
+        debug=True,
+    )
+    node.create_rpc(msg_type=AddTwoIntMessage, rpc_name=name, on_request=add_two_int_handler)
+    node.run()
+    try:
+        program = start("rpc_client", redis_server.port, name)
+        assert lines(program, 4) == [f"Response(c={c})" for c in (0, 2, 4, 6)]
+    finally:
+        node.stop()
+
+
+def test_service_and_client_are_two_programs_in_any_order(
+    start: Start, redis_server: RedisServer, name: str
+) -> None:
+    client = start("rpc_client", redis_server.port, name)
+    service = start("node_service", redis_server.port, name)
+    assert lines(client, 2) == ["Response(c=0)", "Response(c=2)"]
+    assert lines(service, 2) == [f"On-Request: Request(a={n}, b={n})" for n in (0, 1)]
+
+
+# -- PubSub ---------------------------------------------------------------------------------------
+
+
+def test_a_publisher_and_two_subscribers_are_three_programs(
+    start: Start, redis_server: RedisServer, name: str
+) -> None:
+    subscribers = [start("subscriber", redis_server.port, name) for _ in range(2)]
+    for subscriber in subscribers:
+        assert lines(subscriber, 1) == ["running"]
+    start("publisher", redis_server.port, name)
+    for subscriber in subscribers:
+        assert lines(subscriber, 3) == [
+            f"Message: {{'distance': {distance}, 'horizontal_fov': 30.0, 'vertical_fov': 14.0}}"
+            for distance in (2.0, 3.0, 4.0)
+        ]
+
+
+def test_a_pattern_gives_messages_of_the_class_with_their_topics(start: Start, name: str) -> None:
+    rest = "horizontal_fov=30.0, vertical_fov=14.0)"
+    program = start("pattern", f"{name}.sensors.*")
+    assert lines(program, 4) == [
+        f"Sensor Data Message: {name}.sensors.{sensor}:SonarMessage(distance={distance}, {rest}"
+        for distance in (0.001, 1.001)
+        for sensor in ("sonar.front", "ir.rear")
+    ]
+
+
+# -- Endpoint -------------------------------------------------------------------------------------
+
+
+def test_endpoints_out_of_the_factory_talk_to_each_other(start: Start, name: str) -> None:
+    assert lines(start("factory", name), 2) == ["{'a': 1, 'b': 2}"] * 2
+
+
+# -- all of them ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("program", ["publisher", "pattern", "factory"])
+def test_ctrl_c_ends_a_program_that_never_stops_anything(
+    start: Start, redis_server: RedisServer, name: str, program: str
+) -> None:
+    topic = f"{name}.*" if program == "pattern" else name
+    with redis_server.connection() as spy:
+        spy.ask("PSUBSCRIBE", f"{name}*")
+        process = start(program, *([redis_server.port] if program == "publisher" else []), topic)
+        spy.read()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=2)
+    assert err.rstrip().endswith("KeyboardInterrupt")
