@@ -1,0 +1,22 @@
+"""The messages of the examples; programs that talk to each other share such a module."""
+
+from commlib.msg import PubSubMessage, RPCMessage
+
+
+class Sonar(PubSubMessage):
+    """What a sonar measures."""
+
+    distance: float = 0.001  # m
+    horizontal_fov: float = 30.0  # degrees
+    vertical_fov: float = 14.0
+
+
+class AddTwoInts(RPCMessage):
+    """A sum."""
+
+    class Request(RPCMessage.Request):
+        a: int = 0
+        b: int = 0
+
+    class Response(RPCMessage.Response):
+        c: int = 0

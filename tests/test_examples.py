@@ -1,0 +1,111 @@
+"""Every program in examples/ runs against a real broker and does what its text says."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from brokers import RedisServer
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+LONGEST = 30.0
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(make_redis: Callable[..., RedisServer]) -> Iterator[Start]:
+    """Starts an example on a broker of this test's own: their topics are always the same."""
+    server = make_redis()
+    started: list[subprocess.Popen[str]] = []
+
+    def start(name: str, *arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", EXAMPLES / f"{name}.py", *arguments],
+            env={**os.environ, "COMMLIB_URL": server.url},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def result(process: subprocess.Popen[str]) -> list[str]:
+    """The lines that it prints until it has ended well."""
+    out, err = process.communicate(timeout=LONGEST)
+    assert (process.returncode, err) == (0, "")
+    return out.splitlines()
+
+
+def next_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().rstrip("\n")
+
+
+def test_what_one_publishes_the_other_prints(start: Start) -> None:
+    subscriber = start("pubsub_subscriber", "3")
+    assert next_line(subscriber) == "waiting for robot.sonar.front"
+    assert result(start("pubsub_publisher", "3")) == ["publishing on robot.sonar.front"]
+    assert result(subscriber) == [f"obstacle at {m} m" for m in ("2.0", "2.1", "2.2")]
+
+
+def test_a_client_calls_a_service_until_a_signal_ends_that(start: Start) -> None:
+    service = start("rpc_service")
+    lines = result(start("rpc_client", "2"))
+    assert lines == ["1 + 0 = 1", "1 + 1 = 2", "a hundred at once: 9900"]
+
+    service.send_signal(signal.SIGTERM)
+    assert result(service) == ["serving calculator.add_two_ints"]
+
+
+def test_a_robot_drives_in_asyncio(start: Start) -> None:
+    lines = result(start("asyncio_node", "3"))
+    assert lines == [
+        *(f"the robot is at {metres} m" for metres in (1, 2, 3)),
+        "it stopped at 3 m",
+    ]
+
+
+SAYS = {
+    "pubsub_subscriber": ["waiting for robot.sonar.front"],
+    "pattern_subscriber": [
+        "robot.sensors.sonar.front: 2.0 m",
+        "robot.sensors.infrared: 0.1 m",
+        "robot.sensors.sonar.front: 3.0 m",
+    ],
+    "node_decorators": ["set to 21.5 °C", "the heating is on", "the heating is off"],
+}
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_without_a_number_it_goes_on_until_ctrl_c(start: Start, name: str) -> None:
+    process = start(name)
+    assert [next_line(process) for _ in SAYS[name]] == SAYS[name]
+    process.send_signal(signal.SIGINT)
+    result(process)
+
+
+@pytest.mark.parametrize("name", ["pattern_subscriber", "node_decorators"])
+def test_with_a_number_it_ends_by_itself(start: Start, name: str) -> None:
+    lines = result(start(name, "1"))
+    assert lines == SAYS[name][: len(lines)]
+
+
+def test_every_example_is_listed_and_tested() -> None:
+    programs = {path.name for path in EXAMPLES.glob("*.py")} - {"messages.py"}
+    page = (EXAMPLES / "README.md").read_text()
+    tests = Path(__file__).read_text()
+    assert [name for name in sorted(programs) if f"]({name})" not in page] == []
+    assert [name for name in sorted(programs) if f'"{name.removesuffix(".py")}"' not in tests] == []
