@@ -82,10 +82,10 @@ class Runnable:
         programs of commlib-py 0.6 and not needed: nothing polls here.
         """
         self._stopped.clear()
-        # Ctrl-C while it still looks for its broker ends that search.
-        with suppress(KeyboardInterrupt), _Signals(self._stopped, signal.SIGTERM):
+        # A signal while it still looks for its broker ends that search.
+        with suppress(KeyboardInterrupt), _Signals(signal.default_int_handler, signal.SIGTERM):
             self.run()
-            with _Signals(self._stopped, signal.SIGINT):
+            with _Signals(lambda *_: self._stopped.set(), signal.SIGINT, signal.SIGTERM):
                 self._stopped.wait()
         self.stop()
 
@@ -102,17 +102,17 @@ class Runnable:
 
 
 class _Signals:
-    """While it lasts, a signal sets a flag instead of ending the program."""
+    """While it lasts, signals are handled in this way; in the main thread, nowhere else."""
 
-    def __init__(self, flag: _Flag, number: signal.Signals) -> None:
-        self._flag = flag
-        self._number = number
+    def __init__(self, handler: Callable[[int, Any], Any], *numbers: signal.Signals) -> None:
+        self._handler = handler
+        self._numbers = numbers
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> None:
         if threading.current_thread() is threading.main_thread():
-            handler = signal.signal(self._number, lambda *_: self._flag.set())
-            self._previous[self._number] = handler
+            for number in self._numbers:
+                self._previous[number] = signal.signal(number, self._handler)
 
     def __exit__(self, *exc_info: object) -> None:
         for number, handler in self._previous.items():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
 import signal
 import subprocess
 import sys
@@ -282,6 +284,51 @@ end()
     running.line()
     assert running.line().startswith("EndpointClosed: ")
     assert_clean(running.ended())
+
+
+RUN_FOREVER = """
+import asyncio, signal, threading
+from commlib.transports import memory
+memory.Publisher(topic).stop()  # a module is better not interrupted while it is being imported
+def tell():
+    while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        time.sleep(0.001)
+    print("up", flush=True)  # from here on signals are heard
+threading.Thread(target=tell, daemon=True).start()
+{run}
+end()
+"""
+RUN_SYNC = "from commlib.node import Node\nNode('patient', connection_params=url).run_forever()"
+RUN_ASYNC = "from commlib.aio import Node\nasyncio.run(Node('patient', url).run_forever())"
+
+
+@pytest.mark.parametrize("run", [RUN_SYNC, RUN_ASYNC], ids=["sync", "asyncio"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("broker", ["there", "away"])
+def test_a_signal_ends_run_forever_whether_the_broker_is_there_or_not(
+    program: Run, redis_server: RedisServer, run: str, number: signal.Signals, broker: str
+) -> None:
+    url = redis_server.url if broker == "there" else f"redis://127.0.0.1:{free_port()}"
+    running = program(RUN_FOREVER.format(run=run), url)
+    assert running.line() == "up"
+    sent = time.monotonic()
+    running.signal(number)
+    ended = running.ended()
+    assert ended.status == 0
+    assert "Traceback" not in ended.stderr
+    assert time.monotonic() - sent < 2 * LEAVE_SECONDS
+
+
+def test_a_hail_of_signals_does_not_keep_run_forever_from_its_end(program: Run) -> None:
+    """A handler may be interrupted by the next one, wherever it is: a lock in it would be taken."""
+    for _ in range(10):
+        running = program(RUN_FOREVER.format(run=RUN_SYNC), "memory://hail")
+        assert running.line() == "up"
+        deadline = time.monotonic() + DEADLINE
+        while running._process.poll() is None:
+            assert time.monotonic() < deadline, "it hangs"
+            for number in (signal.SIGINT, signal.SIGTERM) * 20:
+                running.signal(number)
 
 
 # ---- fork ----
@@ -623,3 +670,53 @@ def test_sys_exit_in_callbacks_of_any_kind_does_not_end_the_loop(inline: bool) -
 
 async def _exit_in_a_coroutine(msg: object) -> None:
     raise SystemExit("not for the loop")
+
+
+@pytest.mark.parametrize("scheme", ["memory", "redis"])
+def test_calls_of_threads_end_as_they_should_though_the_client_is_stopped_and_run_meanwhile(
+    redis_server: RedisServer, topic: str, scheme: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = redis_server.url if scheme == "redis" else "memory://meanwhile"
+    name, strange, done = f"{topic}.echo", Collected(), threading.Event()
+    service, client = Node("s", connection_params=url), Node("c", connection_params=url)
+    service.create_rpc(name, lambda number: number)
+    caller, publisher = client.create_rpc_client(name), client.create_publisher(topic)
+    service.run()
+
+    def call() -> None:
+        assert caller.call(1, timeout=0.2) == 1
+
+    def call_many() -> None:
+        futures = [caller.call_async(number, timeout=0.2) for number in range(10)]
+        futures[3].cancel()
+        for number, future in enumerate(futures):
+            with contextlib.suppress(concurrent.futures.CancelledError):
+                assert future.result(DEADLINE) == number
+
+    def publish() -> None:
+        publisher.publish(1)
+
+    def contend(act: Callable[[], None]) -> None:
+        while not done.is_set():
+            try:
+                act()
+            except CommlibError:
+                done.wait(0.001)  # it is stopped, or nobody answered in time
+            except BaseException as exc:
+                strange(exc)
+
+    acts = [call, call, call_many, call_many, publish]
+    workers = [threading.Thread(target=contend, args=(act,), daemon=True) for act in acts]
+    for worker in workers:
+        worker.start()
+    for _ in range(20):
+        client.run()
+        time.sleep(0.02)  # let them get something done
+        client.stop()
+    done.set()
+    for worker in workers:
+        worker.join(DEADLINE)
+    assert not any(worker.is_alive() for worker in workers)
+    service.stop()
+    assert strange.items == []
+    assert not [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")]

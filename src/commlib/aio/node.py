@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import threading
 from collections.abc import Callable
 from enum import IntEnum
 from os import urandom
@@ -139,15 +140,24 @@ class Node(Decorators):
         """Run until SIGINT, SIGTERM, ``stop()`` or cancellation, then stop."""
         loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        signals = (signal.SIGINT, signal.SIGTERM)
+        # Only the main thread hears signals.
+        is_main = threading.current_thread() is threading.main_thread()
+        signals = (signal.SIGINT, signal.SIGTERM) if is_main else ()
         for number in signals:
             loop.add_signal_handler(number, self._stopping.set)
+        stopping = loop.create_task(self._stopping.wait())
+        running = loop.create_task(self.run())
         try:
-            await self.run()
-            await self._stopping.wait()
+            # A signal while it still looks for its broker ends that search.
+            await asyncio.wait([stopping, running], return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                running.result()
+            await stopping
         finally:
             for number in signals:
                 loop.remove_signal_handler(number)
+            for task in (running, stopping):
+                task.cancel()
             await self.stop()
 
     async def stop(self) -> None:
