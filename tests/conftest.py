@@ -148,8 +148,8 @@ def portal() -> Iterator[_portal.Portal]:
     anchor = Hub(resolve("memory://"), "anchor")
     portal = _portal.enter(anchor)
     yield portal
-    left = portal.run(_unfinished_tasks())
-    stop(anchor, anchor.close())
+    left = portal.run(_unfinished_tasks)
+    stop(anchor, anchor.close)
     deadline = time.monotonic() + LEAVING_SECONDS
     for thread in _threads() - others:
         thread.join(max(0, deadline - time.monotonic()))

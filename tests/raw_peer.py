@@ -19,7 +19,7 @@ class RawPeer:
     def __init__(self, url: str) -> None:
         self._hub = Hub(resolve(url), "raw")
         self._portal = _portal.enter(self._hub)
-        self._portal.run(self._hub.transport.connect())
+        self._portal.run(self._hub.transport.connect)
 
     def publish(self, topic: str, payload: bytes) -> None:
         """Publish a payload as it is."""
@@ -42,15 +42,15 @@ class RawPeer:
         collected = Collected()
         reader: Reader[Any] = Reader(None, always_wrapped=True)
         transport = self._hub.transport
-        self._portal.run(transport.consume(queue, lambda p: collected(reader.read(p)), 100))
+        self._portal.run(transport.consume, queue, lambda p: collected(reader.read(p)), 100)
         return collected
 
     def close(self) -> None:
-        stop(self._hub, self._hub.close())
+        stop(self._hub, self._hub.close)
 
     def _pack(self, data: Any, header: Header) -> Packet:
         return pack(data, header, self._hub.transport.traits.native_headers)
 
     def _post(self, verb: Callable[[str, Packet], bool], to: str, packet: Packet) -> None:
         while not verb(to, packet):
-            self._portal.run(self._hub.transport.room())
+            self._portal.run(self._hub.transport.room)

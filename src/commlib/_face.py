@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from commlib import aio
 from commlib._params import BaseParameters
-from commlib._portal import Portal, enter, is_home, leave
+from commlib._portal import Portal, enter, home_of, leave
 from commlib._stats import Stats
 from commlib.aio._endpoint import Options, Params
 from commlib.aio._hub import Hub
@@ -119,16 +119,16 @@ class _Signals:
             signal.signal(number, handler)
 
 
-def stop(hub: Hub, work: Coroutine[Any, Any, None]) -> None:
+def stop(hub: Hub, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
     """Stop something on the portal; if that closes the hub, its threads have ended on return."""
-    if not is_home(hub):
-        work.close()
+    portal = home_of(hub)
+    if portal is None:
         return  # it was never used, or stopped before
     with suppress(EndpointClosed):  # another thread stops it as well, or the program ends
-        enter(hub).run(work)
+        portal.run(work, *args)
     if hub.loop is not None:
         return  # an endpoint of a node, whose connection goes on
-    leave(hub)
+    leave(portal)
     deadline = time.monotonic() + JOIN_SECONDS
     for thread in hub.leaving:
         if thread is not threading.current_thread():
@@ -170,12 +170,12 @@ class Endpoint(Runnable, Generic[Core]):
         With ``wait`` it returns when the broker has confirmed, or after ``connect_timeout`` with
         a warning, and goes on trying. Raises AuthError when the broker says no.
         """
-        enter(self._core.hub).run(self._core.run(wait))
+        enter(self._core.hub).run(self._core.run, wait)
 
     def stop(self) -> None:
         """Take nothing more, let callbacks finish for half a second, leave; idempotent."""
         self._stopped.set()
-        stop(self._core.hub, self._core.stop())
+        stop(self._core.hub, self._core.stop)
 
     def _started(self) -> Portal:
         """The portal, with the connection at least on its way. Raises EndpointClosed."""
@@ -187,6 +187,3 @@ class Endpoint(Runnable, Generic[Core]):
         if options.get("hub") is not None:
             return None
         return resolve(conn_params or options.pop("connection_params", None), self.scheme)
-
-    def _wait(self, work: Coroutine[Any, Any, Any], timeout: float) -> None:
-        self._started().run(work, timeout)

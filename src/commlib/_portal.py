@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import concurrent.futures
 import logging
 import os
 import sys
@@ -16,10 +15,11 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, TypeVar
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, TypeVar
 
 from commlib.aio._hub import Hub, hubs
-from commlib.exceptions import BlockingCall, CommlibError, EndpointClosed
+from commlib.exceptions import BlockingCall, EndpointClosed
 
 T = TypeVar("T")
 log = logging.getLogger("commlib")
@@ -50,6 +50,7 @@ class Portal:
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
         self.loop.run_until_complete(_end_tasks())
+        self.loop.close()
 
     def post(self, callback: Callable[..., object], *args: Any) -> None:
         """Have something called on the loop soon; returns at once.
@@ -66,26 +67,22 @@ class Portal:
         if self.ending:
             raise EndpointClosed("it was stopped meanwhile, or the program is ending")
 
-    def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
-        """Wait for a coroutine on the loop.
+    def run(
+        self, work: Callable[..., Coroutine[Any, Any, T]], *args: Any, timeout: float | None = None
+    ) -> T:
+        """Call a coroutine function on the loop and wait for what it returns.
 
         Raises BlockingCall on the loop itself, TimeoutError after ``timeout`` seconds, and
         EndpointClosed when the portal ends.
         """
+        self.refuse_on_loop("this")
+        errand: _Errand[T] = _Errand(work, args)
         try:
-            self.refuse_on_loop("this")
-            with self._lock:
-                self.check_open()
-                future = asyncio.run_coroutine_threadsafe(work, self.loop)
-        except CommlibError:
-            work.close()
-            raise
-        try:
-            return future.result(timeout)
-        except concurrent.futures.CancelledError:
-            raise EndpointClosed("it was stopped meanwhile, or the program is ending") from None
+            self.post(errand.begin)
+            return errand.wait(timeout)
         except BaseException:
-            future.cancel()
+            with suppress(EndpointClosed):
+                self.post(errand.abandon)
             raise
 
     def refuse_on_loop(self, what: str) -> None:
@@ -101,21 +98,71 @@ class Portal:
         """Leave all brokers, stop the loop, join the thread; at exit."""
         deadline = time.monotonic() + EXIT_SECONDS
         with suppress(TimeoutError, EndpointClosed):
-            self.run(self._leave(), EXIT_SECONDS)
-        with self._lock:
-            if self.ending:
-                return
-            self.ending = True
-            self.loop.call_soon_threadsafe(self.loop.stop)
+            self.run(self._leave, timeout=EXIT_SECONDS)
+        with suppress(EndpointClosed):
+            self.post(self._end)
         self.thread.join(max(0.1, deadline - time.monotonic()))
-        if not self.thread.is_alive():
-            self.loop.close()
+
+    def end_if_unused(self) -> bool:
+        """End the loop and its thread if no hub lives here any more; whether it did. On the loop.
+
+        What was posted before has been done, so no hub can be on its way here.
+        """
+        global _portal
+        with _lock, self._lock:
+            if self.hubs or self.ending:
+                return False
+            if _portal is self:
+                _portal = None
+            self._end()
+            return True
+
+    def _end(self) -> None:
+        with self._lock:
+            self.ending = True
+            self.loop.stop()
 
     async def _leave(self) -> None:
         closing = [hub.close() for hub in list(self.hubs)]
         for result in await asyncio.gather(*closing, return_exceptions=True):
             if isinstance(result, Exception):
                 log.warning("at exit: %r", result)
+
+
+class _Errand(Generic[T]):
+    """A coroutine that is made and run on the loop while a thread waits for its outcome.
+
+    A signal may interrupt that thread anywhere. A coroutine made there could be left behind without
+    ever having been awaited, and the lock of a ``concurrent.futures.Future`` could be left taken,
+    with the loop waiting for it. So the outcome comes through a queue, which has no such lock.
+    """
+
+    def __init__(self, work: Callable[..., Coroutine[Any, Any, T]], args: tuple[Any, ...]) -> None:
+        self._work = work
+        self._args = args
+        self._task: asyncio.Task[T] | None = None
+        self._ended: SimpleQueue[asyncio.Task[T]] = SimpleQueue()
+
+    def begin(self) -> None:
+        """Start it. On the loop."""
+        self._task = asyncio.get_running_loop().create_task(self._work(*self._args))
+        self._task.add_done_callback(self._ended.put)
+
+    def abandon(self) -> None:
+        """Nobody waits any more: cancel it. On the loop."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def wait(self, timeout: float | None) -> T:
+        """What the coroutine returns or raises."""
+        try:
+            task = self._ended.get(timeout=timeout)
+        except Empty:
+            raise TimeoutError(f"not done within {timeout} s") from None
+        try:
+            return task.result()
+        except asyncio.CancelledError:
+            raise EndpointClosed("it was stopped meanwhile, or the program is ending") from None
 
 
 async def _end_tasks() -> None:
@@ -144,31 +191,26 @@ def enter(hub: Hub) -> Portal:
             _portal = Portal()
             _heed_multiprocessing()
         _portal.check_open()
-        if hub not in _portal.hubs:
-            _portal.hubs.add(hub)
+        if hub.loop is None:
+            hub.home = _portal.hubs
             hub.bind(_portal.loop)
             _portal.post(hub.start)
         return _portal
 
 
-def is_home(hub: Hub) -> bool:
-    """Whether this hub has entered the portal and not left it."""
+def home_of(hub: Hub) -> Portal | None:
+    """The portal on which this hub lives, None if it was never used, or closed since."""
     with _lock:
-        return _portal is not None and hub in _portal.hubs and not _portal.ending
+        return _portal if _portal is not None and hub in _portal.hubs else None
 
 
-def leave(hub: Hub) -> None:
-    """A hub was closed; the last one ends the portal and its thread."""
-    global _portal
-    with _lock:
-        portal = _portal
-        if portal is None or hub not in portal.hubs:
-            return
-        portal.hubs.discard(hub)
-        if portal.hubs:
-            return
-        _portal = None
-    portal.close()
+def leave(portal: Portal) -> None:
+    """A hub was closed; after the last one the portal ends, and its thread has on return."""
+    has_ended: SimpleQueue[bool] = SimpleQueue()
+    with suppress(EndpointClosed, Empty):
+        portal.post(lambda: has_ended.put(portal.end_if_unused()))
+        if has_ended.get(timeout=EXIT_SECONDS):
+            portal.thread.join(EXIT_SECONDS)
 
 
 # From the import on, so that what the program registers after that is called before it.

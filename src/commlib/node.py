@@ -103,7 +103,7 @@ class Node(Runnable, Decorators):
         With ``wait`` it returns when the broker has confirmed, or after ``connect_timeout`` with
         a warning, and goes on trying. Raises AuthError when the broker says no.
         """
-        enter(self._core.hub).run(self._core.run(wait))
+        enter(self._core.hub).run(self._core.run, wait)
 
     def stop(self) -> None:
         """Stop all endpoints, send what waits (up to a second), leave; idempotent.
@@ -111,11 +111,11 @@ class Node(Runnable, Decorators):
         No callback is called after it.
         """
         self._stopped.set()
-        stop(self._core.hub, self._core.stop())
+        stop(self._core.hub, self._core.stop)
 
     def __exit__(self, *exc_info: object) -> None:
         self._stopped.set()
-        stop(self._core.hub, self._core.__aexit__(*exc_info))
+        stop(self._core.hub, self._core.__aexit__, *exc_info)
 
     def _adopt(self, endpoint: P) -> P:
         self._core.add(endpoint.core)

@@ -22,7 +22,7 @@ class _Sender(Endpoint[Sender[T]], Generic[T]):
             self._started()
         packet = core.pack(msg, topic)
         if not core.post(packet, topic):
-            self._started().run(core.post_when_room(packet, topic))
+            self._started().run(core.post_when_room, packet, topic)
 
 
 class Publisher(_Sender[T]):

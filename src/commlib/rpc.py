@@ -218,7 +218,7 @@ class RPCClient(Endpoint[aio.RPCClient[Req, Resp]], Generic[Req, Resp]):
 
         Services of commlib-py before 1.0 do not answer this question: for them it stays False.
         """
-        return self._started().run(self._core.wait_for_service(timeout))
+        return self._started().run(self._core.wait_for_service, timeout)
 
 
 def _pass_on(

@@ -318,7 +318,7 @@ def test_a_node_leaves_no_task_and_no_worker_behind(
     async def tasks() -> set[asyncio.Task[object]]:
         return asyncio.all_tasks() - {asyncio.current_task()}
 
-    tasks_before = portal.run(tasks())
+    tasks_before = portal.run(tasks)
     threads_before = set(threading.enumerate())
     with Node("robot", connection_params=broker.url) as node:
         got = Collected()
@@ -331,7 +331,7 @@ def test_a_node_leaves_no_task_and_no_worker_behind(
         got.wait(10)
         assert set(threading.enumerate()) > threads_before
 
-    assert portal.run(tasks()) == tasks_before
+    assert portal.run(tasks) == tasks_before
     assert set(threading.enumerate()) == threads_before
 
 

@@ -37,10 +37,13 @@ class Hub:
         """The workers of the life that ``close`` has ended; they are about to end, too."""
         self.past = LinkStats()
         """The counters of the connections before this one."""
+        self.home: set[Hub] = set()
+        """Where it is noted as long as it lives on a loop."""
         self._reset()
         hubs.add(self)
 
     def _reset(self) -> None:
+        self.home.discard(self)  # first: who sees no loop may begin its next life at once
         self.transport: Transport = self.params.make_transport()
         self.transport.on_state = self._note_state
         self.transport.on_refused = self._note_refused
@@ -49,6 +52,7 @@ class Hub:
         self.loop: asyncio.AbstractEventLoop | None = None
         self._started = False
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._closing: asyncio.Task[None] | None = None
         self._refused: set[str] = set()
 
     def start(self) -> None:
@@ -61,6 +65,7 @@ class Hub:
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Say on which loop this hub lives, before it is started there. From any thread."""
         if self.loop is None:
+            self.home.add(self)
             self.loop = self.caller.loop = loop
 
     async def settle(self, what: str, task: asyncio.Task[Any], *, quiet: bool = False) -> None:
@@ -104,18 +109,28 @@ class Hub:
         """Leave the broker, let the workers go; idempotent, and it can be started again."""
         if self.loop is None:
             return
+        if self._closing is None or self._closing.done():
+            self._closing = asyncio.get_running_loop().create_task(self._close())
+        # Who comes second waits with the first, and who gives up waiting leaves nothing half done.
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        await self._cancel_tasks()
+        try:
+            await self.caller.close()
+        finally:
+            await self.transport.close()
+            await self._cancel_tasks()  # what has begun meanwhile would wait for ever
+            self.leaving = self.workers.close()
+            self.past = self.link_stats
+            self._reset()
+
+    async def _cancel_tasks(self) -> None:
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        try:
-            await self.caller.close()
-        finally:
-            await self.transport.close()
-            self.leaving = self.workers.close()
-            self.past = self.link_stats
-            self._reset()
 
     @property
     def link_stats(self) -> LinkStats:
