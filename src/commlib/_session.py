@@ -206,7 +206,7 @@ class Session:
         loop = asyncio.get_running_loop()
         keepalive = self._params.keepalive
         grace = min(PROBE_GRACE, keepalive)
-        probed = 0.0
+        probed = float("-inf")  # the clock may have begun with the machine, moments ago
         while not link.closed.done():
             now = loop.time()
             silent = now - link.heard

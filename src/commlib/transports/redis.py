@@ -32,7 +32,7 @@ from commlib._params import Offline as Offline
 from commlib._session import Link, Session
 from commlib._typing import Req, Resp, T
 from commlib._wire import Packet
-from commlib.exceptions import CommlibError
+from commlib.exceptions import CommlibError, ConnectionLost
 from commlib.transports._redis_channels import WILDCARDS, Channel, Channels
 from commlib.transports._redis_link import RedisLink, command, dial, expire, push
 from commlib.transports._redis_lists import ReplyLists, RequestConsumer, RequestLists
@@ -272,7 +272,9 @@ class RedisTransport:
         asked = time.monotonic()
 
         def learn(answer: asyncio.Future[Any]) -> None:
-            if answer.cancelled() or answer.exception() is not None:
+            if answer.cancelled() or isinstance(answer.exception(), ConnectionLost):
+                return  # what was learned before still holds
+            if answer.exception() is not None:
                 server = time.time()  # an ACL without TIME: our own clock has to do
             else:
                 seconds, micros = answer.result()
