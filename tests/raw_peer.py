@@ -8,7 +8,8 @@ from typing import Any
 from collected import Collected
 from commlib import _portal
 from commlib._face import stop
-from commlib._wire import Header, Packet, Reader, pack
+from commlib._packet import Header, Packet
+from commlib._wire import Reader, pack
 from commlib.aio._hub import Hub
 from commlib.transports import resolve
 

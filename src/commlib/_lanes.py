@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Literal, Protocol
 
+from commlib._packet import Packet
 from commlib._stats import Stats
-from commlib._wire import Packet
 
 log = logging.getLogger("commlib.lanes")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
-from commlib._wire import MAX_PAYLOAD
+from commlib._packet import MAX_PAYLOAD
 
 if TYPE_CHECKING:
     from urllib.parse import SplitResult

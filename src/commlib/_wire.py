@@ -1,137 +1,64 @@
-"""What travels: the packet, its header, and every form of payload there is in the field.
+"""Messages to packets and back, in every form of payload there is in the field. Pure.
 
-Pure: bytes in, messages out, and back. Three forms of one message exist side by side:
-
-* *wrapped* (Redis and MQTT): ``{"header": {...}, "data": {...}}`` in one JSON object,
-* *bare*: the payload is the data, as every device sends it that never heard of commlib,
-* *native* (a broker with message headers of its own): the payload is the data and the header
-  travels beside it, in ``Packet.header``.
-
-Each of them may also be MessagePack, or compressed with zlib or zstd, without a flag: the first
-bytes tell. All of this is read always; wrapped JSON (or native) is what is written. Reading goes
-in two steps: one strict pass straight into the message class, which takes all that a well-meaning
-peer sends, and, only if that fails, a lenient one that finds out what the payload is.
+Each of the forms that ``_packet`` tells of may be JSON or MessagePack, or the text or bytes of
+another serializer, and may be compressed with zlib or zstd, without a flag: the first bytes tell.
+All of this is read always. Reading goes in two steps: one strict pass straight into the message
+class, which takes all that a well-meaning peer sends, and, only if that fails, a lenient one that
+finds out what the payload is.
 """
 
 from __future__ import annotations
 
-import time
 from functools import lru_cache
 from typing import Any, Generic, TypeVar, is_typeddict
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET
 
-from commlib._types import check_decodable, dec_hook, enc_hook, null_to_nan
+from commlib import _json
+from commlib._forms import JSON, AnySerializer, form_of, own_reader
+from commlib._packet import (
+    MAX_PAYLOAD,
+    Envelope,
+    Header,
+    Packet,
+    Properties,
+    is_wrapped,
+    read_header,
+)
+from commlib._types import check_decodable, dec_hook, null_to_nan
+from commlib.compression import Compression, compressor, expand
 from commlib.exceptions import PayloadTooBig, SerializationError
+from commlib.serializer import ContentType
 
 T = TypeVar("T")
 
-MAX_PAYLOAD = 16 * 1024 * 1024
-"""The most bytes of one payload, also after decompression; the default of ``max_payload``."""
-
-
-class Properties(Struct, frozen=True):
-    """The part of the seed's header that tells a wrapped message from a bare one."""
-
-    content_type: str = "application/json"
-    content_encoding: str = "utf8"
-
-
-PROPERTIES = Properties()
-
-
-class Fault(Struct):
-    """An error on its way to the caller: the name of its class and its text."""
-
-    type: str = ""
-    message: str = ""
-
-
-class Header(Struct, omit_defaults=True):
-    """The keys beside the data; one that has its default is not written.
-
-    ``timestamp`` and ``deadline`` are ms since 1970, the latter in the broker's clock.
-    ``origin`` and ``seq`` together are the message's id.
-    """
-
-    timestamp: int = 0
-    properties: Properties | UnsetType = UNSET
-    origin: str = ""
-    seq: int = -1
-    reply_to: str = ""
-    id: str = ""
-    deadline: int = 0
-    error: Fault | None = None
-
-
-class Packet(Struct, gc=False):
-    """What a transport carries.
-
-    ``header`` is set where the broker carries headers beside the payload, else it is inside.
-    ``ttl`` is the time in seconds after which nobody wants the packet, for brokers that drop such
-    packets themselves. ``waited``: it was on the broker before its consumer was.
-    """
-
-    payload: bytes
-    topic: str = ""
-    header: Header | None = None
-    ttl: float | None = None
-    waited: bool = False
-
-
-class Envelope(Struct):
-    """A message as it is written, and as it was read."""
-
-    header: Header
-    data: Any
-
-
-_KNOWN_KEYS = frozenset(Header.__struct_fields__) | {
-    *("traceparent", "tracestate", "hops"),  # ours, read by bridges and tracing
-    *("content_type", "encoding", "agent"),  # the flat header of 0.13
-}
-_HEADER_FIELDS = tuple((field.name, field.type) for field in msgspec.structs.fields(Header))
-_encode = msgspec.json.Encoder(enc_hook=enc_hook).encode
-_NOT_ENCODABLE = (TypeError, ValueError, NotImplementedError, RecursionError, msgspec.MsgspecError)
-_NOT_DECODABLE = (ValueError, RecursionError, msgspec.MsgspecError)
-
-
-def now_ms() -> int:
-    """The time in ms since 1970, by this machine's clock."""
-    return int(time.time() * 1000)
-
-
-def unix_ms(timestamp: int) -> int | None:
-    """A peer's timestamp in ms: released peers write s, ms, µs or ns, told apart by size.
-
-    None where it is no date between 2001 and 2286: such a clock was never set.
-    """
-    if not 0 < timestamp < 10**19:  # beyond that perhaps more than a float can hold
-        return None
-    for scale in (1, 0.001, 1000, 1_000_000):
-        if 1e12 <= timestamp / scale < 1e13:
-            return int(timestamp / scale)
-    return None
-
-
-def encode(data: Any) -> Raw:
-    """The data as JSON, to be put into an envelope later. Raises SerializationError."""
-    try:
-        return Raw(_encode(data))
-    except _NOT_ENCODABLE as exc:
-        raise _cannot_encode(data, exc) from exc
+_encode = _json.encode
+_BYTES = (bytes, bytearray, memoryview)
 
 
 class Writer(Generic[T]):
     """Writes messages of one type, and refuses others; a dict is taken as the message it spells.
 
-    ``kind=None`` writes whatever can be written as JSON. Safe to use from several threads.
+    ``kind=None`` writes whatever the serializer can write, JSON if none is given. Safe to use from
+    several threads.
     """
 
-    def __init__(self, kind: type[T] | None, *, limit: int = MAX_PAYLOAD) -> None:
+    def __init__(
+        self,
+        kind: type[T] | None,
+        *,
+        limit: int = MAX_PAYLOAD,
+        serializer: AnySerializer | None = None,
+        compression: Compression = None,
+    ) -> None:
         self._kind = kind
         self._limit = limit
+        self._form = form_of(serializer)
+        self._compress = compressor(compression)
+        self._is_plain_json = self._form is JSON and self._compress is None
+        self.properties: Properties = self._form.properties
+        """What the header of a message has to say of how it is written."""
         # list[int] and the like are no classes: what is given is taken at its word.
         self._class = kind if isinstance(kind, type) and not is_typeddict(kind) else None
 
@@ -141,22 +68,41 @@ class Writer(Generic[T]):
         ``header=None`` makes a bare payload; ``native`` puts the header beside it. Raises
         SerializationError, and PayloadTooBig when it is over ``limit`` bytes.
         """
+        if not self._is_plain_json:
+            return self.wrap(self.encode(data), header, native)
         if data.__class__ is not self._class:
             data = self._checked(data)
         try:
-            if header is None or native:
-                payload = _encode(data)
-            else:
-                payload = _encode(Envelope(header, data))
-        except _NOT_ENCODABLE as exc:
-            raise _cannot_encode(data, exc) from exc
+            whole = data if header is None or native else Envelope(header, data)
+            payload = _encode(whole)
+            if payload.rfind(b"null") > 0:  # from the end it is found missing in half the time
+                payload = _json.with_infinities(whole, payload)
+        except _json.NOT_ENCODABLE as exc:
+            raise _json.cannot_write(data, "JSON", exc) from exc
         if len(payload) > self._limit:
             raise PayloadTooBig(len(payload), self._limit)
         return Packet(payload, "", header if native else None)
 
-    def encode(self, data: Any) -> Raw:
-        """The message as JSON, to be put into an envelope later. Raises SerializationError."""
-        return encode(self._checked(data))
+    def encode(self, data: Any) -> Any:
+        """The message as it goes into an envelope, for ``wrap``. Raises SerializationError."""
+        data = self._checked(data)
+        try:
+            return self._form.body(data)
+        except _json.NOT_ENCODABLE as exc:
+            form = "JSON" if self._form is JSON else self.properties.content_type
+            raise _json.cannot_write(data, form, exc) from exc
+
+    def wrap(self, body: Any, header: Header | None, native: bool) -> Packet:
+        """The packet for an encoded message; otherwise as ``pack``."""
+        if header is None or native:
+            payload = self._form.bare(body)
+        else:
+            payload = self._form.wrapped(header, body)
+        if len(payload) > self._limit:
+            raise PayloadTooBig(len(payload), self._limit)
+        if self._compress is not None:
+            payload = self._compress(payload)
+        return Packet(payload, "", header if native else None)
 
     def _checked(self, data: Any) -> Any:
         if self._class is None or isinstance(data, self._class):
@@ -169,18 +115,13 @@ class Writer(Generic[T]):
             )
         try:
             return _shape(self._kind).convert(data)
-        except _NOT_DECODABLE as exc:
+        except _json.NOT_DECODABLE as exc:
             raise SerializationError(f"no {self._class.__qualname__}: {exc}") from exc
 
 
 def pack(data: Any, header: Header | None, native: bool, limit: int = MAX_PAYLOAD) -> Packet:
-    """The packet for data of any type; otherwise as ``Writer.pack``."""
+    """The packet for data of any type, as JSON; otherwise as ``Writer.pack``."""
     return Writer(None, limit=limit).pack(data, header, native)
-
-
-def _cannot_encode(data: Any, exc: BaseException) -> SerializationError:
-    kind = type(data).__qualname__
-    return SerializationError(f"{kind} cannot be written as JSON: {exc or type(exc).__name__}")
 
 
 class Refused(SerializationError):
@@ -195,64 +136,165 @@ class Reader(Generic[T]):
     """Reads the payloads of one kind of message, in whatever form they come.
 
     ``kind`` is the class of the data, None for plain decoded data. ``always_wrapped`` is for
-    calls, which no peer sends bare. Safe to use from several threads. A class that cannot be
-    decoded raises TypeError here, not when the first message arrives.
+    calls, which no peer sends bare. ``serializer`` is needed for one of the program's own. Safe to
+    use from several threads. A class that cannot be decoded raises TypeError here, not when the
+    first message arrives.
     """
 
     def __init__(
-        self, kind: type[T] | None, *, always_wrapped: bool = False, limit: int = MAX_PAYLOAD
+        self,
+        kind: type[T] | None,
+        *,
+        always_wrapped: bool = False,
+        limit: int = MAX_PAYLOAD,
+        serializer: AnySerializer | None = None,
     ) -> None:
-        self._kind = kind
+        self._kind: Any = kind
         self._limit = limit
         self._always_wrapped = always_wrapped
+        self._own = own_reader(serializer)
         self._shape = _shape(kind)
+        # The text of another serializer must not pass for the base64 of bytes.
+        self._may_be_strict = self._own is None and kind not in _BYTES
 
     def read(self, packet: Packet) -> Envelope:
         """The message in a packet, its data an instance of ``kind``.
 
         Raises Refused for anything that is no such message.
         """
-        payload, shape = packet.payload, self._shape
+        payload, header = packet.payload, packet.header
         if len(payload) > self._limit:
             raise Refused(str(PayloadTooBig(len(payload), self._limit)), Header())
-        try:
-            if packet.header is not None:
-                return Envelope(packet.header, shape.read_bare(payload))
-            envelope = shape.read_wrapped(payload)
-        except _NOT_DECODABLE:
-            return self._read_leniently(payload, packet.header)
-        if envelope.header.properties is UNSET and not self._always_wrapped:
-            return self._read_leniently(payload, None)
-        found: Envelope = envelope
-        return found
+        if self._may_be_strict:
+            shape = self._shape
+            try:
+                if header is None:
+                    decode = shape.read_wrapped if payload[:1] < b"\x80" else shape.unpack_wrapped
+                    envelope: Envelope = decode(payload)
+                    if self._always_wrapped or envelope.header.properties is not UNSET:
+                        return envelope
+                elif (kind := _content_type(header)) == ContentType.json:
+                    return Envelope(header, shape.read_bare(payload))
+                elif kind == ContentType.msgpack:
+                    return Envelope(header, shape.unpack_bare(payload))
+            except _json.NOT_DECODABLE:
+                pass  # it is something else, or nothing
+        return self._read_leniently(payload, header)
 
     def _read_leniently(self, payload: bytes, header: Header | None) -> Envelope:
-        payload = expand(payload, self._limit)
         try:
-            tree, is_text = parse(payload), False
-        except _NOT_DECODABLE:
-            tree, is_text = _as_text(payload), True
-        if header is None:
-            header, tree = self._unwrap(tree)
-        if is_text and self._kind is bytes:
-            tree = payload
-        return Envelope(header, self._convert(tree, header))
-
-    def _unwrap(self, tree: Any) -> tuple[Header, Any]:
+            payload = expand(payload, self._limit)
+        except SerializationError as exc:
+            raise Refused(str(exc), header or Header()) from exc
+        if header is not None:
+            return Envelope(header, self._native_data(payload, header))
+        tree = self._tree(payload)
+        if self._is_envelope(tree):
+            header = read_header(tree["header"])
+            return Envelope(header, self._convert(self._wrapped_body(tree, header), header))
         if self._always_wrapped:
-            if not isinstance(tree, dict) or "header" not in tree:
-                raise Refused("no envelope: {'header': …, 'data': …} was expected", Header())
-            return read_header(tree["header"]), tree.get("data", {})
-        if is_wrapped(tree, self._shape.has_header_and_data):
-            return read_header(tree["header"]), tree["data"]
-        return Header(), tree
+            raise Refused("no envelope: {'header': …, 'data': …} was expected", Header())
+        return Envelope(Header(), self._bare_data(tree, payload, Header()))
+
+    def _tree(self, payload: bytes) -> Any:
+        """What is in the payload; text or bytes if it is nothing else."""
+        tree = _guess(payload)
+        if self._own is None or (
+            ContentType.json != self._own.CONTENT_TYPE and self._is_envelope(tree)
+        ):
+            return tree
+        try:
+            # All of it: that is how released peers write with a serializer of their own.
+            return self._own.deserialize(payload)
+        except Exception:  # it is the program's own function; somebody else may have written this
+            return tree
+
+    def _is_envelope(self, tree: Any) -> bool:
+        if self._always_wrapped:
+            return isinstance(tree, dict) and "header" in tree
+        # Bytes of the program's own may happen to look like the least that is an envelope.
+        return is_wrapped(tree, self._own is not None or self._shape.has_header_and_data)
+
+    def _wrapped_body(self, tree: Any, header: Header) -> Any:
+        body = tree.get("data", {})
+        kind = _content_type(header)
+        if kind in (ContentType.json, ContentType.msgpack) or not isinstance(body, str | bytes):
+            return body
+        return self._other_body(body, kind, header)
+
+    def _bare_data(self, tree: Any, payload: bytes, header: Header) -> Any:
+        if self._own is not None and isinstance(tree, str | bytes):
+            tree = self._read_blob(tree, self._own.CONTENT_TYPE, header)
+        try:
+            return self._convert(tree, header)
+        except Refused:
+            if self._kind in _BYTES:
+                return self._kind(payload)  # no base64 in JSON, so they are what was meant
+            raise
+
+    def _native_data(self, payload: bytes, header: Header) -> Any:
+        kind = _content_type(header)
+        if kind == ContentType.json:
+            return self._bare_data(self._tree(payload), payload, header)
+        if kind != ContentType.msgpack:
+            return self._convert(self._other_body(payload, kind, header), header)
+        try:
+            tree = msgspec.msgpack.decode(payload)
+        except _json.NOT_DECODABLE as exc:
+            raise Refused(f"no MessagePack: {exc}", header) from exc
+        return self._convert(tree, header)
+
+    def _other_body(self, body: str | bytes, kind: str, header: Header) -> Any:
+        """What another serializer than ours has made of the data."""
+        if self._own is not None and kind == self._own.CONTENT_TYPE:
+            try:
+                body = self._own.deserialize(body)
+            except Exception as exc:  # the program's own function may raise anything
+                raise Refused(f"the serializer refused it: {exc!r}", header) from exc
+            if not isinstance(body, str | bytes):
+                return body
+        return self._read_blob(body, kind, header)
+
+    def _read_blob(self, body: str | bytes, kind: str, header: Header) -> Any:
+        """Text or bytes as they are if that is what is wanted, else the message that they spell."""
+        raw = body.encode() if isinstance(body, str) else body
+        if self._kind in _BYTES:
+            return raw
+        if self._kind in (None, str, Any):
+            return _as_text(raw) if self._kind is str or is_text(kind) else body
+        if is_text(kind) or kind == ContentType.raw_bytes:
+            return _guess(raw)
+        raise Refused(f"written as {kind}: give this endpoint the serializer for it", header)
 
     def _convert(self, tree: Any, header: Header) -> Any:
         try:
             return self._shape.convert(tree)
-        except _NOT_DECODABLE as exc:
+        except _json.NOT_DECODABLE as exc:
             kind = getattr(self._kind, "__qualname__", self._kind)
             raise Refused(f"not a {kind}: {exc or type(exc).__name__}", header) from exc
+
+
+def _content_type(header: Header) -> str:
+    return ContentType.json if header.properties is UNSET else header.properties.content_type
+
+
+def is_text(content_type: str) -> bool:
+    """Whether a body of this type is text; released commlib-py has the second spelling."""
+    return content_type.startswith("text/") or content_type == "plain/text"
+
+
+def _guess(payload: bytes) -> Any:
+    try:
+        return _json.parse(payload)
+    except _json.NOT_DECODABLE:
+        return _as_text(payload)
+
+
+def _as_text(payload: bytes) -> str | bytes:
+    try:
+        return str(payload, "utf8")
+    except UnicodeDecodeError:
+        return payload
 
 
 class _Shape:
@@ -268,16 +310,18 @@ class _Shape:
             forbid_unknown_fields=True,
             module=__name__,
         )
-        self.read_wrapped = self._decoder(wrapped)
-        self.read_bare = self._decoder(self._kind)
+        self.read_wrapped = self._decoder(msgspec.json.Decoder, wrapped)
+        self.unpack_wrapped = self._decoder(msgspec.msgpack.Decoder, wrapped)
+        self.read_bare = self._decoder(msgspec.json.Decoder, self._kind)
+        self.unpack_bare = self._decoder(msgspec.msgpack.Decoder, self._kind)
         check_decodable(self._kind)
         self._null_to_nan = null_to_nan(self._kind)
         fields = getattr(msgspec.inspect.type_info(self._kind), "fields", ())
         names = {field.encode_name for field in fields} | getattr(kind, "model_fields", {}).keys()
         self.has_header_and_data = "header" in names and "data" in names
 
-    def _decoder(self, kind: Any) -> Any:
-        decode = msgspec.json.Decoder(kind, strict=False, dec_hook=dec_hook).decode
+    def _decoder(self, decoder: Any, kind: Any) -> Any:
+        decode = decoder(kind, strict=False, dec_hook=dec_hook).decode
         if self._validate is None:
             return decode
         validate = self._validate
@@ -315,111 +359,3 @@ def _shape(kind: Any) -> _Shape:
             f"messages of type {name} cannot be decoded: {exc}. Define the class and the types "
             "of its fields at module level, or leave out 'from __future__ import annotations'"
         ) from exc
-
-
-def is_wrapped(tree: Any, has_header_and_data: bool = False) -> bool:
-    """Whether a decoded payload is an envelope, or all of it is data.
-
-    ``has_header_and_data`` is for message classes that have fields of these two names, as
-    ROS-shaped messages do: there only ``properties`` tells.
-    """
-    if not isinstance(tree, dict) or tree.keys() != {"header", "data"}:
-        return False
-    header = tree["header"]
-    if not isinstance(header, dict):
-        return False
-    return "properties" in header or (not has_header_and_data and header.keys() <= _KNOWN_KEYS)
-
-
-class _HeaderOnly(Struct):
-    header: Header
-
-
-_read_header_only = msgspec.json.Decoder(_HeaderOnly, strict=False).decode
-
-
-def reply_id(packet: Packet) -> str:
-    """The id of the call that a reply is for; empty where it does not say, as of released peers."""
-    try:
-        return (packet.header or _read_header_only(packet.payload).header).id
-    except _NOT_DECODABLE:
-        return ""
-
-
-def read_header(tree: Any) -> Header:
-    """The header, leniently: a key of a wrong type counts as absent, an unknown one as well."""
-    header = Header()
-    if isinstance(tree, dict):
-        for name, kind in _HEADER_FIELDS:
-            if name in tree:
-                try:
-                    setattr(header, name, msgspec.convert(tree[name], kind, strict=False))
-                except msgspec.ValidationError:
-                    continue  # absent, by the rule above
-    return header
-
-
-def parse(payload: bytes) -> Any:
-    """A payload as plain data: MessagePack if it begins with one of its maps, else JSON."""
-    first = payload[0] if payload else 0
-    if 0x80 <= first <= 0x8F or first in (0xDE, 0xDF):
-        return msgspec.msgpack.decode(payload)
-    try:
-        return msgspec.json.decode(payload)
-    except msgspec.DecodeError:
-        if b"NaN" in payload or b"Infinity" in payload:
-            import json  # the only writer of these literals is also their only reader
-
-            tree = json.loads(payload)
-            # Lone surrogates, which msgspec refuses: half a character that nobody could write.
-            json.dumps(tree, ensure_ascii=False).encode()
-            return tree
-        raise
-
-
-def _as_text(payload: bytes) -> str | bytes:
-    try:
-        return str(payload, "utf8")
-    except UnicodeDecodeError:
-        return payload
-
-
-def expand(payload: bytes, limit: int) -> bytes:
-    """The payload decompressed if it is zlib or zstd, else the same object.
-
-    Raises Refused for more than ``limit`` bytes, and for zstd without the extra.
-    """
-    if payload[:1] == b"\x78":
-        return _inflate(payload, limit)
-    if payload[:4] == b"\x28\xb5\x2f\xfd":
-        return _unzstd(payload, limit)
-    return payload
-
-
-def _inflate(payload: bytes, limit: int) -> bytes:
-    import zlib
-
-    stream = zlib.decompressobj()
-    try:
-        plain = stream.decompress(payload, limit + 1)
-    except zlib.error:
-        return payload  # text that begins with an x
-    if len(plain) > limit:
-        raise Refused(str(PayloadTooBig(len(plain), limit)), Header())
-    return plain if stream.eof else payload
-
-
-def _unzstd(payload: bytes, limit: int) -> bytes:
-    try:
-        import zstandard
-    except ImportError as exc:
-        text = 'a payload compressed with zstd: pip install "commlib-py[zstd]" to read it'
-        raise Refused(text, Header()) from exc
-    try:
-        with zstandard.ZstdDecompressor().stream_reader(payload) as stream:
-            plain: bytes = stream.read(limit + 1)
-    except zstandard.ZstdError as exc:
-        raise Refused(f"a broken zstd payload: {exc}", Header()) from exc
-    if len(plain) > limit:
-        raise Refused(str(PayloadTooBig(len(plain), limit)), Header())
-    return plain

@@ -11,9 +11,9 @@ from typing import Any, Generic, Unpack, overload
 
 from commlib import aio
 from commlib._face import Endpoint, params_anywhere
+from commlib._packet import Packet
 from commlib._portal import enter
 from commlib._typing import Req, Resp
-from commlib._wire import Packet
 from commlib.aio._caller import Call, Caller
 from commlib.aio._endpoint import Options, Params
 from commlib.aio.rpc import RPCTypes, ServiceOptions

@@ -17,8 +17,8 @@ import pytest
 from brokers import Broker
 from collected import DEADLINE, Collected, eventually
 from commlib._lanes import Bounds
+from commlib._packet import PROPERTIES, Header
 from commlib._portal import Portal
-from commlib._wire import PROPERTIES, Header
 from commlib.aio.pubsub import SubscriberOptions
 from commlib.exceptions import PayloadTooBig, SerializationError
 from commlib.node import Node

@@ -14,8 +14,8 @@ import pytest
 
 from brokers import Broker
 from collected import DEADLINE, Collected, eventually
+from commlib._packet import PROPERTIES, Header, now_ms
 from commlib._portal import Portal
-from commlib._wire import PROPERTIES, Header, now_ms
 from commlib.exceptions import (
     BlockingCall,
     EndpointClosed,

@@ -27,8 +27,8 @@ from commlib._lanes import (
     is_async,
     make_lane,
 )
+from commlib._packet import Packet
 from commlib._stats import Stats
-from commlib._wire import Packet
 
 
 class Errors:

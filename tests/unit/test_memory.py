@@ -12,7 +12,7 @@ import pytest
 
 from collected import DEADLINE, Collected, eventually
 from commlib import aio
-from commlib._wire import Header, Packet
+from commlib._packet import Header, Packet
 from commlib.exceptions import EndpointClosed
 from commlib.transports import memory
 from commlib.transports.base import LinkStats

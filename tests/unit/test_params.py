@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from commlib._packet import MAX_PAYLOAD
 from commlib._params import BaseParameters, Offline, nearest
-from commlib._wire import MAX_PAYLOAD
 from commlib.exceptions import MissingDriver
 from commlib.transports import memory, redis
 from commlib.transports.redis import (

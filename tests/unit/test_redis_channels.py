@@ -12,7 +12,7 @@ import pytest
 
 from collected import DEADLINE, Collected, eventually
 from commlib import aio
-from commlib._wire import Packet
+from commlib._packet import Packet
 from commlib.exceptions import AuthError, ConnectError
 from commlib.transports._redis_channels import Channel, Channels
 from commlib.transports.redis import ConnectionParameters

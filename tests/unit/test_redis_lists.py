@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from collected import DEADLINE, eventually
-from commlib._wire import Packet
+from commlib._packet import Packet
 from commlib.transports import _redis_lists
 from commlib.transports._redis_lists import (
     MAX_LISTS,

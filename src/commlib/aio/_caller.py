@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import Callable
 from itertools import count
 from os import urandom
-
-from msgspec import Raw
+from typing import Any
 
 from commlib._calls import Calls
+from commlib._packet import Header, Packet, now_ms, reply_id
 from commlib._sequence import Sequence
-from commlib._wire import PROPERTIES, Header, Packet, now_ms, pack, reply_id
+from commlib._wire import Writer
 from commlib.exceptions import CommlibError, EndpointClosed
 from commlib.transports.base import Address, Inbox, Transport
 
@@ -30,8 +30,8 @@ class Call:
     """
 
     __slots__ = (
-        *("address", "caller", "data", "finish", "limit"),
-        *("name", "packet", "timeout", "token"),
+        *("address", "body", "caller", "finish", "name"),
+        *("packet", "timeout", "token", "writer"),
     )
 
     def __init__(self, caller: Caller, token: str) -> None:
@@ -41,12 +41,14 @@ class Call:
         self.packet: Packet | None = None
         self.finish: Finish = lambda outcome: None
 
-    def fill(self, name: str, data: Raw, timeout: float, limit: int, finish: Finish) -> None:
-        """Say what is called, and who is told how it ends."""
+    def fill(
+        self, name: str, writer: Writer[Any], body: Any, timeout: float, finish: Finish
+    ) -> None:
+        """Say what is called, with a message that ``writer`` has encoded, and who is told."""
         self.name = name
-        self.data = data
+        self.writer = writer
+        self.body = body
         self.timeout = timeout
-        self.limit = limit
         self.finish = finish
 
     def end(self, outcome: Packet | CommlibError) -> None:
@@ -204,12 +206,13 @@ class Caller:
 
     def _pack(self, call: Call, address: Address) -> Packet:
         traits = self._transport.traits
-        header = Header(now_ms(), PROPERTIES, self.origin, self._sequence.next(call.name))
+        writer = call.writer
+        header = Header(now_ms(), writer.properties, self.origin, self._sequence.next(call.name))
         header.reply_to = address.reply_to
         header.id = call.token
         if traits.stores_unread:
             header.deadline = self._transport.clock() + int(call.timeout * 1000)
-        packet = pack(call.data, header, traits.native_headers, call.limit)
+        packet = writer.wrap(call.body, header, traits.native_headers)
         packet.ttl = call.timeout
         return packet
 

@@ -9,14 +9,18 @@ import logging
 from collections.abc import Callable
 from typing import Any, Self, TypedDict
 
+from commlib._forms import AnySerializer
+from commlib._json import parse
 from commlib._lanes import Bounds, Lane, make_lane
+from commlib._packet import Packet, read_header
 from commlib._params import BaseParameters
 from commlib._stats import Stats
-from commlib._wire import Packet, Refused, parse, read_header
+from commlib._wire import Reader, Refused, Writer
 from commlib.aio._hub import Hub
+from commlib.compression import Compression
 from commlib.exceptions import CommlibError, EndpointClosed
 from commlib.transports import resolve
-from commlib.transports.base import Transport
+from commlib.transports.base import StateHandler, Transport
 
 GRACE = 0.5  # s that stop() leaves a callback to finish
 MAX_REPORTS = 100  # different errors of one endpoint that are logged
@@ -30,14 +34,20 @@ class Options(TypedDict, total=False):
     """What every endpoint can be told.
 
     * ``connection_params``: another name of ``conn_params``.
+    * ``serializer``: how it writes, see ``commlib.serializer``; by default JSON.
+    * ``compression``: ``"zlib"``, a level of it from 1 to 9, or ``"zstd"``; by default none.
     * ``on_error(error, topic)`` is told of what could not be raised.
+    * ``on_state(connected, reason)`` is called on the loop when the connection comes and goes.
     * ``debug``: log what happens to this kind of endpoint.
     * ``hub``: the connection of a node; ``create_*`` of a node set it.
     """
 
     connection_params: Params
+    serializer: AnySerializer | None
+    compression: Compression
     debug: bool
     on_error: ErrorHandler | None
+    on_state: StateHandler | None
     hub: Hub | None
 
 
@@ -55,7 +65,10 @@ class Endpoint:
         *,
         connection_params: Params = None,
         hub: Hub | None = None,
+        serializer: AnySerializer | None = None,
+        compression: Compression = None,
         on_error: ErrorHandler | None = None,
+        on_state: StateHandler | None = None,
         debug: bool = False,
     ) -> None:
         self.name = name
@@ -64,6 +77,10 @@ class Endpoint:
         self.debug = debug
         self._has_own_hub = hub is None
         self.hub = hub or Hub(resolve(conn_params or connection_params), name)
+        if on_state is not None:
+            self.hub.listeners.append(on_state)
+        self._serializer = serializer
+        self._compression = compression
         self.log = logging.getLogger(f"commlib.{type(self).__name__.lower()}")
         if debug:
             self.log.setLevel(logging.DEBUG)
@@ -78,6 +95,22 @@ class Endpoint:
     def _running(self) -> bool:
         # A hub that was closed, or inherited through a fork, has another transport since.
         return self._begun_on is self.hub.transport
+
+    def _make_writer(self, kind: Any) -> Writer[Any]:
+        return Writer(
+            kind,
+            limit=self.hub.params.max_payload,
+            serializer=self._serializer,
+            compression=self._compression,
+        )
+
+    def _make_reader(self, kind: Any, *, always_wrapped: bool = False) -> Reader[Any]:
+        return Reader(
+            kind,
+            always_wrapped=always_wrapped,
+            limit=self.hub.params.max_payload,
+            serializer=self._serializer,
+        )
 
     @property
     def connected(self) -> bool:

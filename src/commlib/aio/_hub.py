@@ -7,13 +7,13 @@ import dataclasses
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 from commlib._lanes import Workers
 from commlib._params import BaseParameters
 from commlib.aio._caller import Caller
-from commlib.transports.base import LinkStats, Transport
+from commlib.transports.base import LinkStats, StateHandler, Transport
 
 log = logging.getLogger("commlib")
 
@@ -32,7 +32,8 @@ class Hub:
     def __init__(self, params: BaseParameters, name: str) -> None:
         self.params = params
         self.name = name
-        self.on_state: Callable[[bool, Exception | None], None] | None = None
+        self.listeners: list[StateHandler] = []
+        """Told when the connection comes and goes."""
         self.leaving: list[threading.Thread] = []
         """The workers of the life that ``close`` has ended; they are about to end, too."""
         self.past = LinkStats()
@@ -145,9 +146,9 @@ class Hub:
         self._reset()
 
     def _note_state(self, connected: bool, reason: Exception | None) -> None:
-        if self.on_state is not None:
+        for listener in self.listeners:
             try:
-                self.on_state(connected, reason)
+                listener(connected, reason)
             except (Exception, SystemExit):
                 log.exception("%s: on_state failed", self.name)
 

@@ -92,7 +92,8 @@ class Node(Decorators):
         self.state = NodeState.IDLE
         self.endpoints: list[Endpoint] = []
         self.hub = Hub(resolve(connection_params), self.node_name)
-        self.hub.on_state = on_state
+        if on_state is not None:
+            self.hub.listeners.append(on_state)
         self.log = logging.getLogger(f"commlib.node.{self.node_name}")
         if debug:
             self.log.setLevel(logging.DEBUG)

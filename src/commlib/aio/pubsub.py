@@ -11,9 +11,10 @@ from typing import Any, Generic, Self, Unpack
 
 from commlib import _topics
 from commlib._lanes import Bounds, IterLane, Lane
+from commlib._packet import Header, Packet
 from commlib._sequence import Gaps, Sequence
 from commlib._typing import T
-from commlib._wire import PROPERTIES, Header, Packet, Reader, Refused, Writer
+from commlib._wire import Reader, Refused, Writer
 from commlib.aio._endpoint import GRACE, Endpoint, Input, Options, Params, arity
 from commlib.exceptions import OutboxFull
 from commlib.transports.base import Subscription
@@ -45,7 +46,7 @@ class Sender(Endpoint, Generic[T]):
     ) -> None:
         super().__init__(name, conn_params, **options)
         self.msg_type = msg_type
-        self._writer = Writer(msg_type, limit=self.hub.params.max_payload)
+        self._writer: Writer[T] = self._make_writer(msg_type)
         self._native = self.hub.transport.traits.native_headers
         self._envelope = envelope or self._native
         self._sequenced = sequence
@@ -64,7 +65,7 @@ class Sender(Endpoint, Generic[T]):
             self._begin_sequence()
         if self._envelope:
             seq = self._sequence.next(topic) if self._origin else -1
-            header = Header(int(time() * 1000), PROPERTIES, self._origin, seq)
+            header = Header(int(time() * 1000), self._writer.properties, self._origin, seq)
         return self._writer.pack(msg, header, self._native)
 
     def post(self, packet: Packet, topic: str) -> bool:
@@ -179,7 +180,7 @@ class Receiver(Input, Generic[T]):
             )
         self.msg_type = msg_type
         self.on_message = on_message
-        self._reader = Reader(msg_type, limit=self.hub.params.max_payload)
+        self._reader: Reader[T] = self._make_reader(msg_type)
         self._gaps = Gaps(self._stats)
         self._gaps_lock = threading.Lock()
         self._with_topic = with_topic

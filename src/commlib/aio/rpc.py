@@ -13,21 +13,10 @@ from typing import Any, Generic, Protocol, TypeVar, Unpack, overload
 
 from commlib import _topics
 from commlib._lanes import Bounds, Lane, is_async, is_end_of_task
+from commlib._packet import PROPERTIES, Envelope, Fault, Header, Packet, now_ms, unix_ms
 from commlib._stats import Stats
 from commlib._typing import Req, Resp
-from commlib._wire import (
-    PROPERTIES,
-    Envelope,
-    Fault,
-    Header,
-    Packet,
-    Reader,
-    Refused,
-    Writer,
-    now_ms,
-    pack,
-    unix_ms,
-)
+from commlib._wire import Reader, Refused, Writer, pack
 from commlib.aio._caller import Call, Finish
 from commlib.aio._endpoint import GRACE, Endpoint, Input, Options, Params
 from commlib.exceptions import AuthError, CommlibError, EndpointClosed, RPCRemoteError, RPCTimeout
@@ -110,9 +99,9 @@ class RPCService(Input):
         self.msg_type = msg_type
         self.on_request = on_request
         request, response = types_of(msg_type)
+        self._reader: Reader[Any] = self._make_reader(request, always_wrapped=True)
+        self._writer: Writer[Any] = self._make_writer(response)
         limit = self.hub.params.max_payload
-        self._reader: Reader[Any] = Reader(request, always_wrapped=True, limit=limit)
-        self._writer: Writer[Any] = Writer(response, limit=limit)
         self._presence_reader: Reader[Any] = Reader(None, always_wrapped=True, limit=limit)
         self._workers = workers or (TASKS if is_async(on_request) else THREADS)
         self._max_age = max_age
@@ -196,7 +185,7 @@ class RPCService(Input):
         if not request.reply_to:
             return None
         data = {} if response is None and self.msg_type is None else response
-        header = Header(now_ms(), PROPERTIES, id=request.id)
+        header = Header(now_ms(), self._writer.properties, id=request.id)
         packet = self._writer.pack(data, header, self.hub.transport.traits.native_headers)
         return Address(request.reply_to, request.id), packet
 
@@ -288,9 +277,8 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
         super().__init__(rpc_name, conn_params, **options)
         self.msg_type = msg_type
         request, response = types_of(msg_type)
-        self._limit = self.hub.params.max_payload
-        self._writer: Writer[Any] = Writer(request, limit=self._limit)
-        self._reader: Reader[Any] = Reader(response, always_wrapped=True, limit=self._limit)
+        self._writer: Writer[Any] = self._make_writer(request)
+        self._reader: Reader[Any] = self._make_reader(response, always_wrapped=True)
 
     @property
     def stats(self) -> Stats:
@@ -304,9 +292,9 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
         """A call, ready for ``hub.caller``. Raises SerializationError. From any thread."""
         if not 0 < timeout <= TIMEOUT_MAX:
             raise ValueError(f"timeout={timeout}: a call needs some time, in seconds")
-        data = self._writer.encode(msg)
+        body = self._writer.encode(msg)
         call = self.hub.caller.new_call()
-        call.fill(self.rpc_name, data, timeout, self._limit, finish)
+        call.fill(self.rpc_name, self._writer, body, timeout, finish)
         self._stats.sent += 1
         return call
 

@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from commlib._packet import Packet
 from commlib._topics import is_pattern, matcher, redis_glob
-from commlib._wire import Packet
 from commlib.exceptions import CommlibError
 from commlib.transports._redis_link import RedisLink, command, error_from
 from commlib.transports.base import Handler

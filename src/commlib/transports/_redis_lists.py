@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate, islice
 from typing import Any
 
-from commlib._wire import Packet
+from commlib._packet import Packet
 from commlib.transports._redis_link import RedisLink, command
 from commlib.transports.base import Address, Handler, ReplyHandler
 

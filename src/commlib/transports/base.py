@@ -13,7 +13,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from commlib._wire import Packet
+from commlib._packet import Packet
 
 Handler = Callable[[Packet], None]
 """Takes one packet, on the loop; quick, never raises."""

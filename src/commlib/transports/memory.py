@@ -23,11 +23,11 @@ from os import urandom
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from commlib import pubsub, rpc
+from commlib._packet import Packet
 from commlib._params import BaseParameters
 from commlib._params import Offline as Offline
 from commlib._topics import is_pattern, matcher
 from commlib._typing import Req, Resp, T
-from commlib._wire import Packet
 from commlib.exceptions import EndpointClosed
 from commlib.transports.base import (
     Address,

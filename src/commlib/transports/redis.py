@@ -28,10 +28,10 @@ from typing import Any
 
 from commlib import pubsub, rpc
 from commlib._outbox import Outbox
+from commlib._packet import Packet
 from commlib._params import Offline as Offline
 from commlib._session import Link, Session
 from commlib._typing import Req, Resp, T
-from commlib._wire import Packet
 from commlib.exceptions import CommlibError, ConnectionLost
 from commlib.transports._redis_channels import WILDCARDS, Channel, Channels
 from commlib.transports._redis_link import RedisLink, command, dial, expire, push

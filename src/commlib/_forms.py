@@ -1,0 +1,149 @@
+"""The forms that a message is written in: one for each serializer. Pure.
+
+A form makes of a message its *body*, which goes into an envelope as it is, and of a header and a
+body the payload. JSON and MessagePack have an envelope of their own; other serializers give text,
+which goes into an envelope of JSON, or bytes, which go into one of MessagePack. So every header
+can be read by everybody, and says what the body is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import Raw
+
+from commlib import _json
+from commlib._packet import Envelope, Header, Properties
+from commlib._types import enc_hook
+from commlib.serializer import ContentType, JSONSerializer, MessagePackSerializer, Serializer
+
+AnySerializer = Serializer | type[Serializer]
+
+_pack = msgspec.msgpack.Encoder(enc_hook=enc_hook).encode
+
+
+class Form(Protocol):
+    """How messages of one endpoint are written."""
+
+    properties: Properties
+    """What the header says of it."""
+
+    def body(self, data: Any) -> Any:
+        """The message as it goes into an envelope; may raise what ``_json.NOT_ENCODABLE`` has."""
+        ...
+
+    def bare(self, body: Any) -> bytes:
+        """A payload that is nothing but the message."""
+        ...
+
+    def wrapped(self, header: Header, body: Any) -> bytes:
+        """A payload with header and message."""
+        ...
+
+
+class JSONForm:
+    """JSON by msgspec."""
+
+    properties = Properties()
+
+    def body(self, data: Any) -> Raw:
+        payload = _json.encode(data)
+        return Raw(_json.with_infinities(data, payload) if b"null" in payload else payload)
+
+    def bare(self, body: Raw) -> bytes:
+        return bytes(body)
+
+    def wrapped(self, header: Header, body: Raw) -> bytes:
+        return _json.encode(Envelope(header, body))
+
+
+class MessagePackForm:
+    """MessagePack by msgspec."""
+
+    properties = Properties(MessagePackSerializer.CONTENT_TYPE, "binary")
+
+    def body(self, data: Any) -> Raw:
+        return Raw(_pack(data))
+
+    def bare(self, body: Raw) -> bytes:
+        return bytes(body)
+
+    def wrapped(self, header: Header, body: Raw) -> bytes:
+        return _pack(Envelope(header, body))
+
+
+class OtherForm:
+    """Any other serializer: text or bytes, in an envelope of ours."""
+
+    def __init__(self, serializer: AnySerializer) -> None:
+        self.properties = Properties(serializer.CONTENT_TYPE, serializer.CONTENT_ENCODING)
+        self._serialize = serializer.serialize
+
+    def body(self, data: Any) -> str | bytes:
+        return self._serialize(_plain(data))
+
+    def bare(self, body: str | bytes) -> bytes:
+        return body.encode() if isinstance(body, str) else body
+
+    def wrapped(self, header: Header, body: str | bytes) -> bytes:
+        encode: Callable[[Any], bytes] = _json.encode if isinstance(body, str) else _pack
+        return encode(Envelope(header, body))
+
+
+class OwnJSONForm:
+    """JSON by the program's own function, which writes the envelope, too."""
+
+    properties = JSONForm.properties
+
+    def __init__(self, serializer: AnySerializer) -> None:
+        self._serialize = serializer.serialize
+
+    def body(self, data: Any) -> Any:
+        return _plain(data)
+
+    def bare(self, body: Any) -> bytes:
+        text = self._serialize(body)
+        return text.encode() if isinstance(text, str) else text
+
+    def wrapped(self, header: Header, body: Any) -> bytes:
+        return self.bare({"header": _plain(header), "data": body})
+
+
+def _plain(data: Any) -> Any:
+    """A message as dicts, lists, str, numbers, bool and None; bytes as they are, on their own."""
+    if isinstance(data, str | bytes | bytearray | memoryview):
+        return data
+    return msgspec.to_builtins(data, str_keys=True, enc_hook=enc_hook)
+
+
+JSON = JSONForm()
+_MESSAGE_PACK = MessagePackForm()
+
+
+def form_of(serializer: AnySerializer | None) -> Form:
+    """The form in which a serializer writes. Raises TypeError for what is no serializer."""
+    if serializer is None or is_ours(serializer, JSONSerializer):
+        return JSON
+    if is_ours(serializer, MessagePackSerializer):
+        return _MESSAGE_PACK
+    content_type = getattr(serializer, "CONTENT_TYPE", None)
+    if not content_type or not callable(getattr(serializer, "serialize", None)):
+        raise TypeError(
+            f"serializer={serializer!r}: it needs serialize(data), deserialize(data) and a "
+            "CONTENT_TYPE, as commlib.serializer.Serializer has them"
+        )
+    return OwnJSONForm(serializer) if content_type == ContentType.json else OtherForm(serializer)
+
+
+def is_ours(serializer: AnySerializer, kind: type[Serializer]) -> bool:
+    """Whether it is this one of ours, and none of the functions that a program gives to it."""
+    if isinstance(serializer, type):
+        return serializer is kind
+    return type(serializer) is kind and not vars(serializer)
+
+
+def own_reader(serializer: AnySerializer | None) -> AnySerializer | None:
+    """The serializer if its messages can be read by itself only, or None."""
+    return None if form_of(serializer) in (JSON, _MESSAGE_PACK) else serializer
