@@ -16,6 +16,7 @@ from commlib._params import BaseParameters
 from commlib._portal import Portal, enter, home_of, leave
 from commlib._stats import Stats
 from commlib.aio._endpoint import Options, Params
+from commlib.aio._group import Group
 from commlib.aio._hub import Hub
 from commlib.exceptions import EndpointClosed
 from commlib.transports import resolve
@@ -135,6 +136,16 @@ def stop(hub: Hub, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -
             thread.join(max(0.0, deadline - time.monotonic()))
 
 
+def begin(core: aio.Endpoint) -> None:
+    """Run an endpoint that joins others which run already; waits for the broker if it is there."""
+    here = enter(core.hub)
+    if threading.current_thread() is here.thread:
+        # In a callback on the loop nobody can wait for the broker's yes.
+        core.hub.tell_errors(core.hub.spawn(core.run()))
+    else:
+        here.run(core.run, core.connected)
+
+
 class Endpoint(Runnable, Generic[Core]):
     """A synchronous endpoint; every method may be called from any thread."""
 
@@ -176,6 +187,10 @@ class Endpoint(Runnable, Generic[Core]):
         """Take nothing more, let callbacks finish for half a second, leave; idempotent."""
         self._stopped.set()
         stop(self._core.hub, self._core.stop)
+
+    def _begin_part(self, part: aio.Endpoint) -> None:
+        if isinstance(self._core, Group) and self._core.is_running:
+            begin(part)
 
     def _started(self) -> Portal:
         """The portal, with the connection at least on its way. Raises EndpointClosed."""

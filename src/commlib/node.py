@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from typing import Any, TypeVar, Unpack, overload
 
 from commlib import aio
-from commlib._face import Endpoint, Runnable, stop
+from commlib._face import Endpoint, Runnable, begin, stop
 from commlib._params import BaseParameters
 from commlib._portal import enter
 from commlib._typing import Req, Resp, T
-from commlib.aio._endpoint import Options, Params
+from commlib.aio._endpoint import FormOptions, Options, Params
+from commlib.aio._hub import shared_hub
 from commlib.aio.node import Decorators, NodeState
 from commlib.aio.pubsub import PublisherOptions, SubscriberOptions
-from commlib.aio.rpc import RPCTypes, ServiceOptions
+from commlib.aio.rpc import RPCTypes, ServiceMap, ServiceOptions
 from commlib.endpoints import TransportType
 from commlib.msg import RPCMessage
-from commlib.pubsub import MPublisher, PSubscriber, Publisher, Subscriber
-from commlib.rpc import RPCClient, RPCService
+from commlib.pubsub import (
+    MPublisher,
+    PSubscriber,
+    Publisher,
+    Subscriber,
+    WPublisher,
+    WSubscriber,
+)
+from commlib.rpc import RPCClient, RPCServer, RPCService
 from commlib.transports import resolve
+from commlib.transports.base import StateHandler
 
 __all__ = ["Node", "NodeState", "TransportType"]
 
@@ -35,8 +43,13 @@ class Node(Runnable, Decorators):
 
     ``connection_params`` (or ``transport_connection_params``): parameters or a URL; they know
     their transport, and win over ``transport_type``. None of them: ``COMMLIB_URL`` of the
-    environment, else Redis on localhost:6379. ``on_state(connected, reason)`` is called on the
-    event loop when the connection comes and goes; it must not block.
+    environment, else Redis on localhost:6379. With ``share_connection`` all nodes of the process
+    that ask for it, with equal parameters, have one connection together.
+    ``on_state(connected, reason)`` is called on the event loop when the connection comes and goes;
+    it must not block.
+
+    ``envelope``, ``serializer`` and ``compression`` hold for all endpoints that do not say
+    otherwise, ``workers_rpc`` for all services.
 
     Endpoints that are made while it runs start at once; publishers and clients can be used as
     soon as they are made.
@@ -49,8 +62,12 @@ class Node(Runnable, Decorators):
         connection_params: Params = None,
         *,
         transport_connection_params: Params = None,
+        share_connection: bool = False,
+        envelope: bool = True,
+        workers_rpc: int | None = None,
         debug: bool = False,
-        on_state: Callable[[bool, Exception | None], None] | None = None,
+        on_state: StateHandler | None = None,
+        **form: Unpack[FormOptions],
     ) -> None:
         super().__init__()
         params = connection_params or transport_connection_params
@@ -58,7 +75,17 @@ class Node(Runnable, Decorators):
             params, transport_type = transport_type, None
         if params is None and transport_type is not None:
             params = resolve(None, transport_type.name.lower())
-        self._core = aio.Node(node_name, params, debug=debug, on_state=on_state)
+        params = resolve(params)
+        self._core = aio.Node(
+            node_name,
+            params,
+            hub=shared_hub(params, None) if share_connection else None,
+            envelope=envelope,
+            workers_rpc=workers_rpc,
+            debug=debug,
+            on_state=on_state,
+            **form,
+        )
         self._warn_about(transport_type)
 
     def _warn_about(self, transport_type: TransportType | None) -> None:
@@ -93,6 +120,11 @@ class Node(Runnable, Decorators):
         return self._core.connected
 
     @property
+    def health(self) -> bool:
+        """Whether it runs, is connected, and the broker has confirmed every endpoint."""
+        return self._core.health
+
+    @property
     def log(self) -> logging.Logger:
         """The node's own logger, ``commlib.node.<name>``."""
         return self._core.log
@@ -120,26 +152,21 @@ class Node(Runnable, Decorators):
     def _adopt(self, endpoint: P) -> P:
         self._core.add(endpoint.core)
         if self.state is NodeState.RUNNING:
-            here = enter(self._core.hub)
-            # In a callback on the loop nobody can wait for the broker's yes.
-            if threading.current_thread() is not here.thread:
-                endpoint.run(wait=self.connected)
-            else:
-                self._core.hub.spawn(endpoint.core.run())
+            begin(endpoint.core)
         return endpoint
 
     def create_publisher(
         self, topic: str, msg_type: type[T] | None = None, **options: Unpack[PublisherOptions]
     ) -> Publisher[T]:
         """A ``Publisher`` on this node's connection."""
-        options["hub"] = self._core.hub
+        options = self._core.complete(options, "envelope")
         return self._adopt(Publisher(topic, msg_type, **options))
 
     def create_mpublisher(
         self, msg_type: type[T] | None = None, **options: Unpack[PublisherOptions]
     ) -> MPublisher[T]:
         """An ``MPublisher`` on this node's connection."""
-        options["hub"] = self._core.hub
+        options = self._core.complete(options, "envelope")
         return self._adopt(MPublisher(msg_type, **options))
 
     def create_subscriber(
@@ -150,7 +177,7 @@ class Node(Runnable, Decorators):
         **options: Unpack[SubscriberOptions],
     ) -> Subscriber[T]:
         """A ``Subscriber`` on this node's connection."""
-        options["hub"] = self._core.hub
+        options = self._core.complete(options)
         return self._adopt(Subscriber(topic, on_message, msg_type, **options))
 
     def create_psubscriber(
@@ -161,7 +188,7 @@ class Node(Runnable, Decorators):
         **options: Unpack[SubscriberOptions],
     ) -> PSubscriber[T]:
         """A ``PSubscriber`` on this node's connection."""
-        options["hub"] = self._core.hub
+        options = self._core.complete(options)
         return self._adopt(PSubscriber(topic, on_message, msg_type, **options))
 
     def create_rpc(
@@ -172,8 +199,33 @@ class Node(Runnable, Decorators):
         **options: Unpack[ServiceOptions],
     ) -> RPCService:
         """An ``RPCService`` on this node's connection."""
-        options["hub"] = self._core.hub
+        options = self._core.complete(options, "workers")
         return self._adopt(RPCService(rpc_name, on_request, msg_type, **options))
+
+    def create_wpublisher(
+        self,
+        mpub: MPublisher[Any],
+        topic: str,
+        msg_type: type[T] | None = None,
+        **options: Unpack[PublisherOptions],
+    ) -> WPublisher[T]:
+        """A ``WPublisher`` on the connection of ``mpub``."""
+        options = self._core.complete(options, "envelope")
+        return self._adopt(WPublisher(mpub, topic, msg_type, **options))
+
+    def create_wsubscriber(self, **options: Unpack[SubscriberOptions]) -> WSubscriber:
+        """A ``WSubscriber`` on this node's connection."""
+        return self._adopt(WSubscriber(**self._core.complete(options)))
+
+    def create_rpc_server(
+        self,
+        base_uri: str = "",
+        svc_map: ServiceMap | None = None,
+        **options: Unpack[ServiceOptions],
+    ) -> RPCServer:
+        """An ``RPCServer`` on this node's connection."""
+        options = self._core.complete(options, "workers")
+        return self._adopt(RPCServer(base_uri, svc_map, **options))
 
     @overload
     def create_rpc_client(
@@ -192,5 +244,5 @@ class Node(Runnable, Decorators):
         self, rpc_name: str, msg_type: Any = None, **options: Unpack[Options]
     ) -> RPCClient[Any, Any]:
         """An ``RPCClient`` on this node's connection."""
-        options["hub"] = self._core.hub
+        options = self._core.complete(options)
         return self._adopt(RPCClient(rpc_name, msg_type, **options))

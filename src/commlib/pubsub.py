@@ -18,7 +18,7 @@ class _Sender(Endpoint[Sender[T]], Generic[T]):
 
     def _publish(self, msg: T, topic: str) -> None:
         core = self._core
-        if core.hub.loop is None:
+        if core.stopped or core.hub.loop is None:
             self._started()
         packet = core.pack(msg, topic)
         if not core.post(packet, topic):
@@ -75,6 +75,25 @@ class MPublisher(_Sender[T]):
         self._publish(msg, check_topic(topic))
 
 
+class WPublisher(_Sender[T]):
+    """A ``Publisher`` on the connection of an ``MPublisher``; it ends with that."""
+
+    def __init__(
+        self,
+        mpub: MPublisher[Any],
+        topic: str,
+        msg_type: type[T] | None = None,
+        **options: Unpack[PublisherOptions],
+    ) -> None:
+        options["hub"] = mpub.core.hub
+        super().__init__(aio.Publisher(topic, msg_type, **options))
+        self.topic = topic
+
+    def publish(self, msg: T) -> None:
+        """Send a message to every live subscriber of the topic; as ``Publisher.publish``."""
+        self._publish(msg, self.topic)
+
+
 class Subscriber(Endpoint[aio.Subscriber[T]], Generic[T]):
     """Receives the messages of a topic or pattern, in order, from ``run()`` to ``stop()``.
 
@@ -115,3 +134,22 @@ class PSubscriber(Endpoint[aio.PSubscriber[T]], Generic[T]):
         params = self._params(conn_params, options)
         super().__init__(aio.PSubscriber(topic, on_message, msg_type, params, **options))
         self.topic = topic
+
+
+class WSubscriber(Endpoint[aio.WSubscriber]):
+    """Receives many topics or patterns, each with a callback of its own, on one connection.
+
+    Options: ``commlib.aio.pubsub.SubscriberOptions``, for all of them.
+    """
+
+    def __init__(self, conn_params: Params = None, **options: Unpack[SubscriberOptions]) -> None:
+        super().__init__(aio.WSubscriber(self._params(conn_params, options), **options))
+
+    def subscribe(
+        self, topic: str, callback: Callable[..., Any], msg_type: type[T] | None = None
+    ) -> None:
+        """Receive one more topic or pattern, at once if this runs; ``callback`` as ``on_message``.
+
+        Returns when the broker has confirmed it, if it is there.
+        """
+        self._begin_part(self._core.new_subscriber(topic, callback, msg_type))

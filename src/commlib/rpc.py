@@ -16,7 +16,7 @@ from commlib._portal import enter
 from commlib._typing import Req, Resp
 from commlib.aio._caller import Call, Caller
 from commlib.aio._endpoint import Options, Params
-from commlib.aio.rpc import RPCTypes, ServiceOptions
+from commlib.aio.rpc import RPCTypes, ServiceMap, ServiceOptions
 from commlib.exceptions import CommlibError, EndpointClosed
 from commlib.msg import RPCMessage
 
@@ -45,6 +45,50 @@ class RPCService(Endpoint[aio.RPCService]):
         params = self._params(conn_params, options)
         super().__init__(aio.RPCService(rpc_name, on_request, msg_type, params, **options))
         self.rpc_name = rpc_name
+
+
+class RPCServer(Endpoint[aio.RPCServer]):
+    """Many services on one connection, from ``run()`` to ``stop()``.
+
+    ``svc_map`` has their names, each with ``(on_request, msg_type)``; ``base_uri`` stands before
+    all of them. With ``rpc_name`` and ``on_request`` it is a server of that service. Options:
+    ``commlib.aio.rpc.ServiceOptions``, for each of them.
+    """
+
+    @params_anywhere
+    def __init__(
+        self,
+        base_uri: str = "",
+        svc_map: ServiceMap | None = None,
+        workers: int | None = None,
+        conn_params: Params = None,
+        *,
+        rpc_name: str = "",
+        on_request: Callable[[Any], Any] | None = None,
+        msg_type: Any = None,
+        max_age: float = 60.0,
+        **options: Unpack[Options],
+    ) -> None:
+        params = self._params(conn_params, options)
+        core = aio.RPCServer(
+            *(base_uri, svc_map, workers, params),
+            rpc_name=rpc_name,
+            on_request=on_request,
+            msg_type=msg_type,
+            max_age=max_age,
+            **options,
+        )
+        super().__init__(core)
+
+    def register_endpoint(
+        self, uri: str, callback: Callable[[Any], Any], msg_type: Any = None
+    ) -> None:
+        """Serve one more name, at once if this runs.
+
+        Returns when the broker has confirmed it, if it is there. Raises ValueError for a name that
+        is taken.
+        """
+        self._begin_part(self._core.new_service(uri, callback, msg_type))
 
 
 class _Waiter:

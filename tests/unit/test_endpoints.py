@@ -18,6 +18,7 @@ BASES = {
     EndpointType.PSubscriber: pubsub.PSubscriber,
     EndpointType.RPCService: rpc.RPCService,
     EndpointType.RPCClient: rpc.RPCClient,
+    EndpointType.RPCServer: rpc.RPCServer,
 }
 
 
@@ -31,6 +32,7 @@ def test_the_numbers_are_those_of_released_versions() -> None:
         "ActionClient": 6,
         "MPublisher": 7,
         "PSubscriber": 8,
+        "RPCServer": 10,
     }
     assert {member.name: member.value for member in TransportType} == {
         "AMQP": 1,

@@ -87,7 +87,8 @@ def test_what_is_no_serializer_is_refused_with_what_it_lacks(wrong: Any) -> None
 
 
 @pytest.mark.parametrize(
-    ("data", "kind"), [(b"x is no text compressed", bytes), ("7", str), (Sonar(1.0), Sonar), ([1.5], None)]
+    ("data", "kind"),
+    [(b"x is no text compressed", bytes), ("7", str), (Sonar(1.0), Sonar), ([1.5], None)],
 )
 @pytest.mark.parametrize(
     "serializer", [JSONSerializer, MessagePackSerializer, BytesSerializer, TextSerializer]

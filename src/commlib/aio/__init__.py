@@ -8,8 +8,15 @@ async with Node("robot", "redis://localhost") as node:
 
 from commlib.aio._endpoint import Endpoint
 from commlib.aio.node import Node
-from commlib.aio.pubsub import MPublisher, PSubscriber, Publisher, Subscriber
-from commlib.aio.rpc import RPCClient, RPCService
+from commlib.aio.pubsub import (
+    MPublisher,
+    PSubscriber,
+    Publisher,
+    Subscriber,
+    WPublisher,
+    WSubscriber,
+)
+from commlib.aio.rpc import RPCClient, RPCServer, RPCService
 
 __all__ = [
     "Endpoint",
@@ -18,6 +25,9 @@ __all__ = [
     "PSubscriber",
     "Publisher",
     "RPCClient",
+    "RPCServer",
     "RPCService",
     "Subscriber",
+    "WPublisher",
+    "WSubscriber",
 ]

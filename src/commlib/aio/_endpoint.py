@@ -18,7 +18,7 @@ from commlib._stats import Stats
 from commlib._wire import Reader, Refused, Writer
 from commlib.aio._hub import Hub
 from commlib.compression import Compression
-from commlib.exceptions import CommlibError, EndpointClosed
+from commlib.exceptions import EndpointClosed
 from commlib.transports import resolve
 from commlib.transports.base import StateHandler, Transport
 
@@ -30,12 +30,21 @@ ErrorHandler = Callable[[BaseException, str], Any]
 """Told of an error that could not be raised, and the topic; on the thread where it happened."""
 
 
-class Options(TypedDict, total=False):
-    """What every endpoint can be told.
+class FormOptions(TypedDict, total=False):
+    """How messages are written; what is read is told by what was written.
+
+    * ``serializer``: see ``commlib.serializer``; by default JSON.
+    * ``compression``: ``"zlib"``, a level of it from 1 to 9, or ``"zstd"``; by default none.
+    """
+
+    serializer: AnySerializer | None
+    compression: Compression
+
+
+class Options(FormOptions, total=False):
+    """What every endpoint can be told, beside ``FormOptions``.
 
     * ``connection_params``: another name of ``conn_params``.
-    * ``serializer``: how it writes, see ``commlib.serializer``; by default JSON.
-    * ``compression``: ``"zlib"``, a level of it from 1 to 9, or ``"zstd"``; by default none.
     * ``on_error(error, topic)`` is told of what could not be raised.
     * ``on_state(connected, reason)`` is called on the loop when the connection comes and goes.
     * ``debug``: log what happens to this kind of endpoint.
@@ -43,8 +52,6 @@ class Options(TypedDict, total=False):
     """
 
     connection_params: Params
-    serializer: AnySerializer | None
-    compression: Compression
     debug: bool
     on_error: ErrorHandler | None
     on_state: StateHandler | None
@@ -118,6 +125,11 @@ class Endpoint:
         return self.hub.transport.connected
 
     @property
+    def own_stats(self) -> Stats:
+        """The counters of this endpoint alone, without those of its connection."""
+        return self._stats
+
+    @property
     def stats(self) -> Stats:
         """The counters, as they are now."""
         link = self.hub.link_stats
@@ -135,24 +147,44 @@ class Endpoint:
         With ``wait`` it returns when the broker has confirmed, or after ``connect_timeout`` with
         a warning, and goes on trying. Raises AuthError when the broker says no.
         """
+        await self.hub.reopen()
+        is_new = not self._is_begun
+        beginning = self.start()
+        if wait:
+            await self.hub.settle(self.name, beginning, quiet=not self._has_own_hub)
+        elif is_new:
+            self.hub.tell_errors(beginning)
+
+    def start(self) -> asyncio.Task[None]:
+        """Begin in the background, if that is not done yet. On the loop."""
         self.stopped = False
-        if not self._running or self._beginning is None:
+        if not self._is_begun or self._beginning is None:
             self._begun_on = self.hub.transport
             self.hub.start()
             self._beginning = self.hub.spawn(self._begin())
-            if not wait:
-                self.hub.tell_errors(self._beginning)
-        if wait:
-            try:
-                quiet = not self._has_own_hub
-                await self.hub.settle(self.name, self._beginning, quiet=quiet)
-            except CommlibError:
-                self._begun_on = None
-                raise
+        return self._beginning
+
+    @property
+    def _is_begun(self) -> bool:
+        task = self._beginning
+        failed = task is None or (
+            task.done() and (task.cancelled() or task.exception() is not None)
+        )
+        return self._running and not failed
+
+    @property
+    def ready(self) -> bool:
+        """Whether it runs, is connected, and the broker has confirmed all that it needs."""
+        return (
+            self._is_begun
+            and self._beginning is not None
+            and self._beginning.done()
+            and self.connected
+        )
 
     def check_open(self) -> None:
-        """Raises EndpointClosed if this was stopped and its connection closed. From any thread."""
-        if self.stopped and self.hub.loop is None:
+        """Raises EndpointClosed if this was stopped and not run again. From any thread."""
+        if self.stopped:
             raise EndpointClosed(f"{self.name} was stopped; run() it again or make a new one")
 
     async def _begin(self) -> None:

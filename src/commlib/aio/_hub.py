@@ -23,6 +23,25 @@ hubs: weakref.WeakSet[Hub] = weakref.WeakSet()
 """All hubs of this process, for the one moment when all must act: a fork."""
 
 
+_shared: weakref.WeakSet[Hub] = weakref.WeakSet()
+_shared_lock = threading.Lock()
+
+
+def shared_hub(params: BaseParameters, loop: asyncio.AbstractEventLoop | None) -> Hub:
+    """The hub that nodes with these parameters share.
+
+    ``loop`` is the one that they run on, None for that of the synchronous face.
+    """
+    with _shared_lock:
+        for hub in _shared:
+            if hub.params == params and hub.shared_on is loop:
+                return hub
+        hub = Hub(params, str(params))
+        hub.shared_on = loop
+        _shared.add(hub)
+        return hub
+
+
 class Hub:
     """A connection to one broker and the threads that work for it.
 
@@ -32,12 +51,15 @@ class Hub:
     def __init__(self, params: BaseParameters, name: str) -> None:
         self.params = params
         self.name = name
+        self.shared_on: asyncio.AbstractEventLoop | None = None
         self.listeners: list[StateHandler] = []
         """Told when the connection comes and goes."""
         self.leaving: list[threading.Thread] = []
         """The workers of the life that ``close`` has ended; they are about to end, too."""
         self.past = LinkStats()
         """The counters of the connections before this one."""
+        self.users: set[object] = set()
+        """The running nodes that share it; the last one closes it."""
         self.home: set[Hub] = set()
         """Where it is noted as long as it lives on a loop."""
         self._reset()
@@ -62,6 +84,11 @@ class Hub:
         if not self._started:
             self._started = True
             self.spawn(self.transport.connect())
+
+    async def reopen(self) -> None:
+        """Return when it may be started: not while it is still being closed. On the loop."""
+        while self._closing is not None and not self._closing.done():
+            await asyncio.shield(self._closing)
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Say on which loop this hub lives, before it is started there. From any thread."""

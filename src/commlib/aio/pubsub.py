@@ -16,6 +16,7 @@ from commlib._sequence import Gaps, Sequence
 from commlib._typing import T
 from commlib._wire import Reader, Refused, Writer
 from commlib.aio._endpoint import GRACE, Endpoint, Input, Options, Params, arity
+from commlib.aio._group import Group
 from commlib.exceptions import OutboxFull
 from commlib.transports.base import Subscription
 
@@ -139,6 +140,20 @@ class MPublisher(Sender[T]):
     async def publish(self, msg: T, topic: str) -> None:
         """Send a message to every live subscriber of this topic; as ``Publisher.publish``."""
         await self._publish(msg, _topics.check_topic(topic))
+
+
+class WPublisher(Publisher[T]):
+    """A ``Publisher`` on the connection of an ``MPublisher``; it ends with that."""
+
+    def __init__(
+        self,
+        mpub: MPublisher[Any],
+        topic: str,
+        msg_type: type[T] | None = None,
+        **options: Unpack[PublisherOptions],
+    ) -> None:
+        options["hub"] = mpub.hub
+        super().__init__(topic, msg_type, **options)
 
 
 class SubscriberOptions(Options, total=False):
@@ -301,3 +316,50 @@ class PSubscriber(Receiver[T]):
 
     async def __anext__(self) -> tuple[T, str]:
         return await self._next()
+
+
+class WSubscriber(Group):
+    """Receives many topics or patterns, each with a callback of its own, on one connection.
+
+    Options: ``SubscriberOptions``, for all of them.
+    """
+
+    def __init__(
+        self,
+        conn_params: Params = None,
+        *,
+        concurrency: int = 1,
+        inline: bool = False,
+        bounds: Bounds | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__("wsubscriber", conn_params, **options)
+        self._concurrency = concurrency
+        self._inline = inline
+        self._bounds = bounds
+
+    def new_subscriber(
+        self, topic: str, callback: Callable[..., Any], msg_type: type[T] | None
+    ) -> Subscriber[T]:
+        """A part for one more topic, yet to be run."""
+        return self.add(
+            Subscriber(
+                topic,
+                callback,
+                msg_type,
+                concurrency=self._concurrency,
+                inline=self._inline,
+                bounds=self._bounds,
+                **self.part_options,
+            )
+        )
+
+    async def subscribe(
+        self, topic: str, callback: Callable[..., Any], msg_type: type[T] | None = None
+    ) -> Subscriber[T]:
+        """Receive one more topic or pattern, at once if this runs; ``callback`` as ``on_message``.
+
+        Returns when the broker has confirmed it, if it is there. What it returns can be stopped
+        alone.
+        """
+        return await self.join(self.new_subscriber(topic, callback, msg_type))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from os import urandom
 from threading import TIMEOUT_MAX
@@ -19,6 +19,7 @@ from commlib._typing import Req, Resp
 from commlib._wire import Reader, Refused, Writer, pack
 from commlib.aio._caller import Call, Finish
 from commlib.aio._endpoint import GRACE, Endpoint, Input, Options, Params
+from commlib.aio._group import Group
 from commlib.exceptions import AuthError, CommlibError, EndpointClosed, RPCRemoteError, RPCTimeout
 from commlib.msg import RPCMessage
 from commlib.transports.base import Address, Consumer, Subscription
@@ -239,6 +240,72 @@ class RPCService(Input):
                 self.hub.transport.publish(header.reply_to, answer)
         except (CommlibError, ValueError) as exc:  # it may ask for an answer to no valid name
             self._report(question, exc)
+
+
+ServiceMap = Mapping[str, "tuple[Callable[[Any], Any], Any] | Callable[[Any], Any]"]
+"""From the name of a service to its handler and message class, or to the handler alone."""
+
+
+class RPCServer(Group):
+    """Many services on one connection.
+
+    ``svc_map`` has their names, each with ``(on_request, msg_type)``; ``base_uri`` stands before
+    all of them. With ``rpc_name`` and ``on_request`` it is a server of that service. Options:
+    ``ServiceOptions``, for each of them.
+    """
+
+    def __init__(
+        self,
+        base_uri: str = "",
+        svc_map: ServiceMap | None = None,
+        workers: int | None = None,
+        conn_params: Params = None,
+        *,
+        rpc_name: str = "",
+        on_request: Callable[[Any], Any] | None = None,
+        msg_type: Any = None,
+        max_age: float = 60.0,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(base_uri or rpc_name or "rpcserver", conn_params, **options)
+        self.base_uri = base_uri
+        self.services: dict[str, RPCService] = {}
+        """By the names that they were registered with."""
+        self._workers = workers
+        self._max_age = max_age
+        for uri, service in (svc_map or {}).items():
+            callback, types = service if isinstance(service, tuple) else (service, None)
+            self.new_service(uri, callback, types)
+        if on_request is not None:
+            self.new_service(rpc_name, on_request, msg_type)
+
+    def new_service(
+        self, uri: str, callback: Callable[[Any], Any], msg_type: Any = None
+    ) -> RPCService:
+        """One more service, yet to be run. Raises ValueError for a name that is taken."""
+        if uri in self.services and not self.services[uri].stopped:
+            raise ValueError(f"{uri} is served already; stop() that service first")
+        name = f"{self.base_uri}{'/' if '/' in self.base_uri else '.'}{uri}"
+        service = RPCService(
+            name if self.base_uri else uri,
+            callback,
+            msg_type,
+            workers=self._workers,
+            max_age=self._max_age,
+            **self.part_options,
+        )
+        self.services[uri] = service
+        return self.add(service)
+
+    async def register_endpoint(
+        self, uri: str, callback: Callable[[Any], Any], msg_type: Any = None
+    ) -> RPCService:
+        """Serve one more name, at once if this runs; what it returns can be stopped alone.
+
+        Returns when the broker has confirmed it, if it is there. Raises ValueError for a name that
+        is taken.
+        """
+        return await self.join(self.new_service(uri, callback, msg_type))
 
 
 class RPCClient(Endpoint, Generic[Req, Resp]):

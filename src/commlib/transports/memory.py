@@ -405,8 +405,26 @@ class PSubscriber(pubsub.PSubscriber[T]):
     scheme = "memory"
 
 
+class WPublisher(pubsub.WPublisher[T]):
+    """``commlib.pubsub.WPublisher`` in this process."""
+
+    scheme = "memory"
+
+
+class WSubscriber(pubsub.WSubscriber):
+    """``commlib.pubsub.WSubscriber`` in this process."""
+
+    scheme = "memory"
+
+
 class RPCService(rpc.RPCService):
     """``commlib.rpc.RPCService`` in this process."""
+
+    scheme = "memory"
+
+
+class RPCServer(rpc.RPCServer):
+    """``commlib.rpc.RPCServer`` in this process."""
 
     scheme = "memory"
 

@@ -365,8 +365,26 @@ class PSubscriber(pubsub.PSubscriber[T]):
     scheme = "redis"
 
 
+class WPublisher(pubsub.WPublisher[T]):
+    """``commlib.pubsub.WPublisher`` on Redis."""
+
+    scheme = "redis"
+
+
+class WSubscriber(pubsub.WSubscriber):
+    """``commlib.pubsub.WSubscriber`` on Redis."""
+
+    scheme = "redis"
+
+
 class RPCService(rpc.RPCService):
     """``commlib.rpc.RPCService`` on Redis."""
+
+    scheme = "redis"
+
+
+class RPCServer(rpc.RPCServer):
+    """``commlib.rpc.RPCServer`` on Redis."""
 
     scheme = "redis"
 

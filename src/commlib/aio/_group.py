@@ -1,0 +1,65 @@
+"""Endpoints that belong together: they are run, stopped and counted as one."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import TypeVar, Unpack
+
+from commlib._stats import Stats
+from commlib.aio._endpoint import Endpoint, Options, Params
+
+E = TypeVar("E", bound=Endpoint)
+
+
+class Group(Endpoint):
+    """An endpoint of several parts on one connection."""
+
+    def __init__(self, name: str, conn_params: Params = None, **options: Unpack[Options]) -> None:
+        super().__init__(name, conn_params, **options)
+        self.parts: list[Endpoint] = []
+        self.part_options: Options = {
+            "hub": self.hub,
+            "serializer": self._serializer,
+            "compression": self._compression,
+            "on_error": self._on_error,
+            "debug": self.debug,
+        }
+        """What the parts are told."""
+
+    def add(self, part: E) -> E:
+        """Take a part that was made with ``part_options``."""
+        self.parts = [known for known in self.parts if not known.stopped or not self.is_running]
+        self.parts.append(part)
+        return part
+
+    async def join(self, part: E) -> E:
+        """Run a new part if the others run; waits for the broker's yes if it is there."""
+        if self.is_running:
+            await part.run(self.connected)
+        return part
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a part that is added now has to begin at once."""
+        return self._running
+
+    @property
+    def ready(self) -> bool:
+        return super().ready and all(part.ready for part in self.parts if not part.stopped)
+
+    @property
+    def stats(self) -> Stats:
+        """The counters of all parts together, as they are now."""
+        total = dataclasses.asdict(super().stats)
+        for part in self.parts:
+            for name, count in dataclasses.asdict(part.own_stats).items():
+                total[name] += count
+        return Stats(**total)
+
+    async def _begin(self) -> None:
+        await super()._begin()
+        await asyncio.gather(*(part.start() for part in self.parts))
+
+    async def _end(self) -> None:
+        await asyncio.gather(*(part.stop() for part in self.parts))
