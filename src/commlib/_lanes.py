@@ -13,7 +13,7 @@ import inspect
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -28,6 +28,9 @@ log = logging.getLogger("commlib.lanes")
 MAX_WORKERS = 64
 IDLE_SECONDS = 10.0  # an idle worker ends after that
 TURN = 1000  # messages of one lane before a worker looks whether another lane waits
+
+CALLBACK_ERRORS = (Exception, SystemExit, GeneratorExit, asyncio.CancelledError)
+"""All that a function on the loop can raise of its own; Ctrl-C is for the program."""
 
 Overflow = Literal["drop_oldest", "drop_newest", "latest"]
 
@@ -334,10 +337,7 @@ class LoopLane(Lane):
         await super().close(grace)
         # A callback that stops its own subscription goes on after that.
         tasks = {task for task in self._tasks if task is not _callback.get()}
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await end_tasks(tasks, grace, self.name)
 
 
 class InlineLane(Lane):
@@ -350,7 +350,7 @@ class InlineLane(Lane):
         self.stats.received += 1
         try:
             self._handle(packet)
-        except (Exception, SystemExit) as exc:
+        except CALLBACK_ERRORS as exc:
             self._on_error(packet, exc)
 
 
@@ -374,6 +374,16 @@ class IterLane(Lane):
     async def close(self, grace: float) -> None:
         await super().close(grace)
         self._take()
+
+
+async def end_tasks(tasks: Collection[asyncio.Task[Any]], grace: float, name: str) -> None:
+    """Cancel tasks and wait for their end, but no longer than ``grace`` seconds."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        _, stubborn = await asyncio.wait(tasks, timeout=grace)
+        for task in stubborn:
+            log.warning("%s: did not end when it was cancelled: %r", name, task)
 
 
 def is_end_of_task(error: BaseException) -> bool:

@@ -18,12 +18,14 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
+from commlib._lanes import end_tasks
 from commlib.aio._hub import Hub, hubs
 from commlib.exceptions import BlockingCall, EndpointClosed
 
 T = TypeVar("T")
 log = logging.getLogger("commlib")
 
+END_SECONDS = 0.3  # for callbacks on the loop to end when they are cancelled
 EXIT_SECONDS = 1.5  # all that leaving may take at exit; the flush in it takes less than one
 
 
@@ -167,11 +169,8 @@ class _Errand(Generic[T]):
 
 async def _end_tasks() -> None:
     """Cancel what is left on the loop, callbacks for the most part."""
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks)
+    tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    await end_tasks(tasks, END_SECONDS, "the event loop")
 
 
 _portal: Portal | None = None

@@ -148,6 +148,10 @@ class Session:
                 link = await self._dial()
         except (CommlibError, OSError) as exc:
             return self._note_failure(exc)
+        except Exception as exc:  # no more threads, no memory, a TLS context of the program's own
+            level = logging.DEBUG if self._reported else logging.ERROR
+            log.log(level, "%s: cannot connect", self.name, exc_info=exc)
+            return self._note_failure(OSError(repr(exc)))
         reason: Exception | None = None
         try:
             self._note_link(link, None)

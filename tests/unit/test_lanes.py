@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -206,6 +207,43 @@ async def test_inline_calls_at_once_on_the_loop(make: Make) -> None:
     lane.put(Packet(b"2"))
     assert got == [b"1"]
     assert (lane.stats.received, lane.stats.dropped) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError(), SystemExit(), GeneratorExit(), asyncio.CancelledError()]
+)
+async def test_whatever_an_inline_callback_raises_stays_in_its_lane(
+    make: Make, error: BaseException
+) -> None:
+    def fail(packet: Packet) -> None:
+        raise error
+
+    errors = Errors()
+    put_all(make(fail, inline=True, on_error=errors), numbered(2))
+    assert errors.items == [(b"0", error), (b"1", error)]
+
+
+async def test_a_coroutine_that_ignores_that_it_is_cancelled_does_not_keep_its_lane_open(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended = asyncio.Event()
+    stubborn: list[asyncio.Task[Any] | None] = []
+
+    async def ignore(packet: Packet) -> None:
+        stubborn.append(asyncio.current_task())
+        while not ended.is_set():
+            with suppress(asyncio.CancelledError):
+                await ended.wait()
+
+    lane = make(ignore)
+    put_all(lane, numbered(1))
+    await reached(lambda: bool(stubborn))
+    await soon(lane.close(0.01))
+    assert "did not end when it was cancelled" in caplog.text
+    ended.set()
+    [task] = stubborn
+    assert task is not None
+    await asyncio.wait([task])
 
 
 @pytest.mark.parametrize("concurrency", [1, 2, 7])

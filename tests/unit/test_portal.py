@@ -145,6 +145,38 @@ def test_what_a_program_publishes_as_its_last_statement_arrives(
         assert_clean(running.ended())
 
 
+WITHOUT_UVLOOP = "import sys\nsys.modules['uvloop'] = None\n"
+
+
+def test_the_last_statement_arrives_whatever_the_loop_and_the_name_of_the_host(
+    program: Run, listener: RespConnection, redis_server: RedisServer
+) -> None:
+    """Threads that asyncio would resolve the name with are not to be had any more at exit."""
+    by_name = redis_server.url.replace("127.0.0.1", "localhost")
+    for before in (WITHOUT_UVLOOP, ""):
+        text = "end()\nPublisher(topic, conn_params=url).publish(1)"
+        running = program(text, by_name, before=before)
+        assert payload(listener) == b"1"
+        assert_clean(running.ended())
+
+
+@pytest.mark.parametrize("before", [WITHOUT_UVLOOP, ""], ids=["asyncio", "uvloop"])
+def test_a_program_ends_though_the_name_of_its_broker_is_never_resolved(
+    program: Run, before: str
+) -> None:
+    text = """
+import socket, threading
+socket.getaddrinfo = lambda *args, **options: threading.Event().wait()
+publisher = Publisher(topic, conn_params=url)
+publisher.publish(1)
+end()
+"""
+    ended = program(text, "redis://broker.invalid:6379", before=before).ended()
+    assert "Traceback" not in ended.stderr
+    assert ended.status == 0
+    assert ended.seconds < LEAVE_SECONDS
+
+
 def test_a_burst_before_the_end_arrives_to_the_last_message(
     program: Run, listener: RespConnection
 ) -> None:
@@ -240,6 +272,22 @@ def test_a_program_ends_though_a_callback_blocks_for_ever(program: Run) -> None:
 def test_a_program_ends_without_a_word_though_a_coroutine_waits_for_ever(program: Run) -> None:
     callback = "async def callback(msg):\n    called.set()\n    await asyncio.Event().wait()"
     assert_clean(program(BUSY.format(callback=callback)).ended())
+
+
+def test_a_program_ends_though_a_coroutine_ignores_that_it_is_cancelled(program: Run) -> None:
+    callback = """
+async def callback(msg):
+    called.set()
+    while True:
+        try:
+            await asyncio.sleep(1)
+        except asyncio.CancelledError:
+            pass
+"""
+    ended = program(BUSY.format(callback=callback)).ended()
+    assert "Traceback" not in ended.stderr
+    assert ended.status == 0
+    assert ended.seconds < LEAVE_SECONDS
 
 
 def test_a_program_ends_though_a_coroutine_blocks_the_loop(program: Run) -> None:

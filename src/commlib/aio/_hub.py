@@ -10,13 +10,14 @@ import weakref
 from collections.abc import Coroutine
 from typing import Any
 
-from commlib._lanes import Workers
+from commlib._lanes import CALLBACK_ERRORS, Workers, end_tasks
 from commlib._params import BaseParameters
 from commlib.aio._caller import Caller
 from commlib.transports.base import LinkStats, StateHandler, Transport
 
 log = logging.getLogger("commlib")
 
+TASK_SECONDS = 0.5  # for our own tasks to end when they are cancelled; they take µs
 MAX_REFUSED = 20  # different refusals of a broker that are logged
 
 hubs: weakref.WeakSet[Hub] = weakref.WeakSet()
@@ -154,11 +155,7 @@ class Hub:
             self._reset()
 
     async def _cancel_tasks(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await end_tasks(list(self._tasks), TASK_SECONDS, self.name)
 
     @property
     def link_stats(self) -> LinkStats:
@@ -176,7 +173,7 @@ class Hub:
         for listener in self.listeners:
             try:
                 listener(connected, reason)
-            except (Exception, SystemExit):
+            except CALLBACK_ERRORS:
                 log.exception("%s: on_state failed", self.name)
 
     def _note_refused(self, target: str, error: Exception) -> None:

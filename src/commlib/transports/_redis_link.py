@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
+from commlib._dial import connect
 from commlib.exceptions import AuthError, CommlibError, ConnectError, ConnectionLost
 
 if TYPE_CHECKING:
@@ -230,7 +231,7 @@ class RedisLink(asyncio.Protocol):
                 note.set_exception(error_from(reply, self.name))
             else:
                 note.set_result(reply)
-        elif isinstance(reply, Exception):
+        elif isinstance(reply, Exception) and note is not None:
             self.on_refused(note, error_from(reply, str(note)))
 
     def _ping(self) -> None:
@@ -270,13 +271,13 @@ async def dial(name: str, params: ConnectionParameters) -> RedisLink:
 
 
 async def _open(name: str, params: ConnectionParameters) -> RedisLink:
-    loop = asyncio.get_running_loop()
     if params.unix_socket:
+        loop = asyncio.get_running_loop()
         _, link = await loop.create_unix_connection(lambda: RedisLink(name), params.unix_socket)
     else:
-        context = params.ssl_context()
-        _, link = await loop.create_connection(
-            lambda: RedisLink(name), params.host, params.port, ssl=context
+        link = await connect(
+            *(lambda: RedisLink(name), params.host, params.port),
+            *(params.ssl_context(), params.connect_timeout),
         )
         if _is_own_end(link):
             link.abort(None)
