@@ -1,6 +1,11 @@
 """Calls that wait for their reply: which token is whose, who is next, what came too late. Pure.
 
 The one who takes a token out of here decides how its call ends; everybody after that is late.
+
+One name must not starve the others: calls of a service that does not answer hold their places
+until they time out. So a name may have ``SHARE`` times as many calls under way as there are places
+left. With one name that is three quarters of all, with two that do not answer there is still a
+sixteenth left for a third.
 """
 
 from __future__ import annotations
@@ -10,15 +15,19 @@ from typing import Generic, TypeVar
 
 C = TypeVar("C")
 
+SHARE = 3
+
 
 class Calls(Generic[C]):
     """The pending calls of one inbox, with at most ``capacity`` on their way at once."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self._under_way: dict[str, C] = {}
+        self._under_way: dict[str, tuple[C, str]] = {}
+        self._of_name: dict[str, int] = {}  # how many each name has under way
         self._waiting: dict[str, C] = {}
-        self._line: deque[str] = deque()  # tokens of _waiting, and of those that gave up since
+        # Tokens of _waiting, and of those that gave up since; the names take turns.
+        self._lines: dict[str, deque[str]] = {}
 
     def __len__(self) -> int:
         return len(self._under_way) + len(self._waiting)
@@ -31,41 +40,74 @@ class Calls(Generic[C]):
     def __contains__(self, token: str) -> bool:
         return token in self._under_way or token in self._waiting
 
-    def add(self, token: str, call: C) -> bool:
-        """Note a call. True: it may be sent now; False: it waits until ``next`` names it."""
-        if len(self._under_way) < self.capacity:
-            self._under_way[token] = call
+    def add(self, token: str, call: C, name: str = "") -> bool:
+        """Note a call. True: it may be sent now; False: it waits until ``next`` names it.
+
+        ``name`` is what is called; without one only the capacity counts.
+        """
+        if self._has_room(name):
+            self._begin(token, call, name)
             return True
         self._waiting[token] = call
-        self._line.append(token)
+        self._lines.setdefault(name, deque()).append(token)
         return False
+
+    def _has_room(self, name: str) -> bool:
+        free = self.capacity - len(self._under_way)
+        return free > 0 and (not name or self._of_name.get(name, 0) < SHARE * free)
+
+    def _begin(self, token: str, call: C, name: str) -> None:
+        self._under_way[token] = call, name
+        self._of_name[name] = self._of_name.get(name, 0) + 1
 
     def take(self, token: str) -> C | None:
         """End a call that is under way because its reply is here; None if it came too late."""
-        return self._under_way.pop(token, None)
+        found = self._under_way.pop(token, None)
+        if found is None:
+            return None
+        call, name = found
+        self._of_name[name] -= 1
+        if not self._of_name[name]:
+            del self._of_name[name]
+        return call
 
     def drop(self, token: str) -> tuple[C | None, bool]:
         """End a call without a reply: the call, if it had not ended, and whether it was sent."""
         call = self._waiting.pop(token, None)
         if call is not None:
             return call, False
-        call = self._under_way.pop(token, None)
+        call = self.take(token)
         return call, call is not None
 
     def next(self) -> C | None:
-        """The call that has waited longest and may be sent now; it is under way from here on."""
-        while self._line and len(self._under_way) < self.capacity:
-            token = self._line.popleft()
-            call = self._waiting.pop(token, None)
-            if call is not None:
-                self._under_way[token] = call
+        """A call that may be sent now, the oldest of its name; it is under way from here on."""
+        for name in list(self._lines):
+            token = self._head(name)
+            if token is not None and self._has_room(name):
+                line = self._lines.pop(name)
+                line.popleft()
+                if line:
+                    self._lines[name] = line  # behind the others
+                call = self._waiting.pop(token)
+                self._begin(token, call, name)
                 return call
         return None
 
+    def _head(self, name: str) -> str | None:
+        """The oldest of those that still wait for this name."""
+        line = self._lines[name]
+        while line and line[0] not in self._waiting:
+            line.popleft()
+        if not line:
+            del self._lines[name]
+            return None
+        return line[0]
+
     def clear(self) -> list[C]:
         """End all calls; returns them."""
-        calls = [*self._under_way.values(), *self._waiting.values()]
+        calls = [*(call for call, _ in self._under_way.values()), *self._waiting.values()]
         self._under_way.clear()
+        self._of_name.clear()
         self._waiting.clear()
-        self._line.clear()
+        self._lines.clear()
         return calls

@@ -119,15 +119,22 @@ class _HeaderOnly(Struct):
     header: Header
 
 
-_read_header_only = msgspec.json.Decoder(_HeaderOnly, strict=False).decode
+_peek_json = msgspec.json.Decoder(_HeaderOnly, strict=False).decode
+_peek_msgpack = msgspec.msgpack.Decoder(_HeaderOnly, strict=False).decode
+
+
+def peek(payload: bytes) -> Header | None:
+    """The header of an envelope, its data skipped; None where there is none, or compressed."""
+    try:
+        return (_peek_json if payload[:1] < b"\x80" else _peek_msgpack)(payload).header
+    except (ValueError, RecursionError, msgspec.MsgspecError):
+        return None
 
 
 def reply_id(packet: Packet) -> str:
     """The id of the call that a reply is for; empty where it does not say, as of released peers."""
-    try:
-        return (packet.header or _read_header_only(packet.payload).header).id
-    except (ValueError, RecursionError, msgspec.MsgspecError):
-        return ""
+    header = packet.header or peek(packet.payload)
+    return header.id if header is not None else ""
 
 
 def read_header(tree: Any) -> Header:

@@ -24,6 +24,7 @@ from commlib._packet import (
     Packet,
     Properties,
     is_wrapped,
+    peek,
     read_header,
 )
 from commlib._types import check_decodable, dec_hook, null_to_nan
@@ -164,7 +165,11 @@ class Reader(Generic[T]):
         """
         payload, header = packet.payload, packet.header
         if len(payload) > self._limit:
-            raise Refused(str(PayloadTooBig(len(payload), self._limit)), Header())
+            # A caller is told, if that can be found out without decoding all of it.
+            error = PayloadTooBig(len(payload), self._limit)
+            raise Refused(
+                str(error), header or (self._always_wrapped and peek(payload)) or Header()
+            )
         if self._may_be_strict:
             shape = self._shape
             try:

@@ -28,6 +28,7 @@ from commlib.exceptions import (
 from commlib.msg import RPCMessage
 from commlib.node import Node
 from commlib.rpc import RPCClient, RPCService
+from commlib.serializer import MessagePackSerializer
 from messages import AddTwoInts, Sonar
 from raw_peer import RawPeer
 
@@ -302,6 +303,41 @@ def test_a_response_over_the_limit_is_an_error_at_the_caller(
     assert "1000" in raised.value.message
 
 
+def test_a_request_over_the_limit_of_the_service_is_an_error_at_the_caller(
+    node: Node, make_node: MakeNode, broker: Broker
+) -> None:
+    name = broker.unique()
+    narrow = make_node(broker.with_options(max_payload=1000))
+    service = narrow.create_rpc(name, lambda request: request)
+
+    for options in ({}, {"serializer": MessagePackSerializer}):
+        with pytest.raises(RPCRemoteError, match="2"):
+            node.create_rpc_client(name, **options).call("x" * 2000, timeout=5)
+    assert service.stats.refused == 2
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("not even this")
+
+
+@pytest.mark.parametrize("error", [Unspeakable(), RuntimeError("x" * (20 << 20))])
+def test_an_error_that_cannot_be_told_in_full_reaches_the_caller_by_its_name(
+    node: Node, make_node: MakeNode, broker: Broker, error: Exception
+) -> None:
+    def fail(request: Any) -> None:
+        raise error
+
+    name = broker.unique()
+    for server in (node, make_node(broker.with_options(max_payload=500))):
+        service = server.create_rpc(name, fail)
+        client = server.create_rpc_client(name)
+        with pytest.raises(RPCRemoteError) as raised:
+            client.call({}, timeout=5)
+        assert raised.value.type == type(error).__name__
+        service.stop()
+
+
 def test_a_request_over_the_limit_is_not_sent(make_node: MakeNode, broker: Broker) -> None:
     client = make_node(broker.with_options(max_payload=1000)).create_rpc_client(broker.unique())
 
@@ -483,6 +519,14 @@ def test_wait_for_service_tells_whether_it_is_there(
     assert client.wait_for_service(DEADLINE)
 
 
+def test_a_service_is_waited_for_whatever_is_in_its_name(node: Node, topic: str) -> None:
+    for name in (f"{topic}.a[0].b?", f"{topic}.ü b", f"{topic}/a+b"):
+        node.create_rpc(name, lambda n: n)
+        client = node.create_rpc_client(name)
+        assert client.call(1, timeout=5) == 1
+        assert client.wait_for_service(timeout=5)
+
+
 def test_wait_for_service_returns_when_the_service_comes(
     node: Node, make_node: MakeNode, topic: str
 ) -> None:
@@ -494,6 +538,20 @@ def test_wait_for_service_returns_when_the_service_comes(
 
         assert waiting.result(DEADLINE)
     assert client.call(1) == 1
+
+
+def test_services_that_do_not_answer_leave_room_for_one_that_does(
+    node: Node, broker: Broker
+) -> None:
+    client = node.create_rpc_client(broker.unique("alive"))
+    node.create_rpc(client.rpc_name, lambda n: n)
+    dead = [node.create_rpc_client(broker.unique(f"dead{n}")) for n in range(2)]
+    pending = [nobody.call_async(n, timeout=60) for nobody in dead for n in range(500)]
+
+    for n in range(20):
+        assert client.call(n, timeout=5) == n
+    for future in pending:
+        assert future.cancel()
 
 
 def test_stopping_the_node_ends_its_pending_calls(
@@ -790,6 +848,30 @@ def test_a_service_handles_as_many_requests_at_once_as_it_has_workers(
     gate.set()
 
     assert [future.result(DEADLINE).c for future in futures] == [-n for n in range(1, 9)]
+
+
+def test_requests_of_a_former_life_give_no_credit_to_the_next(
+    make_node: MakeNode, topic: str, gate: threading.Event
+) -> None:
+    former, latter = Blocking(threading.Event()), Blocking(gate)
+    handler: Callable[..., Any] = lambda request: (former if request.b else latter)(request)  # noqa: E731
+    service = make_node().create_rpc(topic, handler, AddTwoInts, workers=2)
+    client = make_node().create_rpc_client(topic, AddTwoInts)
+    for _ in range(2):
+        client.call_async(Request(a=-1, b=1), timeout=60)
+    former.entered.wait(2)
+    service.stop()
+    service.run()
+    ended = service.stats.sent + 2
+    former.gate.set()
+    eventually(lambda: service.stats.sent == ended)
+
+    futures = [client.call_async(Request(a=-1, b=0), timeout=60) for _ in range(6)]
+    latter.entered.wait(2)
+    # It has taken as many as it can handle, so the others are for somebody else.
+    make_node().create_rpc(topic, add, AddTwoInts)
+    eventually(lambda: sum(future.done() for future in futures) == 4)
+    assert len(latter.entered.items) == 2
 
 
 def test_a_blocked_service_does_not_keep_the_others_of_its_node_from_serving(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -17,6 +18,9 @@ from commlib.node import Node
 from commlib.transports.redis import ConnectionParameters, Offline
 
 MakeRedis = Callable[..., RedisServer]
+
+STOP_SECONDS = 2.0
+"""A node stops within one second; the machine may be busy."""
 
 
 class Sonar(PubSubMessage):
@@ -293,3 +297,63 @@ def test_stopping_leaves_no_thread_no_key_and_no_subscription(make_redis: MakeRe
     assert server.cli("PUBSUB", "CHANNELS") == []
     assert server.cli("PUBSUB", "NUMPAT") == 0
     eventually(lambda: server.cli("CLIENT", "LIST").count(b"\n") == 1)
+
+
+def test_a_service_that_is_stopped_amid_its_calls_leaves_no_key(make_redis: MakeRedis) -> None:
+    server = make_redis()
+    ended = threading.Event()
+
+    def call_on() -> None:
+        with Node("far", connection_params=server.url) as far:
+            client = far.create_rpc_client("add", Add)
+            while not ended.is_set():
+                try:
+                    client.call(Add.Request(a=1, b=2), timeout=0.05)
+                except RPCTimeout:
+                    continue
+
+    callers = [threading.Thread(target=call_on) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for _ in range(10):
+        with Node("base", connection_params=server.url) as base:
+            service = base.create_rpc("add", add, Add)
+            eventually(lambda: service.stats.received > 20)  # noqa: B023 - it is waited for here
+    ended.set()
+    for caller in callers:
+        caller.join()
+    assert [key for key in server.cli("KEYS", "*") if key != b"add"] == []
+
+
+def test_a_broker_that_hangs_does_not_keep_a_node_from_stopping(make_redis: MakeRedis) -> None:
+    server = make_redis()
+    gate = threading.Event()
+    with Robot(server.url) as robot:
+        robot.check(1.0)
+        robot.base.create_rpc("block", lambda request: gate.wait())
+        robot.far.create_rpc_client("block").call_async({})
+        server.freeze()
+        begun = time.monotonic()
+        robot.base.stop()
+        assert time.monotonic() - begun < STOP_SECONDS
+        gate.set()
+        server.thaw()
+
+
+def test_calls_that_are_not_sent_cost_no_memory(make_redis: MakeRedis) -> None:
+    server = make_redis()
+    params = ConnectionParameters("127.0.0.1", server.port, offline="raise")
+    with Node("far", connection_params=params) as far:
+        client = far.create_rpc_client("nobody")
+        with pytest.raises(RPCTimeout):
+            client.call({}, timeout=0.05)
+        server.kill()
+        eventually(lambda: not far.connected)
+        for _ in range(2000):
+            with pytest.raises(ConnectionLost):
+                client.call({}, timeout=5)
+        server.start()
+        eventually(lambda: far.connected)
+        far.create_rpc("somebody", lambda request: request)
+        assert far.create_rpc_client("somebody").call({"a": 1}, timeout=5) == {"a": 1}
+        assert len(far._core.hub.transport._replies.keys()) < 50  # type: ignore[attr-defined]

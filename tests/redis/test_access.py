@@ -119,6 +119,36 @@ def test_a_caller_who_may_not_push_to_the_list_is_counted(make_redis: MakeRedis)
         assert client.stats.rejected == 1
 
 
+@pytest.mark.parametrize(("user", "bad"), [("robot", "forbidden"), ("keeper", "occupied")])
+def test_a_service_that_may_not_be_served_leaves_its_neighbours_alone(
+    make_redis: MakeRedis, caplog: pytest.LogCaptureFixture, user: str, bad: str
+) -> None:
+    server = make_redis(users={"robot": "on >robot ~good ~rpc-* &* +@all"})
+    server.cli("SET", "occupied", "by a text")
+    with Node("n", connection_params=server.url_as(user, user)) as node:
+        node.create_rpc("good", lambda request: {"n": request["n"] * 2})
+        client = node.create_rpc_client("good")
+        assert client.call({"n": 1}, timeout=5) == {"n": 2}
+        refused = node.create_rpc(bad, lambda request: request)
+        for number in range(100):
+            assert client.call({"n": number}, timeout=5) == {"n": 2 * number}
+        eventually(lambda: refused.stats.rejected == 1)
+    assert caplog.text.count(f"{bad} is not served") == 1
+
+
+def test_a_user_who_may_not_expire_keys_serves_all_the_same(
+    make_redis: MakeRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = make_redis(users={"robot": "on >secret ~* &* +@all -expire"})
+    with Node("n", connection_params=server.url_as("robot", "secret")) as node:
+        service = node.create_rpc("double", lambda request: {"n": request["n"] * 2})
+        client = node.create_rpc_client("double")
+        for number in range(5):
+            assert client.call({"n": number}, timeout=5) == {"n": 2 * number}
+        assert service.stats.rejected == 0
+    assert "None" not in caplog.text
+
+
 def test_databases_keep_queues_apart(make_redis: MakeRedis) -> None:
     server = make_redis()
     params = [ConnectionParameters("127.0.0.1", server.port, db=db) for db in (0, 3)]

@@ -99,6 +99,28 @@ def test_clearing_ends_all_of_them() -> None:
     assert calls.add("c", "C"), "it goes on working"
 
 
+def test_a_name_may_not_take_all_the_places() -> None:
+    calls: Calls[str] = Calls(64)
+    sent = [calls.add(f"a{n}", "a", "a") for n in range(100)]
+    assert sent.count(True) == 48, "three times as many as are left"
+    assert [calls.add(f"b{n}", "b", "b") for n in range(20)].count(True) == 12
+    assert calls.add("c", "c", "c"), "there is room for a third"
+
+
+def test_names_that_wait_take_turns_and_each_keeps_its_order() -> None:
+    calls: Calls[str] = Calls(4)
+    for n in range(4):
+        calls.add(f"first{n}", "first")
+    for n in range(3):
+        calls.add(f"a{n}", f"A{n}", "a")
+    calls.add("b0", "B0", "b")
+    calls.drop("a0")
+    for n in range(4):
+        calls.take(f"first{n}")
+    assert [calls.next() for _ in range(4)] == ["A1", "B0", "A2", None]
+    assert len(calls) == 3
+
+
 class CallsAgainstAModel(RuleBasedStateMachine):
     """Whatever happens in whatever order, each call ends once and the line is kept."""
 

@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from collected import DEADLINE, eventually
+from collected import DEADLINE
 from commlib._packet import Packet
 from commlib.transports import _redis_lists
 from commlib.transports._redis_lists import (
@@ -50,7 +50,9 @@ class Link:
 
 
 def popper_of(lists: tuple[bytes, ...], depth: int) -> Popper:
-    return Popper(15, lambda wake_list, count: True, lambda: (lists, depth), lambda *item: None)
+    return Popper(
+        15, lambda wake_list, count: True, lambda: (lists, depth), lambda *item: None, lambda: None
+    )
 
 
 async def test_every_list_is_first_in_its_turn_so_that_none_starves_behind_a_busy_one() -> None:
@@ -99,6 +101,9 @@ class Server:
         self.on_idle: Callable[[], None] = lambda: None
         self.probe: Callable[[], None] = lambda: None
         self.lists: dict[bytes, deque[bytes]] = {}
+        self.refused: dict[bytes, str] = {}
+        self.heard_of = 0
+        self._looked_at: list[bytes] = []
         self.to_server: deque[list[bytes]] = deque()
         self.to_client: deque[Any] = deque()
         self._blocked: deque[list[bytes]] = deque()
@@ -123,6 +128,7 @@ class Server:
     def hear(self) -> None:
         """Take one command off the wire."""
         if self.to_server:
+            self.heard_of += 1
             self._blocked.append(self.to_server.popleft())
             self._serve()
 
@@ -139,12 +145,11 @@ class Server:
             self.on_reply(self.to_client.popleft())
         self.on_idle()
 
-    def refuse(self, text: str) -> None:
-        """Answer everything that is outstanding with an error."""
+    def time_out_all(self) -> None:
+        """The same for all that are outstanding."""
         self.hear_all()
-        self.to_client.extend([hiredis.ReplyError(text)] * len(self._blocked))
-        self._blocked.clear()
-        self.answer(len(self.to_client))
+        for _ in range(len(self._blocked)):
+            self.time_out()
 
     def hear_all(self) -> None:
         while self.to_server:
@@ -156,16 +161,33 @@ class Server:
                 self._blocked.popleft()
                 self.to_client.append(b"PONG")
                 continue
-            _, *keys, _ = self._blocked[0]
+            name, *keys = self._blocked[0]
+            refusal = next((self.refused[key] for key in keys if key in self.refused), None)
+            if refusal is not None and (name == b"LPOP" or not self._is_old(self._blocked[0])):
+                self._blocked.popleft()
+                self.to_client.append(hiredis.ReplyError(refusal))
+                continue
+            if name == b"LPOP":
+                self._blocked.popleft()
+                items = self.lists.get(keys[0])
+                self.to_client.append(items.popleft() if items else None)
+                continue
             key = next((key for key in keys if self.lists.get(key)), None)
             if key is None:
                 return
             self._blocked.popleft()
             self.to_client.append([key, self.lists[key].popleft()])
 
-    def pushed_back(self, key: bytes, item: bytes) -> None:
+    def _is_old(self, command: list[bytes]) -> bool:
+        """Whether it blocked already before; from then on the server looks for items only."""
+        was = command is self._looked_at
+        self._looked_at = command
+        return was
+
+    def pushed_back(self, key: bytes, item: bytes, else_lost: bool) -> bool:
         self.lists.setdefault(key, deque()).appendleft(item)
         self._serve()
+        return True
 
 
 async def quiet(server: Server) -> None:
@@ -188,7 +210,7 @@ class Requests:
         self.server = Server()
         self.connected = True
         self.wakes: list[int] = []
-        self.pool = RequestLists(keepalive, self.wake, self.server.pushed_back)
+        self.pool = RequestLists(keepalive, self.wake, self.server.pushed_back, lambda: None)
         self.got: list[bytes] = []
         self.undone: dict[RequestConsumer, list[Packet]] = {}
 
@@ -424,25 +446,63 @@ async def test_requests_that_were_there_before_the_service_are_told_apart() -> N
     assert [packet.waited for packet in requests.undone[consumer]] == [True, True, False]
 
 
-async def test_a_server_that_refuses_is_not_asked_again_at_once_and_told_once(
+WRONG = "WRONGTYPE Operation against a key holding the wrong kind of value"
+
+
+def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if record.levelno == logging.ERROR]
+
+
+async def test_a_list_that_is_refused_does_not_keep_the_others_from_being_served(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(_redis_lists, "ERROR_PAUSE", 0.01)
-    requests, _ = await started(("a", 4))
-    for _ in range(3):
-        requests.server.refuse("WRONGTYPE Operation against a key holding the wrong kind")
-        assert requests.server.outstanding == 0
-        await asyncio.sleep(0)
-        assert requests.server.outstanding == 0
-        async with asyncio.timeout(DEADLINE):
-            await asyncio.to_thread(eventually, lambda: requests.server.outstanding > 0)
-    assert [r.message for r in caplog.records if r.levelno == logging.ERROR] == [
-        "BLPOP a: the server says: WRONGTYPE Operation against a key holding the wrong kind; "
-        "trying again"
-    ]
-    requests.server.push(b"a", b"x")
+    requests, _ = await started(("good", 100), ("bad", 100))
     await quiet(requests.server)
-    assert requests.got == [b"x"]
+    requests.server.refused[b"bad"] = WRONG
+    for number in range(20):
+        requests.server.push(b"good", b"%d" % number)
+        await quiet(requests.server)
+    assert requests.got == [b"%d" % number for number in range(20)]
+    assert complaints(caplog) == [f"bad is not served: the server says: {WRONG}; trying again"]
+    # As soon as it may be read, it is.
+    del requests.server.refused[b"bad"]
+    requests.server.push(b"bad", b"late")
+    async with asyncio.timeout(DEADLINE):
+        while b"late" not in requests.got:
+            await asyncio.sleep(0.005)
+            await quiet(requests.server)
+    requests.server.push(b"bad", b"later")
+    requests.server.push(b"good", b"too")
+    await quiet(requests.server)
+    assert sorted(requests.got[-2:]) == [b"later", b"too"]
+
+
+@pytest.mark.parametrize("text", [WRONG, "NOPERM User robot has no permissions to run 'lpop'"])
+async def test_a_server_that_refuses_all_is_not_asked_again_at_once_and_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    monkeypatch.setattr(_redis_lists, "ERROR_PAUSE", 0.01)
+    requests, _ = await started(("a", 4))
+    requests.server.refused[b"a"] = text
+    for _ in range(3):
+        requests.server.time_out_all()
+        await quiet(requests.server)
+        asked = requests.server.heard_of
+        await asyncio.sleep(0)
+        assert requests.server.heard_of == asked
+        async with asyncio.timeout(DEADLINE):
+            while requests.server.heard_of == asked:
+                await asyncio.sleep(0.005)
+                await quiet(requests.server)
+    assert len(complaints(caplog)) == 1
+    assert f"the server says: {text}" in complaints(caplog)[0]
+    del requests.server.refused[b"a"]
+    requests.server.push(b"a", b"x")
+    async with asyncio.timeout(DEADLINE):
+        while requests.got != [b"x"]:
+            await asyncio.sleep(0.005)
+            await quiet(requests.server)
 
 
 async def test_a_new_link_begins_with_nothing_outstanding_and_all_lists() -> None:
@@ -592,7 +652,7 @@ class Replies:
         self.got: list[tuple[str | None, bytes]] = []
         self.deleted: list[bytes] = []
         self.wanted = True
-        self.lists = ReplyLists(15, self._wake, self.deleted.extend)
+        self.lists = ReplyLists(15, self._wake, self.deleted.extend, lambda: None)
         self.lists.handler = self._take
         self.lists.popper.attach(self.server)  # type: ignore[arg-type]
 

@@ -31,7 +31,7 @@ class Call:
 
     __slots__ = (
         *("address", "body", "caller", "finish", "name"),
-        *("packet", "timeout", "token", "writer"),
+        *("packet", "sent", "timeout", "token", "writer"),
     )
 
     def __init__(self, caller: Caller, token: str) -> None:
@@ -39,6 +39,8 @@ class Call:
         self.token = token
         self.address: Address | None = None
         self.packet: Packet | None = None
+        self.sent = False
+        """Whether a reply may come."""
         self.finish: Finish = lambda outcome: None
 
     def fill(
@@ -125,7 +127,7 @@ class Caller:
         if self._inbox is None:
             self.open()
         # One with a booked address is under way already.
-        if call.address is not None or self._calls.add(call.token, call):
+        if call.address is not None or self._calls.add(call.token, call, call.name):
             self._send(call)
 
     def new_call(self) -> Call:
@@ -154,7 +156,7 @@ class Caller:
             loop.call_soon_threadsafe(self.begin, call)
             return
         call.packet = self._pack(call, call.address)
-        if not self._transport.send(call.name, call.packet):
+        if not self._hand_over(call, call.packet):
             loop.call_soon_threadsafe(self._send_later, call)
 
     def begin_until(self, call: Call, expired: CommlibError) -> asyncio.TimerHandle:
@@ -169,7 +171,7 @@ class Caller:
         call, was_sent = self._calls.drop(token)
         if call is not None:
             if was_sent and self._inbox is not None:
-                self._inbox.release(token)
+                self._inbox.release(token, unused=not call.sent)
             call.end(outcome)
             self._send_next()
 
@@ -199,10 +201,19 @@ class Caller:
             if call.address is None:
                 call.address = self._inbox.address(call.token)
             call.packet = self._pack(call, call.address)
-            if self._unsent or not self._transport.send(call.name, call.packet):
+            if self._unsent or not self._hand_over(call, call.packet):
                 self._send_later(call)
         except CommlibError as exc:
             self.drop(call.token, exc)
+
+    def _hand_over(self, call: Call, packet: Packet) -> bool:
+        call.sent = True  # before it is: its reply may be quick
+        try:
+            call.sent = self._transport.send(call.name, packet)
+        except CommlibError:
+            call.sent = False
+            raise
+        return call.sent
 
     def _pack(self, call: Call, address: Address) -> Packet:
         traits = self._transport.traits
@@ -230,7 +241,7 @@ class Caller:
                 assert call.packet is not None, "it was packed before it was put here"
                 try:
                     wanted = call.token in self._calls
-                    if wanted and not self._transport.send(call.name, call.packet):
+                    if wanted and not self._hand_over(call, call.packet):
                         break
                 except CommlibError as exc:
                     self.drop(call.token, exc)

@@ -11,7 +11,7 @@ from typing import Any, Self, TypedDict
 
 from commlib._forms import AnySerializer
 from commlib._json import parse
-from commlib._lanes import Bounds, Lane, make_lane
+from commlib._lanes import CALLBACK_ERRORS, Bounds, Lane, make_lane
 from commlib._packet import Packet, read_header
 from commlib._params import BaseParameters
 from commlib._stats import Stats
@@ -23,6 +23,7 @@ from commlib.transports import resolve
 from commlib.transports.base import StateHandler, Transport
 
 GRACE = 0.5  # s that stop() leaves a callback to finish
+MAX_TEXT = 65_536  # characters of an error's text that are logged, or sent to a caller
 MAX_REPORTS = 100  # different errors of one endpoint that are logged
 
 Params = BaseParameters | str | None
@@ -231,13 +232,13 @@ class Endpoint:
             what = "refused a message" if traceback is None else "the callback failed"
             self.log.error(
                 "%s: %s%s: %s (further ones like this are only counted)",
-                *(packet.topic or self.name, what, _message_id(packet), error),
+                *(packet.topic or self.name, what, _message_id(packet), text_of(error)),
                 exc_info=traceback,
             )
         if self._on_error is not None:
             try:
                 self._on_error(error, packet.topic or self.name)
-            except (Exception, SystemExit):  # the worker, or the loop, has to go on
+            except CALLBACK_ERRORS:  # the worker, or the loop, has to go on
                 self.log.exception("%s: on_error itself failed", self.name)
 
 
@@ -264,6 +265,15 @@ class Input(Endpoint):
             bounds=bounds,
             concurrency=concurrency,
         )
+
+
+def text_of(error: BaseException) -> str:
+    """What an error says, fit to be logged and sent."""
+    try:
+        text = str(error)[:MAX_TEXT]
+    except CALLBACK_ERRORS as exc:
+        text = f"its text could not be made: {type(exc).__name__}"
+    return text.encode("utf8", "replace").decode()  # a file's name need not be UTF-8
 
 
 def _line_of(error: BaseException) -> int:

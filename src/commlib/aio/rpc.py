@@ -7,6 +7,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from os import urandom
 from threading import TIMEOUT_MAX
 from typing import Any, Generic, Protocol, TypeVar, Unpack, overload
@@ -18,9 +19,24 @@ from commlib._stats import Stats
 from commlib._typing import Req, Resp
 from commlib._wire import Reader, Refused, Writer, pack
 from commlib.aio._caller import Call, Finish
-from commlib.aio._endpoint import GRACE, Endpoint, Input, Options, Params
+from commlib.aio._endpoint import (
+    GRACE,
+    MAX_TEXT,
+    Endpoint,
+    Input,
+    Options,
+    Params,
+    text_of,
+)
 from commlib.aio._group import Group
-from commlib.exceptions import AuthError, CommlibError, EndpointClosed, RPCRemoteError, RPCTimeout
+from commlib.exceptions import (
+    AuthError,
+    CommlibError,
+    EndpointClosed,
+    PayloadTooBig,
+    RPCRemoteError,
+    RPCTimeout,
+)
 from commlib.msg import RPCMessage
 from commlib.transports.base import Address, Consumer, Subscription
 
@@ -58,7 +74,9 @@ def types_of(msg_type: Any) -> tuple[Any, Any]:
 
 def presence_topic(rpc_name: str) -> str:
     """Where one asks whether somebody serves this name; no pattern that begins with * sees it."""
-    return f"{PRESENCE}{'/' if '/' in rpc_name else '.'}{rpc_name}"
+    # A character that is a wildcard of some broker would make a pattern of it.
+    plain = "".join(c if c.isalnum() or c in "._-/" else f"%{ord(c):x}" for c in rpc_name)
+    return f"{PRESENCE}{'/' if '/' in rpc_name else '.'}{plain}"
 
 
 class ServiceOptions(Options, total=False):
@@ -71,6 +89,26 @@ class ServiceOptions(Options, total=False):
 
     workers: int | None
     max_age: float
+
+
+class _Credit:
+    """Tells the consumer that brought a request when that is worked off. On the loop."""
+
+    def __init__(self) -> None:
+        self._consumer: Consumer | None = None
+        self._early: list[Packet] = []
+
+    def belongs_to(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+        for packet in self._early:
+            consumer.done(packet)
+
+    def done(self, packet: Packet) -> None:
+        """The next request may come."""
+        if self._consumer is None:
+            self._early.append(packet)
+        else:
+            self._consumer.done(packet)
 
 
 class RPCService(Input):
@@ -114,12 +152,18 @@ class RPCService(Input):
     async def _begin(self) -> None:
         transport = self.hub.transport
         handle = self._handle_async if is_async(self.on_request) else self._handle
+        # Its credit is that of this life: a request may still be handled when the next has begun.
+        credit = _Credit()
         self._lane = self._make_lane(
-            self.on_request, handle, bounds=UNBOUNDED, concurrency=self._workers
+            self.on_request,
+            partial(handle, credit),
+            bounds=UNBOUNDED,
+            concurrency=self._workers,
         )
         await transport.connect()
         self._oldest = transport.clock() - int(self._max_age * 1000)
         self._consumer = await transport.consume(self.rpc_name, self._lane.put, self._workers)
+        credit.belongs_to(self._consumer)
         try:
             topic = presence_topic(self.rpc_name)
             self._presence = await transport.subscribe(topic, self._say_present)
@@ -135,7 +179,7 @@ class RPCService(Input):
         if self._lane is not None:
             await self._lane.close(GRACE)
 
-    def _handle(self, packet: Packet) -> None:
+    def _handle(self, credit: _Credit, packet: Packet) -> None:
         """One request, from the bytes to the reply. On a worker thread."""
         header, reply = Header(), None
         try:
@@ -150,9 +194,9 @@ class RPCService(Input):
         finally:
             loop = self.hub.loop
             if loop is not None:  # else it was stopped, and this callback did not end in time
-                loop.call_soon_threadsafe(self._done, packet)
+                loop.call_soon_threadsafe(credit.done, packet)
 
-    async def _handle_async(self, packet: Packet) -> None:
+    async def _handle_async(self, credit: _Credit, packet: Packet) -> None:
         """The same for a coroutine function. On the loop."""
         header, reply = Header(), None
         try:
@@ -167,7 +211,7 @@ class RPCService(Input):
                 reply = self._failure(packet, header, exc)
             self._send(reply)
         finally:
-            self._done(packet)
+            credit.done(packet)
 
     def _is_stale(self, header: Header, packet: Packet) -> bool:
         """Whether nobody waits any more, by the deadline, or without one by the age."""
@@ -199,17 +243,15 @@ class RPCService(Input):
             header = error.header
         if not header.reply_to:
             return None
-        text = str(error).encode("utf8", "replace").decode()  # a file's name need not be UTF-8
-        fault = Fault(type(error).__name__, text)
+        fault = Fault(type(error).__name__[:MAX_TEXT], text_of(error))
         answer = Header(now_ms(), PROPERTIES, id=header.id, error=fault)
-        plain: Writer[Any] = Writer(None)
-        reply = plain.pack({}, answer, self.hub.transport.traits.native_headers)
+        native = self.hub.transport.traits.native_headers
+        try:
+            reply = pack({}, answer, native, self.hub.params.max_payload)
+        except PayloadTooBig:
+            fault.message = ""
+            reply = pack({}, answer, native)
         return Address(header.reply_to, header.id), reply
-
-    def _done(self, packet: Packet) -> None:
-        """The next request may come. On the loop."""
-        if self._consumer is not None:
-            self._consumer.done(packet)
 
     def _send(self, reply: tuple[Address, Packet] | None) -> None:
         """Send a reply if there is one, now or when there is room. From any thread."""

@@ -13,7 +13,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import accumulate, islice
+from itertools import accumulate, islice, takewhile
 from typing import Any
 
 from commlib._packet import Packet
@@ -27,8 +27,8 @@ REPLY_POPS = 8  # outstanding BLPOPs for replies; more bring nothing
 MAX_POPS = 16  # the same for requests
 RETIRED_SECONDS = 60  # a list whose call timed out is deleted after that
 MAX_RETIRED = 64  # so many of them are listened to, to count the late replies
-SETTLE_SECONDS = 0.5  # how long a consumer that leaves waits for what was popped for it
-ERROR_PAUSE = 1.0  # s before the next BLPOP when the server has refused one
+SETTLE_SECONDS = 0.25  # how long a consumer that leaves waits for what was popped for it
+ERROR_PAUSE, LONGEST_ERROR_PAUSE = 1.0, 60.0  # s before what the server has refused is tried again
 
 Wake = Callable[[bytes, int], bool]
 """Pushes so many items to a wake list; False when there is no connection to do so."""
@@ -39,7 +39,8 @@ class Popper:
 
     ``plan`` tells, whenever there is something to decide, which lists to pop from and with how
     many BLPOPs at once. The server serves the first list of a BLPOP first, so all of them take
-    turns: a list that is always behind a busy one would never be served.
+    turns: a list that is always behind a busy one would never be served. ``on_refused`` is told of
+    each list that the server does not let us pop from.
     """
 
     def __init__(
@@ -48,11 +49,13 @@ class Popper:
         wake: Wake,
         plan: Callable[[], tuple[tuple[bytes, ...], int]],
         on_item: Callable[[bytes, bytes], None],
+        on_refused: Callable[[], None],
     ) -> None:
         self.wake_list = b"rpc-w-" + os.urandom(12).hex().encode()
         self._wake = wake
         self._plan = plan
         self._on_item = on_item
+        self._on_refused = on_refused
         self._head = b""
         self._tail = _word(b"%d" % max(1, round(keepalive)))
         self._link: RedisLink | None = None
@@ -65,14 +68,21 @@ class Popper:
         self._settled: list[asyncio.Future[None]] = []
         self._fill_pending = False
         self._urgent = False
-        self._refused = False
-        self._complaint = ""  # of the server, until it serves us again
+        self._refusal: Exception | None = None  # of a BLPOP, until it is known why
+        self._is_retrying = False  # no BLPOP is sent before it is known what may be popped by now
+        self._suspects: deque[bytes] = deque()  # asked for one by one, in the order of the answers
+        self._banned: dict[bytes, str] = {}  # refused for themselves, and what the server says
+        self._complaint = ""  # of the server about all of it, the last one
+        self._pause = ERROR_PAUSE
+        self._retry: asyncio.TimerHandle | None = None
 
     def attach(self, link: RedisLink | None) -> None:
         """Go on with a new link; None: it is away, and all that was outstanding with it."""
         self._link = link
         self._outstanding = self._stale = 0
-        self._complained = False
+        self._refusal, self._is_retrying, self._pause = None, False, ERROR_PAUSE
+        self._suspects.clear()
+        self._banned.clear()
         self._note_settled()
         if link is not None:
             link.on_reply, link.on_idle, link.probe = self._take, self._fill, self._probe
@@ -110,17 +120,16 @@ class Popper:
         self._settled.clear()
 
     def _take(self, reply: Any) -> None:
-        if reply.__class__ is list:
-            self._note_answer()
-            if reply[0] != self.wake_list:
-                self._complaint = ""
-                self._on_item(reply[0], reply[1])
-        elif reply is None:
-            self._note_answer()
-            self._complaint = ""
-        elif isinstance(reply, Exception):
-            self._note_answer()
-            self._note_refusal(reply)
+        if self._suspects:
+            self._take_verdict(self._suspects.popleft(), reply)
+            return
+        if isinstance(reply, Exception):
+            self._refusal = reply
+        self._note_answer()
+        if self._refusal is not None and self._outstanding:
+            self.refresh()  # those that block already would keep the verdict waiting
+        if reply.__class__ is list and reply[0] != self.wake_list:
+            self._on_item(reply[0], reply[1])
 
     def _note_answer(self) -> None:
         self._outstanding -= 1
@@ -128,20 +137,70 @@ class Popper:
             self._stale -= 1
             if not self._stale:
                 self._note_settled()
+        if not self._outstanding and self._is_halted:
+            self._try_one_by_one()
 
-    def _note_refusal(self, reply: Exception) -> None:
-        """The server does not let us pop: try again, but not as fast as it can say no."""
-        if not self._refused:
-            self._refused = True
-            level = logging.DEBUG if str(reply) == self._complaint else logging.ERROR
-            self._complaint = str(reply)
-            names = b" ".join(self._lists[:5]).decode()
-            log.log(level, "BLPOP %s: the server says: %s; trying again", names, reply)
-            asyncio.get_running_loop().call_later(ERROR_PAUSE, self._try_again)
+    # The server refuses all of a BLPOP for one list that may not be read, or that is no list. So
+    # then the lists are tried one by one, and those that are refused wait outside of the set.
+
+    @property
+    def _is_halted(self) -> bool:
+        return self._refusal is not None or self._is_retrying
+
+    def _try_one_by_one(self) -> None:
+        lists = self._plan()[0]
+        if self._link is None or not lists:
+            self._refusal, self._is_retrying = None, False
+            return
+        self._suspects.extend(lists)
+        self._link.write([command("LPOP", name) for name in lists], [])
+
+    def _take_verdict(self, name: bytes, reply: Any) -> None:
+        if not isinstance(reply, Exception):
+            self._banned.pop(name, None)
+            if reply is not None:
+                self._on_item(name, reply)
+        elif "'lpop'" not in str(reply):  # else it is LPOP itself that we may not use
+            self._ban(name, str(reply))
+        if not self._suspects:
+            self._end_trial()
+
+    def _ban(self, name: bytes, why: str) -> None:
+        if self._banned.get(name) != why:
+            self._banned[name] = why
+            self._on_refused()
+            log.error("%s is not served: the server says: %s; trying again", name.decode(), why)
+
+    def _end_trial(self) -> None:
+        refusal, self._refusal, self._is_retrying = self._refusal, None, False
+        if refusal is not None and not self._banned:
+            # No list is to blame, so nothing can be served for a while.
+            if str(refusal) != self._complaint:
+                self._complaint = str(refusal)
+                self._on_refused()
+                names = b" ".join(self._lists[:5]).decode()
+                log.error("BLPOP %s: the server says: %s; trying again", names, refusal)
+            self._is_retrying = True
+        else:
+            self._fill()
+        if refusal is not None or self._banned:
+            self._try_again_later()
+
+    def _try_again_later(self) -> None:
+        if self._retry is None:
+            self._retry = asyncio.get_running_loop().call_later(self._pause, self._try_again)
+            self._pause = min(2 * self._pause, LONGEST_ERROR_PAUSE)
 
     def _try_again(self) -> None:
-        self._refused = False
-        self._fill()
+        """See whether what was refused may be popped by now."""
+        self._retry = None
+        self._is_retrying = bool(self._banned)
+        if not self._banned:
+            self._fill()
+        elif self._outstanding:
+            self.refresh()  # the verdicts come when these are answered
+        else:
+            self._try_one_by_one()
 
     def _probe(self) -> None:
         # While a BLPOP is outstanding its time-out is the sign of life, and nothing else gets
@@ -151,9 +210,11 @@ class Popper:
 
     def _fill(self) -> None:
         self._fill_pending = False
-        if self._link is None or self._refused:
+        if self._link is None or self._suspects or self._is_halted:
             return
         lists, depth = self._plan()
+        if self._banned:
+            lists = tuple(name for name in lists if name not in self._banned)
         if lists != self._lists:
             self._lists, self._starts = lists, []
             if self._urgent:
@@ -195,9 +256,13 @@ class ReplyLists:
     capacity = MAX_LISTS
 
     def __init__(
-        self, keepalive: float, wake: Wake, delete: Callable[[Sequence[bytes]], None]
+        self,
+        keepalive: float,
+        wake: Wake,
+        delete: Callable[[Sequence[bytes]], None],
+        on_refused: Callable[[], None],
     ) -> None:
-        self.popper = Popper(keepalive, wake, self._plan, self._take)
+        self.popper = Popper(keepalive, wake, self._plan, self._take, on_refused)
         self.handler: ReplyHandler = lambda token, packet: True
         self._delete = delete
         self._prefix = "rpc-" + os.urandom(12).hex()
@@ -205,7 +270,7 @@ class ReplyLists:
         self._free: list[bytes] = []
         self._tokens: dict[bytes, str] = {}
         self._lists: dict[str, bytes] = {}
-        self._retired: deque[bytes] = deque()
+        self._retired: dict[bytes, float] = {}  # with the loop's time of it, the oldest first
         self._heard: tuple[bytes, ...] | None = None  # the plan, until it changes
 
     def address(self, token: str) -> Address:
@@ -242,19 +307,33 @@ class ReplyLists:
             self._tokens[key] = token
             self._lists[token] = key
 
-    def release(self, token: str) -> None:
+    def release(self, token: str, *, unused: bool = False) -> None:
         key = self._lists.pop(token, None)
-        if key is not None:
-            del self._tokens[key]
-            self._retired.append(key)
-            self._heard = None
-            asyncio.get_running_loop().call_later(RETIRED_SECONDS, self._bury, key)
+        if key is None:
+            return
+        del self._tokens[key]
+        if unused:
+            self._free.append(key)
+            return
+        loop = asyncio.get_running_loop()
+        if not self._retired:
+            loop.call_later(RETIRED_SECONDS, self._bury)
+        self._retired[key] = loop.time()
+        self._heard = None
 
-    def _bury(self, key: bytes) -> None:
-        if key in self._retired:
-            self._retired.remove(key)
+    def _bury(self) -> None:
+        """Delete the lists that were retired long enough ago, the oldest first."""
+        loop = asyncio.get_running_loop()
+        old = loop.time() - RETIRED_SECONDS
+        keys = list(takewhile(lambda key: self._retired[key] <= old, self._retired))
+        for key in keys:
+            del self._retired[key]
+        if keys:
             self._heard = None
-            self._delete([key])
+            self._delete(keys)
+        if self._retired:
+            first = next(iter(self._retired.values()))
+            loop.call_at(first + RETIRED_SECONDS, self._bury)
 
     def keys(self) -> list[bytes]:
         """All that may have been left on the server."""
@@ -290,14 +369,21 @@ class RequestLists:
     """The consumers of one transport, on one link.
 
     A list is only popped while one of its consumers has credit, so that another process can serve
-    what this one has no worker for. ``put_back`` takes what was popped for nobody.
+    what this one has no worker for. ``put_back`` takes what was popped for nobody, and says whether
+    it could; if not, and with True as its last argument, that is a loss.
     """
 
     def __init__(
-        self, keepalive: float, wake: Wake, put_back: Callable[[bytes, bytes], None]
+        self,
+        keepalive: float,
+        wake: Wake,
+        put_back: Callable[[bytes, bytes, bool], bool],
+        on_refused: Callable[[], None],
     ) -> None:
-        self.popper = Popper(keepalive, wake, self._plan, self._take)
+        self.popper = Popper(keepalive, wake, self._plan, self._take, on_refused)
         self._put_back = put_back
+        self.unsettled = False
+        """Whether the server has not answered when a consumer left."""
         self._consumers: dict[bytes, list[RequestConsumer]] = {}
         self._free: dict[bytes, int] = {}  # the credit of each list
         self._ready: tuple[bytes, ...] | None = None  # those with credit; None: look again
@@ -319,7 +405,7 @@ class RequestLists:
             async with asyncio.timeout(SETTLE_SECONDS):
                 await self.popper.settle()
         except TimeoutError:
-            pass  # the server is busy, or the link dead; what still comes is put back
+            self.unsettled = True  # the server hangs, or the link; what still comes is put back
         finally:
             self._forget(consumer)
 
@@ -368,11 +454,14 @@ class RequestLists:
             return  # released 0.13 pushes it to create the list
         consumers = self._consumers.get(key)
         if consumers is None:
-            self._put_back(key, payload)
+            self._put_back(key, payload, True)
             return
         consumer = consumers[0]
         if len(consumers) > 1:
-            consumer = max(consumers, key=lambda c: (not c.closing, c.credit))
+            # One that leaves comes last, but before one that has no room for what was its due.
+            consumer = max(consumers, key=lambda c: (c.credit > 0, not c.closing, c.credit))
+        if consumer.credit <= 0 and self._put_back(key, payload, False):
+            return  # it was popped for one that has left meanwhile
         consumer.credit -= 1
         if not consumer.closing:
             self._note_credit(key, -1)

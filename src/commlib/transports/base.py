@@ -85,8 +85,11 @@ class Inbox(Protocol):
         """An address whose reply will be handed over with this token."""
         ...
 
-    def release(self, token: str) -> None:
-        """No reply is wanted any more: one that still comes reaches nobody."""
+    def release(self, token: str, *, unused: bool = False) -> None:
+        """No reply is wanted any more: one that still comes reaches nobody.
+
+        ``unused``: none can come, the address was never told to anybody.
+        """
 
     async def close(self) -> None:
         """Give all addresses back; leaves nothing on the broker. Idempotent."""

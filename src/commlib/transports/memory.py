@@ -234,9 +234,11 @@ class _Inbox:
         self._transport.broker.join(consumer)
         return Address(queue)
 
-    def release(self, token: str) -> None:
+    def release(self, token: str, *, unused: bool = False) -> None:
         consumer = self._open.pop(token, None)
-        if consumer is not None:
+        if consumer is not None and unused:
+            self._transport.broker.leave(consumer)
+        elif consumer is not None:
             self._retired.append(consumer)
             if len(self._retired) > MAX_RETIRED:
                 self._transport.broker.leave(self._retired.popleft())

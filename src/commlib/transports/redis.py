@@ -52,6 +52,7 @@ from commlib.transports.base import (
 )
 
 ORPHAN_SECONDS = 60  # a reply that nobody fetches is deleted by the server after that
+UNSETTLED_FLUSH_SECONDS = 0.1
 FLUSH_SECONDS = 0.8  # how long closing waits for what is not written yet
 MAX_PREFIXES = 10_000  # topics whose command prefix is kept
 
@@ -112,9 +113,13 @@ class RedisTransport:
         self._commands.on_failure = self._outbox.wake
         self._channels = Channels(self._note_garbage)
         self._channel_session = self._session("channels", self._dial_channels, self._on_channels)
-        self._requests = RequestLists(params.keepalive, self._wake, self._put_back)
+        self._requests = RequestLists(
+            params.keepalive, self._wake, self._put_back, self._note_refused_list
+        )
         self._request_session = self._session("requests", self._dial, self._on_requests)
-        self._replies = ReplyLists(params.keepalive, self._wake, self._delete)
+        self._replies = ReplyLists(
+            params.keepalive, self._wake, self._delete, self._note_refused_list
+        )
         self._reply_session = self._session("replies", self._dial, self._on_replies)
         self._publish_prefixes: dict[str, bytes] = {}
 
@@ -124,13 +129,17 @@ class RedisTransport:
         await self._commands.ready()
 
     async def close(self) -> None:
-        if self._commands.link is not None or not (self._outbox.empty or self._commands.failed):
-            # What is not confirmed by then is counted when the link goes.
-            with suppress(TimeoutError, CommlibError):
-                async with asyncio.timeout(FLUSH_SECONDS):
-                    await self.flush()
         for session in (self._channel_session, self._request_session, self._reply_session):
+            if session is self._request_session and session.was_linked:
+                self._delete([self._requests.popper.wake_list])
             await session.close()
+        if self._commands.link is not None or not (self._outbox.empty or self._commands.failed):
+            # A server that was already waited for in vain is given no more time than it needs. What
+            # is not confirmed by then is counted when the link goes.
+            seconds = UNSETTLED_FLUSH_SECONDS if self._requests.unsettled else FLUSH_SECONDS
+            with suppress(TimeoutError, CommlibError):
+                async with asyncio.timeout(seconds):
+                    await self.flush()
         await self._commands.close()
         self._outbox.close()
 
@@ -329,13 +338,17 @@ class RedisTransport:
     def _delete(self, keys: Sequence[bytes]) -> None:
         self._write(command("DEL", *keys))
 
-    def _put_back(self, key: bytes, payload: bytes) -> None:
-        if not self._write(command("LPUSH", key, payload)):
-            self.stats.unconfirmed += 1
+    def _put_back(self, key: bytes, payload: bytes, else_lost: bool) -> bool:
+        done = self._write(command("LPUSH", key, payload))
+        self.stats.unconfirmed += else_lost and not done
+        return done
 
     def _note_refused(self, note: object, error: Exception) -> None:
         self.stats.refused += 1
         self.on_refused(str(note), error)
+
+    def _note_refused_list(self) -> None:
+        self.stats.refused += 1
 
     def _note_garbage(self, reply: Any) -> None:
         self.stats.garbage += 1
