@@ -4,6 +4,8 @@
 #   scripts/setup.sh demo     the package, with what the demo uses
 #   scripts/setup.sh check    that, and the tools of development
 #   scripts/setup.sh test     that, and a Redis server
+#   scripts/setup.sh interop  that, and released commlib-py, each in an environment of its own
+#   scripts/setup.sh bench    as test, and the contenders of the benchmark, likewise
 #
 # VENV is the folder of the virtual environment (.venv), PYTHON the interpreter to make it with.
 # System packages are installed when we are root and there is apt-get; otherwise one line says
@@ -97,7 +99,8 @@ make_venv() {
 }
 
 # What an installation depends on. Its scripts hold the folder's name, so a moved copy is made anew.
-wanted() { echo "$(pwd) $(cat pyproject.toml scripts/setup.sh | cksum)"; }
+listed=pyproject.toml
+wanted() { echo "$(pwd) $(cat "$listed" scripts/setup.sh | cksum)"; }
 
 is_ready() { [ -x "$venv/bin/python" ] && [ "$(cat "$venv/commlib-$1" 2>/dev/null)" = "$(wanted)" ]; }
 
@@ -124,6 +127,16 @@ install() {
     wanted >"$venv/commlib-$stamp"
 }
 
+# install_each FOLDER LIST... : an environment in that folder for each list of requirements.
+install_each() {
+    folder=$1
+    shift
+    for listed in "$@"; do
+        venv=$folder/$(basename "$listed" .txt)
+        install release -r "$listed"
+    done
+}
+
 package='.[redis,cli,broker,zstd,speed]'
 case $mode in
     demo) is_ready dev || install demo -e "$package" ;;
@@ -132,5 +145,15 @@ case $mode in
         need_redis
         install dev -e "$package" --group dev
         ;;
-    *) fail "usage: scripts/setup.sh demo|check|test" ;;
+    interop)
+        need_redis
+        install dev -e "$package" --group dev
+        install_each .venv-interop tests/interop/releases/*.txt
+        ;;
+    bench)
+        need_redis
+        install dev -e "$package" --group dev
+        install_each .venv-bench bench/contenders/*.txt
+        ;;
+    *) fail "usage: scripts/setup.sh demo|check|test|interop|bench" ;;
 esac

@@ -13,6 +13,7 @@ from threading import TIMEOUT_MAX
 from typing import Any, Generic, Protocol, TypeVar, Unpack, overload
 
 from commlib import _topics
+from commlib._forms import own_reader
 from commlib._lanes import Bounds, Lane, is_async, is_end_of_task
 from commlib._packet import PROPERTIES, Envelope, Fault, Header, Packet, now_ms, unix_ms
 from commlib._stats import Stats
@@ -29,6 +30,7 @@ from commlib.aio._endpoint import (
     text_of,
 )
 from commlib.aio._group import Group
+from commlib.compression import ZLIB_START
 from commlib.exceptions import (
     AuthError,
     CommlibError,
@@ -187,7 +189,7 @@ class RPCService(Input):
                 envelope = self._reader.read(packet)
                 header = envelope.header
                 if not self._is_stale(header, packet):
-                    reply = self._reply(header, self.on_request(envelope.data))
+                    reply = self._reply(packet, header, self.on_request(envelope.data))
             except BaseException as exc:
                 reply = self._failure(packet, header, exc)
             self._send(reply)
@@ -204,7 +206,7 @@ class RPCService(Input):
                 envelope = self._reader.read(packet)
                 header = envelope.header
                 if not self._is_stale(header, packet):
-                    reply = self._reply(header, await self.on_request(envelope.data))
+                    reply = self._reply(packet, header, await self.on_request(envelope.data))
             except (Exception, SystemExit, asyncio.CancelledError) as exc:
                 if is_end_of_task(exc):
                     raise
@@ -226,13 +228,23 @@ class RPCService(Input):
         self._stats.expired += stale
         return stale
 
-    def _reply(self, request: Header, response: Any) -> tuple[Address, Packet] | None:
+    def _reply(
+        self, packet: Packet, request: Header, response: Any
+    ) -> tuple[Address, Packet] | None:
         if not request.reply_to:
             return None
+        writer = self._writer
+        if not request.id and own_reader(self._serializer) is None:
+            writer = self._writer_for_released(packet, types_of(self.msg_type)[1])
         data = {} if response is None and self.msg_type is None else response
-        header = Header(now_ms(), self._writer.properties, id=request.id)
-        packet = self._writer.pack(data, header, self.hub.transport.traits.native_headers)
-        return Address(request.reply_to, request.id), packet
+        header = Header(now_ms(), writer.properties, id=request.id)
+        reply = writer.pack(data, header, self.hub.transport.traits.native_headers)
+        return Address(request.reply_to, request.id), reply
+
+    def _writer_for_released(self, request: Packet, kind: Any) -> Writer[Any]:
+        """Released clients, whose requests have no id, read only what they write themselves."""
+        compression = "zlib" if request.payload[:1] == ZLIB_START else None
+        return Writer(kind, limit=self.hub.params.max_payload, compression=compression)
 
     def _failure(
         self, packet: Packet, header: Header, error: BaseException
@@ -247,7 +259,7 @@ class RPCService(Input):
         answer = Header(now_ms(), PROPERTIES, id=header.id, error=fault)
         native = self.hub.transport.traits.native_headers
         try:
-            reply = pack({}, answer, native, self.hub.params.max_payload)
+            reply = self._writer_for_released(packet, None).pack({}, answer, native)
         except PayloadTooBig:
             fault.message = ""
             reply = pack({}, answer, native)

@@ -1,0 +1,95 @@
+"""The cells of the matrix: which test shows what of which pattern, in which direction.
+
+Every test of a cell is under ``works``, ``fault`` or ``limit``, and ``test_page.py`` compares what
+they say with ``docs/interop.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import pytest
+
+TO_PEER, FROM_PEER = "to", "from"
+"""Who publishes or calls: ours, towards the peer, or the peer."""
+
+READS_ENVELOPES = {"0.6.3": True, "0.13.2": False}
+"""The releases, and how ours has to publish for each: ``envelope=READS_ENVELOPES[version]``.
+
+``releases/`` has what their environments need, ``peer.py`` in what they differ to program with.
+"""
+
+VERSIONS = tuple(READS_ENVELOPES)
+
+
+class Row(StrEnum):
+    """The rows of the matrix, in the order of the page."""
+
+    PUBSUB_TYPED = "PubSub, typed"
+    PUBSUB_UNTYPED = "PubSub, untyped"
+    PUBSUB_PATTERN = "PubSub by pattern, with the topic"
+    PUBSUB_WRAPPED = "PubSub in an envelope"
+    PUBSUB_BARE = "PubSub without an envelope"
+    PUBSUB_NEGATIVE = "PubSub, negative numbers"
+    PUBSUB_INFINITY = "PubSub, infinity"
+    PUBSUB_NAN = "PubSub, NaN"
+    PUBSUB_NEW_FIELD = "PubSub, typed, a field that the subscriber does not know"
+    PUBSUB_BOTH = "PubSub, both sides set to compress"
+    PUBSUB_SENDER = "PubSub, only the publisher set to compress"
+    PUBSUB_READER = "PubSub, only the subscriber set to compress"
+    RPC_TYPED = "RPC, typed"
+    RPC_UNTYPED = "RPC, untyped"
+    RPC_NEGATIVE = "RPC, negative numbers"
+    RPC_ONE_CLIENT = "RPC, 200 calls at once through one client"
+    RPC_MANY_CLIENTS = "RPC, 200 calls through 50 clients at once"
+    RPC_AT_A_TIME = "RPC, a service that handles several requests at a time"
+    RPC_WAITING = "RPC, a request sent before the service starts"
+    RPC_RAISES = "RPC, the service raises"
+    RPC_BOTH = "RPC, both sides set to compress"
+    RPC_CLIENT = "RPC, only the client set to compress"
+    RPC_SERVICE = "RPC, only the service set to compress"
+
+
+IMPOSSIBLE = {
+    (Row.PUBSUB_WRAPPED, FROM_PEER, "0.13.2"),
+    (Row.PUBSUB_BARE, FROM_PEER, "0.6.3"),
+    # 0.6.3 knows no compression.
+    *(
+        (row, direction, "0.6.3")
+        for row in (Row.PUBSUB_BOTH, Row.RPC_BOTH)
+        for direction in (TO_PEER, FROM_PEER)
+    ),
+    (Row.PUBSUB_SENDER, FROM_PEER, "0.6.3"),
+    (Row.PUBSUB_READER, TO_PEER, "0.6.3"),
+    (Row.RPC_CLIENT, FROM_PEER, "0.6.3"),
+    (Row.RPC_SERVICE, TO_PEER, "0.6.3"),
+}
+"""The cells that there are no programs for."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def works(row: Row, direction: str, *versions: str) -> Callable[[F], F]:
+    """The test shows, for each of the versions (or all), that this works."""
+    return _cell("works", row, direction, versions or VERSIONS)
+
+
+def fault(row: Row, direction: str, *versions: str) -> Callable[[F], F]:
+    """The test shows what these versions do instead; its docstring tells it in one sentence."""
+    return _cell("fault", row, direction, versions)
+
+
+def limit(row: Row, direction: str, *versions: str) -> Callable[[F], F]:
+    """As ``fault``, where it is not the release that is to blame but ours."""
+    return _cell("limit", row, direction, versions)
+
+
+def _cell(kind: str, row: Row, direction: str, versions: tuple[str, ...]) -> Callable[[F], F]:
+    def mark(test: F) -> F:
+        marked = pytest.mark.cell(kind, row, direction)(test)
+        peers: F = pytest.mark.parametrize("peer", versions, indirect=True)(marked)
+        return peers
+
+    return mark

@@ -1,0 +1,326 @@
+"""A program on a released commlib-py that does what lines of JSON tell it.
+
+It runs in the environment of that release, on that and the standard library alone::
+
+    python -I peer.py redis 127.0.0.1 6379
+
+``{"id": 1, "do": "publish", "topic": "a.b", "data": {}}`` calls ``Peer.publish``. The answer is
+``{"id": 1, "result": ...}`` or ``{"id": 1, "error": "..."}``; what an endpoint receives follows as
+``{"id": 1, "received": {"type", "data", "topic"}}``, under the id of the command that made it. Each
+command runs on a thread of its own. The end of the input is the end of the program.
+"""
+
+from __future__ import annotations
+
+import builtins
+import copy
+import importlib
+import json
+import linecache
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from importlib.metadata import version
+from types import FrameType
+from typing import Any, NamedTuple
+
+# The release prints to the standard output: the answers go where nothing else does.
+ANSWERS = os.fdopen(os.dup(1), "w", encoding="utf8")
+os.dup2(2, 1)
+
+msg = importlib.import_module("commlib.msg")
+
+
+class Release(NamedTuple):
+    """In what one release differs from the others, for those who program with it."""
+
+    has_dataclasses: bool  # or else pydantic models
+    to_dict: str  # the method that turns a message into a dict
+    runs_senders: bool  # publishers and clients have to be run before they are used
+    shares_workers: bool  # all services of a process handle their requests in one pool
+
+
+RELEASES = {
+    "0.6.3": Release(True, "as_dict", runs_senders=False, shares_workers=False),
+    "0.13.2": Release(False, "model_dump", runs_senders=True, shares_workers=True),
+}
+VERSION = version("commlib-py")
+RELEASE = RELEASES[VERSION]
+
+# ---- messages ----
+
+
+def make_message(name: str, base: Any, fields: dict[str, tuple[Any, Any]]) -> Any:
+    """A message class as this release wants it; each field has a type and a default."""
+    body: dict[str, Any] = {
+        "__module__": __name__,
+        "__annotations__": {field: kind for field, (kind, _) in fields.items()},
+    }
+    for field, (_, default) in fields.items():
+        if RELEASE.has_dataclasses:
+            default = msg.DataField(default_factory=partial(copy.deepcopy, default))
+        body[field] = default
+    made = type(base)(name, (base,), body)
+    return msg.DataClass(made) if RELEASE.has_dataclasses else made
+
+
+Pose = make_message("Pose", msg.PubSubMessage, {"x": (float, 0.0), "y": (float, 0.0)})
+# As in ``samples.Reading``, which ours uses.
+FIELDS: dict[str, tuple[Any, Any]] = {
+    "distance": (float, 0.0),
+    "count": (int, 0),
+    "label": (str, ""),
+    "on": (bool, False),
+    "ranges": (list[float], []),
+    "pose": (Pose, Pose()),
+    "path": (list[Pose], []),
+    "tags": (dict[str, int], {}),
+    "limit": (float | None, None),
+}
+Reading = make_message("Reading", msg.PubSubMessage, FIELDS)
+
+
+class Echo(msg.RPCMessage):  # type: ignore[misc]
+    """A call that brings back what it was given."""
+
+
+# Pydantic would take them for fields, were they written into the class.
+Echo.Request = make_message("Request", msg.RPCMessage.Request, FIELDS)
+Echo.Response = make_message("Response", msg.RPCMessage.Response, FIELDS)
+
+
+def to_plain(message: Any) -> Any:
+    to_dict = getattr(message, RELEASE.to_dict, None)
+    return message if to_dict is None else to_dict()
+
+
+def to_report(message: Any, topic: str | None = None) -> dict[str, Any]:
+    return {"type": type(message).__name__, "data": to_plain(message), "topic": topic}
+
+
+def echo(request: Any) -> Any:
+    """What a service does: raise the exception that the label names, else give it all back."""
+    fields = to_plain(request)
+    error = getattr(builtins, fields.get("label", ""), None)
+    if isinstance(error, type) and issubclass(error, Exception):
+        raise error("as asked")
+    return fields if request is fields else Echo.Response(**fields)
+
+
+# ---- commands ----
+
+
+class Peer:
+    """The commands, by name."""
+
+    def __init__(self, transport: str, host: str, port: int) -> None:
+        self._transport = importlib.import_module(f"commlib.transports.{transport}")
+        self._params = self._transport.ConnectionParameters(host=host, port=port)
+        self._senders: dict[tuple[Any, ...], Any] = {}
+        self._lock = threading.Lock()
+        self._hold: Hold | None = None
+
+    def _make(self, kind: str, msg_type: Any, compressed: bool, **options: Any) -> Any:
+        if compressed:
+            levels = importlib.import_module("commlib.compression").CompressionType
+            options["compression"] = levels.DEFAULT_COMPRESSION
+        options.update(conn_params=self._params, msg_type=msg_type)
+        return getattr(self._transport, kind)(**options)
+
+    def _make_sender(self, kind: str, msg_type: Any, compressed: bool, **options: Any) -> Any:
+        sender = self._make(kind, msg_type, compressed, **options)
+        if RELEASE.runs_senders:
+            sender.run()
+        return sender
+
+    def _sender(self, kind: str, msg_type: Any, compressed: bool, **options: Any) -> Any:
+        key = (kind, msg_type, compressed, *options.values())
+        with self._lock:
+            if key not in self._senders:
+                self._senders[key] = self._make_sender(kind, msg_type, compressed, **options)
+            return self._senders[key]
+
+    # -- publish and subscribe --
+
+    def publish(
+        self,
+        topic: str,
+        data: Any,
+        *,
+        typed: bool = False,
+        compressed: bool = False,
+    ) -> None:
+        """Publish a ``Reading``, or plain data."""
+        publisher = self._sender("Publisher", Reading if typed else None, compressed, topic=topic)
+        publisher.publish(Reading(**data) if typed else data)
+
+    def publish_anywhere(self, topic: str, data: Any, *, typed: bool = False) -> None:
+        """The same through an MPublisher."""
+        publisher = self._sender("MPublisher", Reading if typed else None, False)
+        publisher.publish(Reading(**data) if typed else data, topic)
+
+    def subscribe(
+        self,
+        tell: Callable[..., None],
+        topic: str,
+        *,
+        by_pattern: bool = False,
+        typed: bool = False,
+        compressed: bool = False,
+    ) -> None:
+        """Subscribe to a topic or pattern, and tell what comes."""
+        subscriber = self._make(
+            "PSubscriber" if by_pattern else "Subscriber",
+            Reading if typed else None,
+            compressed,
+            topic=topic,
+            on_message=tell,
+        )
+        subscriber.run()
+
+    # -- calls --
+
+    def serve(
+        self,
+        tell: Callable[..., None],
+        name: str,
+        *,
+        typed: bool = False,
+        compressed: bool = False,
+        one_at_a_time: bool = False,
+    ) -> None:
+        """Serve a name with ``echo``, and tell each request."""
+
+        def handle(request: Any) -> Any:
+            tell(request)
+            return echo(request)
+
+        if one_at_a_time and RELEASE.shares_workers:
+            # The first who asks for the pool decides how large it is.
+            importlib.import_module("commlib.thread_pool").get_io_pool(max_workers=1)
+        service = self._make(
+            "RPCService", Echo if typed else None, compressed, rpc_name=name, on_request=handle
+        )
+        service.run()
+
+    def call(
+        self,
+        name: str,
+        data: Any,
+        timeout: float,
+        *,
+        typed: bool = False,
+        compressed: bool = False,
+    ) -> dict[str, Any]:
+        """Call a service, all through one client, and give what the call returns."""
+        client = self._sender("RPCClient", Echo if typed else None, compressed, rpc_name=name)
+        return to_report(client.call(Echo.Request(**data) if typed else data, timeout))
+
+    def call_all(self, name: str, requests: list[Any], clients: int, timeout: float) -> list[Any]:
+        """Share these calls out among so many clients, which call at once; all that they return."""
+        together = threading.Barrier(clients)
+
+        def call(share: list[Any]) -> list[Any]:
+            client = self._make_sender("RPCClient", None, False, rpc_name=name)
+            together.wait(timeout)
+            return [client.call(request, timeout) for request in share]
+
+        with ThreadPoolExecutor(clients) as pool:
+            shares = pool.map(call, [requests[first::clients] for first in range(clients)])
+            return [response for share in shares for response in share]
+
+    # -- races, made to happen --
+
+    def hold(self, function: str, line: str) -> None:
+        """Keep the next thread that comes to a line of a function from going on.
+
+        ``line`` is how it begins. Holds threads that are started after this.
+        """
+        self._hold = Hold(function, line)
+        threading.settrace(self._hold.trace)
+
+    def until_held(self, timeout: float) -> bool:
+        """Whether a thread has come there, or comes within so many seconds."""
+        assert self._hold is not None, "hold comes first"
+        return self._hold.came.wait(timeout)
+
+    def let_go(self) -> None:
+        """Let that thread go on."""
+        assert self._hold is not None, "hold comes first"
+        self._hold.may_go.set()
+
+
+class Hold:
+    """A trace function that stops the first thread that comes to a line."""
+
+    def __init__(self, function: str, line: str) -> None:
+        self._function = function
+        self._line = line
+        self._lock = threading.Lock()
+        self.came, self.may_go = threading.Event(), threading.Event()
+
+    def trace(self, frame: FrameType, event: str, arg: object) -> Any:
+        """For ``threading.settrace``: watch the function, and no other."""
+        return self._trace_line if frame.f_code.co_name == self._function else None
+
+    def _trace_line(self, frame: FrameType, event: str, arg: object) -> Any:
+        text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+        if event == "line" and text.startswith(self._line):
+            with self._lock:
+                is_first = not self.came.is_set()
+                self.came.set()
+            if is_first:
+                self.may_go.wait()
+        return self._trace_line
+
+
+# ---- the conversation ----
+
+_writing = threading.Lock()
+
+
+def say(**answer: Any) -> None:
+    with _writing:
+        ANSWERS.write(json.dumps(answer) + "\n")
+        ANSWERS.flush()
+
+
+@contextmanager
+def errors_told(id: int) -> Iterator[None]:
+    try:
+        yield
+    except Exception as exc:
+        traceback.print_exc()
+        say(id=id, error=repr(exc))
+
+
+def obey(peer: Peer, id: int, do: str, options: dict[str, Any]) -> None:
+    """Do one command, and answer."""
+
+    def tell(message: Any, topic: str | None = None) -> None:
+        say(id=id, received=to_report(message, topic))
+
+    if do in ("subscribe", "serve"):
+        options["tell"] = tell
+    with errors_told(id):
+        say(id=id, result=getattr(peer, do)(**options))
+
+
+def main(transport: str, host: str, port: str) -> None:
+    peer = Peer(transport, host, int(port))
+    say(id=0, result=VERSION)
+    for line in sys.stdin:
+        command = json.loads(line)
+        args = (peer, command.pop("id"), command.pop("do"), command)
+        threading.Thread(target=obey, args=args, daemon=True).start()
+    # The release has threads that nobody can join.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,345 @@
+"""Publish and subscribe, between ours and released peers, on every broker."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from collected import Collected
+from commlib.node import Node
+from interop.cells import FROM_PEER, READS_ENVELOPES, TO_PEER, Row, fault, limit, works
+from interop.released import Received, Released
+from interop.samples import NEGATIVE, SAMPLES, Reading, reading
+
+MakeNode = Callable[..., Node]
+
+LAST = {"label": "last"}
+
+
+@pytest.fixture
+def node(peer: Released, make_node: MakeNode) -> Node:
+    """A node that publishes what the peer can read."""
+    return make_node(envelope=READS_ENVELOPES[peer.version])
+
+
+def as_received(fields: dict[str, Any]) -> Received:
+    return Received("Reading", reading(fields).as_dict(), None)
+
+
+# ---- typed, untyped, patterns ----
+
+
+@works(Row.PUBSUB_TYPED, TO_PEER)
+def test_a_message_of_ours_reaches_a_typed_subscriber(
+    peer: Released, node: Node, topic: str
+) -> None:
+    got = peer.subscribe(topic, typed=True)
+
+    publisher = node.create_publisher(topic, Reading)
+
+    for fields in SAMPLES:
+        publisher.publish(reading(fields))
+
+    assert got.wait(len(SAMPLES)) == [as_received(fields) for fields in SAMPLES]
+
+
+@works(Row.PUBSUB_TYPED, FROM_PEER)
+def test_a_message_of_the_peer_reaches_our_typed_subscriber(
+    peer: Released, node: Node, topic: str
+) -> None:
+    got = Collected()
+    node.create_subscriber(topic, got, Reading)
+
+    for fields in SAMPLES:
+        peer.ask("publish", topic=topic, data=reading(fields).as_dict(), typed=True)
+
+    assert got.wait(len(SAMPLES)) == [reading(fields) for fields in SAMPLES]
+
+
+@works(Row.PUBSUB_UNTYPED, TO_PEER)
+def test_plain_data_of_ours_reaches_an_untyped_subscriber(
+    peer: Released, node: Node, topic: str
+) -> None:
+    got = peer.subscribe(topic)
+
+    publisher = node.create_publisher(topic)
+
+    for fields in SAMPLES:
+        publisher.publish(fields)
+
+    assert got.wait(len(SAMPLES)) == [Received("dict", fields, None) for fields in SAMPLES]
+
+
+@works(Row.PUBSUB_UNTYPED, FROM_PEER)
+def test_plain_data_of_the_peer_reaches_our_untyped_subscriber(
+    peer: Released, node: Node, topic: str
+) -> None:
+    got = Collected()
+    node.create_subscriber(topic, got)
+
+    for fields in SAMPLES:
+        peer.ask("publish", topic=topic, data=fields)
+
+    assert got.wait(len(SAMPLES)) == SAMPLES
+
+
+@works(Row.PUBSUB_PATTERN, TO_PEER)
+def test_a_pattern_subscriber_of_the_peer_is_given_message_and_topic(
+    peer: Released, node: Node, topic: str
+) -> None:
+    got = peer.subscribe(f"{topic}.*", by_pattern=True, typed=True)
+    publisher = node.create_mpublisher(Reading)
+
+    publisher.publish(Reading(count=0), f"other_{topic}.front")
+    publisher.publish(Reading(count=1), f"{topic}.front")
+    publisher.publish(Reading(count=2), f"{topic}.rear.left")
+
+    found = [(item.data["count"], item.topic) for item in got.wait(2)]
+    assert found == [(1, f"{topic}.front"), (2, f"{topic}.rear.left")]
+
+
+@works(Row.PUBSUB_PATTERN, FROM_PEER)
+def test_a_pattern_subscriber_of_ours_is_given_message_and_topic(
+    peer: Released, node: Node, topic: str
+) -> None:
+    got = Collected()
+    node.create_psubscriber(f"{topic}.*", got, Reading)
+
+    for number, name in enumerate([f"other_{topic}.front", f"{topic}.front", f"{topic}.rear.left"]):
+        peer.ask("publish_anywhere", topic=name, data={"count": number}, typed=True)
+
+    assert got.wait(2) == [
+        (Reading(count=1), f"{topic}.front"),
+        (Reading(count=2), f"{topic}.rear.left"),
+    ]
+
+
+# ---- numbers ----
+
+
+@works(Row.PUBSUB_NEGATIVE, TO_PEER)
+def test_negative_numbers_of_ours_arrive_as_they_are(
+    peer: Released, node: Node, topic: str
+) -> None:
+    typed, plain = peer.subscribe(topic, typed=True), peer.subscribe(f"plain_{topic}")
+
+    node.create_publisher(topic, Reading).publish(reading(NEGATIVE))
+    node.create_publisher(f"plain_{topic}").publish(NEGATIVE)
+
+    assert typed.first == as_received(NEGATIVE)
+    assert plain.first == Received("dict", NEGATIVE, None)
+
+
+@works(Row.PUBSUB_NEGATIVE, FROM_PEER)
+def test_negative_numbers_of_the_peer_arrive_as_they_are(
+    peer: Released, node: Node, topic: str
+) -> None:
+    typed, plain = Collected(), Collected()
+    node.create_subscriber(topic, typed, Reading)
+    node.create_subscriber(topic, plain)
+
+    peer.ask("publish", topic=topic, data=reading(NEGATIVE).as_dict(), typed=True)
+
+    assert typed.first == reading(NEGATIVE)
+    assert plain.first == reading(NEGATIVE).as_dict()
+
+
+INFINITE: dict[str, Any] = {"distance": math.inf, "limit": -math.inf}
+
+
+@works(Row.PUBSUB_INFINITY, TO_PEER)
+def test_infinities_of_ours_arrive_as_infinities(peer: Released, node: Node, topic: str) -> None:
+    typed, plain = peer.subscribe(topic, typed=True), peer.subscribe(f"plain_{topic}")
+
+    node.create_publisher(topic, Reading).publish(reading(INFINITE))
+    node.create_publisher(f"plain_{topic}").publish(INFINITE)
+
+    assert typed.first == as_received(INFINITE)
+    assert plain.first == Received("dict", INFINITE, None)
+
+
+@works(Row.PUBSUB_INFINITY, FROM_PEER)
+def test_infinities_of_the_peer_arrive_as_infinities(
+    peer: Released, node: Node, topic: str
+) -> None:
+    got = Collected()
+    node.create_subscriber(topic, got, Reading)
+
+    peer.ask("publish", topic=topic, data=INFINITE, typed=True)
+
+    assert got.first == reading(INFINITE)
+
+
+@works(Row.PUBSUB_NAN, FROM_PEER)
+def test_not_a_number_of_the_peer_is_not_a_number_here(
+    peer: Released, node: Node, topic: str
+) -> None:
+    got = Collected()
+    node.create_subscriber(topic, got, Reading)
+
+    peer.ask("publish", topic=topic, data={"distance": math.nan}, typed=True)
+
+    assert math.isnan(got.first.distance)
+
+
+@limit(Row.PUBSUB_NAN, TO_PEER, "0.6.3")
+def test_0_6_3_takes_null_for_a_number(peer: Released, node: Node, topic: str) -> None:
+    """A typed subscriber is given `None` for NaN, which JSON does not have and ours writes as
+    `null`; releases write `NaN`, and read it."""
+    got = peer.subscribe(topic, typed=True)
+
+    node.create_publisher(topic, Reading).publish(Reading(distance=math.nan))
+    assert got.first.data["distance"] is None
+
+    peer.ask("publish", topic=topic, data={"distance": math.nan}, typed=True)
+    assert math.isnan(got.wait(2)[1].data["distance"])
+
+
+@limit(Row.PUBSUB_NAN, TO_PEER, "0.13.2")
+def test_0_13_2_drops_null_for_a_number(peer: Released, node: Node, topic: str) -> None:
+    """A typed subscriber drops a message with NaN, which JSON does not have and ours writes as
+    `null`; releases write `NaN`, and read it."""
+    got = peer.subscribe(topic, typed=True)
+
+    node.create_publisher(topic, Reading).publish(Reading(distance=math.nan))
+    peer.ask("publish", topic=topic, data={"distance": math.nan, **LAST}, typed=True)
+
+    assert got.first.data["label"] == LAST["label"]
+    assert math.isnan(got.first.data["distance"])
+
+
+# ---- in an envelope, and without ----
+
+
+@works(Row.PUBSUB_WRAPPED, TO_PEER, "0.6.3")
+def test_an_envelope_is_opened_by_0_6_3(peer: Released, make_node: MakeNode, topic: str) -> None:
+    got = peer.subscribe(topic)
+
+    make_node().create_publisher(topic).publish({"count": 1})
+
+    assert got.first.data == {"count": 1}
+
+
+@works(Row.PUBSUB_WRAPPED, FROM_PEER, "0.6.3")
+def test_an_envelope_of_0_6_3_is_opened(peer: Released, node: Node, topic: str) -> None:
+    got = Collected()
+    node.create_subscriber(topic, got)
+
+    peer.ask("publish", topic=topic, data={"header": {}, "data": {"count": 1}})
+
+    assert got.first == {"header": {}, "data": {"count": 1}}, "the outer one, and no other"
+
+
+@fault(Row.PUBSUB_WRAPPED, TO_PEER, "0.13.2")
+def test_0_13_2_takes_the_envelope_for_the_message(
+    peer: Released, make_node: MakeNode, topic: str
+) -> None:
+    """A typed subscriber gets a message of nothing but defaults, an untyped one the envelope:
+    publish to 0.13.2 with `envelope=False`."""
+    typed, plain = peer.subscribe(topic, typed=True), peer.subscribe(f"plain_{topic}")
+    node = make_node()
+
+    node.create_publisher(topic, Reading).publish(Reading(count=1))
+    node.create_publisher(f"plain_{topic}").publish({"count": 1})
+
+    assert typed.first == as_received({})
+    assert plain.first.data.keys() == {"header", "data"}
+    assert plain.first.data["data"] == {"count": 1}
+
+
+@works(Row.PUBSUB_BARE, TO_PEER, "0.13.2")
+def test_bare_data_is_read_by_0_13_2(peer: Released, make_node: MakeNode, topic: str) -> None:
+    got = peer.subscribe(topic)
+
+    make_node().create_publisher(topic, envelope=False).publish({"count": 1})
+
+    assert got.first.data == {"count": 1}
+
+
+@works(Row.PUBSUB_BARE, FROM_PEER, "0.13.2")
+def test_bare_data_of_0_13_2_is_read(peer: Released, node: Node, topic: str) -> None:
+    got = Collected()
+    node.create_subscriber(topic, got)
+
+    for data in ({"count": 1}, {"header": 5, "data": 6}, {"data": {}}):
+        peer.ask("publish", topic=topic, data=data)
+
+    assert got.wait(3) == [{"count": 1}, {"header": 5, "data": 6}, {"data": {}}]
+
+
+@fault(Row.PUBSUB_BARE, TO_PEER, "0.6.3")
+def test_0_6_3_drops_a_message_without_an_envelope(
+    peer: Released, make_node: MakeNode, topic: str
+) -> None:
+    """A subscriber drops a message without an envelope, and goes on; ours writes one unless told
+    otherwise."""
+    got = peer.subscribe(topic, typed=True)
+    node = make_node()
+
+    node.create_publisher(topic, Reading, envelope=False).publish(Reading(count=1))
+    node.create_publisher(topic, Reading).publish(reading(LAST))
+
+    assert got.until(as_received(LAST)) == []
+
+
+# ---- classes that are not the same on both sides ----
+
+
+@works(Row.PUBSUB_NEW_FIELD, TO_PEER, "0.13.2")
+def test_0_13_2_ignores_a_field_that_it_does_not_know(
+    peer: Released, node: Node, topic: str
+) -> None:
+    got = peer.subscribe(topic, typed=True)
+
+    node.create_publisher(topic).publish({"count": 1, "new": 2})
+
+    assert got.first == as_received({"count": 1})
+
+
+@fault(Row.PUBSUB_NEW_FIELD, TO_PEER, "0.6.3")
+def test_0_6_3_drops_a_message_with_a_field_that_it_does_not_know(
+    peer: Released, node: Node, topic: str
+) -> None:
+    """A typed subscriber drops a message with a field that it does not know: add new fields to
+    subscribers first."""
+    got = peer.subscribe(topic, typed=True)
+    publisher = node.create_publisher(topic)
+
+    publisher.publish({"count": 1, "new": 2})
+    publisher.publish(LAST)
+
+    assert got.until(as_received(LAST)) == []
+
+
+@works(Row.PUBSUB_NEW_FIELD, FROM_PEER)
+def test_a_field_of_the_peer_that_ours_does_not_know_is_ignored(
+    peer: Released, node: Node, topic: str
+) -> None:
+    got = Collected()
+    node.create_subscriber(topic, got, Reading)
+
+    peer.ask("publish", topic=topic, data={"count": 1, "new": 2})
+
+    assert got.first == Reading(count=1)
+
+
+# ---- peers of both kinds in one field ----
+
+
+def test_0_6_3_drops_what_0_13_2_publishes_and_ours_reads_both(
+    make_peer: Callable[[str], Released], make_node: MakeNode, topic: str
+) -> None:
+    old, new = make_peer("0.6.3"), make_peer("0.13.2")
+    at_old, at_new = old.subscribe(topic, typed=True), new.subscribe(topic, typed=True)
+    ours = Collected()
+    make_node().create_subscriber(topic, ours, Reading)
+
+    new.ask("publish", topic=topic, data={"count": 13}, typed=True)
+    old.ask("publish", topic=topic, data={"count": 6}, typed=True)
+
+    assert ours.wait(2) == [Reading(count=13), Reading(count=6)]
+    assert at_old.first == as_received({"count": 6})
+    assert at_new.wait(2) == [as_received({"count": 13}), as_received({})]
