@@ -16,7 +16,11 @@
     ├── EndpointClosed (RuntimeError)       used after ``stop()``
     └── BlockingCall (RuntimeError)         a call that would block the event loop it needs
 
-The names of commlib-py 0.6.3 stay: ``RPCClientTimeoutError`` is ``RPCTimeout``.
+The names of released commlib-py stay, so that what they were written to catch is caught.
+``RPCClientTimeoutError`` is ``RPCTimeout`` and ``RPCRequestError`` is ``SerializationError``. The
+names that say who failed, or at which broker, are all ``CommlibError``, for the names above say
+what happened: ``RPCClientError``, ``RPCServerError``, ``RPCServiceError``, ``PublisherError``,
+``SubscriberError``, ``NodeError``, ``AMQPError``, ``MQTTError``, ``RedisError``.
 """
 
 from __future__ import annotations
@@ -96,5 +100,30 @@ class BlockingCall(CommlibError, RuntimeError):
     """A blocking call on the event loop that would have to answer it: it would never return."""
 
 
+# ---- the names of released commlib-py ----
+# Other names for the same classes, not subclasses: an ``except`` with the old name has to catch
+# what is raised under the new one.
+
 RPCClientTimeoutError = RPCTimeout
 """The name that commlib-py 0.6.3 has for it."""
+
+RPCRequestError = SerializationError
+"""A request that cannot be encoded, or is no such message; the name of 0.13."""
+
+RPCClientError = CommlibError
+"""All that a call may raise, RPCClientTimeoutError as well."""
+
+RPCServerError = RPCServiceError = CommlibError
+"""All that a service may raise; the second is the name of 0.13."""
+
+PublisherError = CommlibError
+"""All that a publisher may raise."""
+
+SubscriberError = CommlibError
+"""All that a subscriber may raise."""
+
+NodeError = CommlibError
+"""All that a node may raise."""
+
+AMQPError = MQTTError = RedisError = CommlibError
+"""All that may go wrong at a broker."""
