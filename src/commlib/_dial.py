@@ -38,18 +38,16 @@ async def connect(
 async def _connect(
     make_protocol: Callable[[], P], address: tuple[Any, ...], host: str, ssl: SSLContext | None
 ) -> P:
-    family, kind, proto, _, sockaddr = address
-    sock = socket.socket(family, kind, proto)
-    try:
-        sock.setblocking(False)
-        loop = asyncio.get_running_loop()
-        await loop.sock_connect(sock, sockaddr)
-        _, protocol = await loop.create_connection(
-            make_protocol, sock=sock, ssl=ssl, server_hostname=host if ssl else None
-        )
-    except BaseException:
-        sock.close()
-        raise
+    family, _, proto, _, sockaddr = address
+    # An address in digits is looked up by no loop, and uvloop starts no threads for it.
+    _, protocol = await asyncio.get_running_loop().create_connection(
+        make_protocol,
+        *(sockaddr[0], sockaddr[1]),
+        family=family,
+        proto=proto,
+        ssl=ssl,
+        server_hostname=host if ssl else None,
+    )
     return protocol
 
 

@@ -123,13 +123,16 @@ class Popper:
         if self._suspects:
             self._take_verdict(self._suspects.popleft(), reply)
             return
+        if reply.__class__ is list:
+            self._note_answer()
+            if reply[0] != self.wake_list:
+                self._on_item(reply[0], reply[1])
+            return
         if isinstance(reply, Exception):
             self._refusal = reply
+            if self._outstanding > 1:
+                self.refresh()  # those that block already would keep the verdict waiting
         self._note_answer()
-        if self._refusal is not None and self._outstanding:
-            self.refresh()  # those that block already would keep the verdict waiting
-        if reply.__class__ is list and reply[0] != self.wake_list:
-            self._on_item(reply[0], reply[1])
 
     def _note_answer(self) -> None:
         self._outstanding -= 1

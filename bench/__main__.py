@@ -1,0 +1,147 @@
+"""Measure all contenders side by side, and say what came of it.
+
+    make bench ARGS="--rounds 5 --only publish,receive"
+
+A whole run is written to `bench/results`; a part of one is only shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from bench import machine, report
+from bench.brokers import BROKERS, Broker
+from bench.contenders import CONTENDERS, ROOT, Contender
+from bench.measurements import MEASUREMENTS, Lab, Measurement
+from bench.results import Results
+
+FOLDER = ROOT / "bench" / "results"
+
+
+def main() -> None:
+    """Do what the command line says."""
+    options = _parser().parse_args()
+    described = machine.describe()
+    contenders = [who for who in CONTENDERS if _is_chosen(who.name, options.contenders)]
+    measurements = [what for what in MEASUREMENTS if _is_chosen(what.name, options.only)]
+    began = time.monotonic()
+    all_results = [
+        _run(BROKERS[name], measurements, contenders, options.rounds) for name in options.brokers
+    ]
+    described["seconds"] = round(time.monotonic() - began)
+    versions = {who.name: machine.versions(who) for who in contenders}
+    text = report.document(all_results, described, versions, options.rounds)
+    print(text)
+    if not options.only and not options.contenders:
+        _write(text, all_results, described, versions, options.rounds)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is measured (3)")
+    parser.add_argument(
+        "--only",
+        type=_Names([what.name for what in MEASUREMENTS]),
+        help=f"of {', '.join(what.name for what in MEASUREMENTS)}",
+    )
+    parser.add_argument(
+        "--contenders",
+        type=_Names([who.name for who in CONTENDERS], separator=";"),
+        help=f"of {'; '.join(who.name for who in CONTENDERS)}",
+    )
+    parser.add_argument(
+        "--brokers", type=_Names(BROKERS), default=list(BROKERS), help=f"of {', '.join(BROKERS)}"
+    )
+    return parser
+
+
+class _Names:
+    """Reads a list of names out of an argument."""
+
+    def __init__(self, known: Iterable[str], separator: str = ",") -> None:
+        self._known = list(known)
+        self._separator = separator
+
+    def __call__(self, text: str) -> list[str]:
+        names = [name.strip() for name in text.split(self._separator)]
+        if unknown := [name for name in names if name not in self._known]:
+            raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(self._known)}")
+        return names
+
+
+def _is_chosen(name: str, chosen: list[str] | None) -> bool:
+    return chosen is None or name in chosen
+
+
+def _run(
+    broker: Broker,
+    measurements: Sequence[Measurement],
+    contenders: Sequence[Contender],
+    rounds: int,
+) -> Results:
+    """All measurements on one broker."""
+    with broker.start() as server, tempfile.TemporaryDirectory(prefix="commlib-bench-") as folder:
+        lab = Lab(broker, server, Path(folder))
+        results = Results(broker.name, broker.version(server))
+        for what in measurements:
+            began = time.monotonic()
+            taking_part = [who for who in contenders if what.name in who.takes_part]
+            for number in range(rounds):
+                # Whoever comes first finds the machine in another state than the rest.
+                turn = number % max(1, len(taking_part))
+                _round(lab, results, what, taking_part[turn:] + taking_part[:turn])
+            print(f"{what.name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    return results
+
+
+def _round(lab: Lab, results: Results, what: Measurement, contenders: Sequence[Contender]) -> None:
+    """One measurement of all of them, one after the other unless they only wait."""
+
+    def measure(who: Contender) -> None:
+        result = results.of(what.name, who.name)
+        try:
+            result.rounds.append(what.measure(lab, who))
+        except Exception as exc:  # whatever it is, the others go on, and the table tells
+            result.fail(f"{type(exc).__name__}: {exc}")
+
+    for who in contenders:
+        results.of(what.name, who.name)  # before any thread does
+    if what.is_quiet and contenders:
+        with ThreadPoolExecutor(len(contenders)) as pool:
+            list(pool.map(measure, contenders))
+    else:
+        for who in contenders:
+            measure(who)
+
+
+def _write(
+    text: str,
+    all_results: Sequence[Results],
+    described: dict[str, object],
+    versions: dict[str, dict[str, str]],
+    rounds: int,
+) -> None:
+    FOLDER.mkdir(exist_ok=True)
+    date = time.strftime("%Y-%m-%d")
+    record = {
+        "date": date,
+        "machine": described,
+        "rounds": rounds,
+        "versions": versions,
+        "brokers": {results.broker: results.as_dict() for results in all_results},
+    }
+    file = FOLDER / f"{date}-{machine.short_name()}.json"
+    file.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    (FOLDER / "latest.md").write_text(text)
+    print(f"written to {file.relative_to(ROOT)} and {FOLDER.relative_to(ROOT)}/latest.md")
+
+
+if __name__ == "__main__":
+    main()

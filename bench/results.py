@@ -1,0 +1,102 @@
+"""What came of a run: figures of all rounds, their medians, and the ratios that have targets."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.contenders import CONTENDERS, ROOT
+from bench.targets import Figure, Target
+
+WORST = frozenset({"lost", "failed"})  # of these, the worst round counts, not the median
+
+
+@dataclass
+class Result:
+    """What came of one measurement of one contender.
+
+    ``failures`` say why a round has no figures.
+    """
+
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def fail(self, why: str) -> None:
+        """A round came to nothing."""
+        self.failures.append(why.replace(str(ROOT), "."))
+
+    def value(self, key: str) -> float | None:
+        """A figure over all rounds; None if no round has it."""
+        found: list[float] = [figures[key] for figures in self.rounds if key in figures]
+        if not found:
+            return None
+        return max(found) if key in WORST else statistics.median(found)
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why not everything went well."""
+        why = [
+            figures["why"].replace(str(ROOT), ".") for figures in self.rounds if "why" in figures
+        ]
+        return sorted({*self.failures, *why})
+
+    def as_dict(self) -> dict[str, object]:
+        """All of it, to be written down."""
+        keys = {key for figures in self.rounds for key in figures} - {"why"}
+        return {
+            "median": {key: self.value(key) for key in sorted(keys)},
+            "rounds": self.rounds,
+            "failures": self.failures,
+        }
+
+
+@dataclass
+class Results:
+    """All measurements of a run on one broker, by measurement and contender."""
+
+    broker: str
+    version: str
+    results: dict[str, dict[str, Result]] = field(default_factory=dict)
+
+    def of(self, measurement: str, contender: str) -> Result:
+        """That of one contender, to be filled."""
+        return self.results.setdefault(measurement, {}).setdefault(contender, Result())
+
+    def value(self, figure: Figure, contender: str) -> float | None:
+        """A figure of a contender; None if it has none."""
+        result = self.results.get(figure.measurement, {}).get(contender)
+        return None if result is None else result.value(figure.key)
+
+    def ratio(self, figure: Figure, ours: str, to: str) -> float | None:
+        """Ours to that of the "limit" or the best "peer"; None where one is missing."""
+        mine = self.value(figure, ours)
+        others = [
+            value
+            for contender in CONTENDERS
+            if contender.kind == to and (value := self.value(figure, contender.name)) is not None
+        ]
+        if mine is None or not others:
+            return None
+        best = max(others) if figure.more_is_better else min(others)
+        return mine / best if best else None
+
+    def is_met(self, figure: Figure, target: Target, ours: str) -> bool | None:
+        """Whether ours meets a target; None if that cannot be told."""
+        if target.of == "itself":
+            found = self.value(figure, ours)
+        else:
+            found = self.ratio(figure, ours, target.of)
+        if found is None:
+            return None
+        return found >= target.bound if figure.more_is_better else found <= target.bound
+
+    def as_dict(self) -> dict[str, object]:
+        """All of it, to be written down."""
+        return {
+            "version": self.version,
+            "measurements": {
+                measurement: {name: result.as_dict() for name, result in by_contender.items()}
+                for measurement, by_contender in self.results.items()
+            },
+        }

@@ -1,0 +1,218 @@
+"""The roles of a contender with a synchronous face, each written once.
+
+A contender gives a `Face`; `main` plays the role that the command line names. `roles_aio` has the
+same for asyncio.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from itertools import count as counting
+from time import perf_counter, process_time
+from typing import Any, Protocol
+
+from bench.child import Command, Ledger, Tally, answer, order
+
+GLANCE = 64  # messages between two looks at the clock
+PROBE_SECONDS = 0.005  # between two messages to a subscriber of which nothing was seen yet
+QUIET_SECONDS = 0.3  # after which no more of those are on their way
+BLOB = 1_000_000  # bytes of a binary payload
+CALL_TIMEOUT = 2.0  # s
+
+
+class Face(Protocol):
+    """What a contender can do. Endpoints made before `start` begin with it, later ones at once."""
+
+    def __init__(self, url: str) -> None: ...
+
+    def start(self) -> None:
+        """Return when all endpoints made so far work, as far as the contender can tell."""
+
+    def message(self, blob: bytes | None) -> Any:
+        """A message of three floats, the first of which is ``distance``; or of these bytes."""
+
+    def publisher(self, topic: str, *, blob: bool) -> Callable[[Any], object]:
+        """Publishes such a message."""
+        ...
+
+    def flush(self) -> None:
+        """Return when the broker has all that was published."""
+
+    def subscribe(
+        self, topics: Sequence[str], on_message: Callable[[Any], None], *, blob: bool
+    ) -> None:
+        """Have a plain function called with every message, an instance of its class."""
+
+    def serve(self, name: str) -> None:
+        """Answer requests with the sum of their two numbers."""
+
+    def caller(self, name: str) -> Callable[[int, int], int]:
+        """Calls that service; raises whatever went wrong."""
+        ...
+
+
+def topics_of(topic: str, many: int) -> list[str]:
+    """The names of so many topics; of the only one, the name itself."""
+    return [topic] if many == 1 else [f"{topic}.{number}" for number in range(many)]
+
+
+# -- publish and subscribe ------------------------------------------------------------------------
+
+
+def publish(face: Face, *, topic: str, count: int, seconds: int, blob: int = 0) -> None:
+    """Publish so many messages, for no longer than so many seconds."""
+    publish = face.publisher(topic, blob=bool(blob))
+    open_connection = face.publisher(f"{topic}.unheard", blob=bool(blob))
+    face.start()
+    msg = face.message(bytes(BLOB) if blob else None)
+    open_connection(msg)
+    face.flush()
+    answer(ready=True)
+    order()
+    begin, cpu = perf_counter(), process_time()
+    end, sent = begin + seconds, 0
+    while sent < count and (sent % GLANCE or perf_counter() < end):
+        if not blob:
+            msg.distance = float(sent)
+        publish(msg)
+        sent += 1
+    face.flush()
+    wall, cpu = perf_counter() - begin, process_time() - cpu
+    answer(count=sent, rate=sent / wall, cpu_us=cpu / sent * 1e6)
+
+
+def receive(face: Face, *, topic: str, topics: int = 1, blob: int = 0) -> None:
+    """Receive on so many topics; the order is how many messages to expect."""
+    tally, names = Tally(), topics_of(topic, topics)
+    face.subscribe(names, tally.note, blob=bool(blob))
+    publish = face.publisher(names[-1], blob=bool(blob))
+    face.start()
+    _probe(tally, publish, face.message(b"" if blob else None))
+    answer(ready=True)
+    sent = int(order()[0])
+    tally.settle(sent)
+    answer(**tally.figures(sent))
+
+
+def _probe(tally: Tally, publish: Callable[[Any], object], msg: Any) -> None:
+    """Return when the subscription works: not every contender says when the broker has it."""
+    while not tally.begun.wait(PROBE_SECONDS):
+        publish(msg)
+    tally.settle(sys.maxsize, QUIET_SECONDS)
+    tally.reset()
+
+
+def first(face: Face, *, topic: str) -> None:
+    """Report when the first message was received, by the clock all processes share."""
+    arrived, times = threading.Event(), []
+
+    def note(msg: object) -> None:
+        times.append(time.monotonic())
+        arrived.set()
+
+    face.subscribe([topic], note, blob=False)
+    publish, msg = face.publisher(topic, blob=False), face.message(None)
+    face.start()
+    publish(msg)
+    while not arrived.wait(PROBE_SECONDS):
+        publish(msg)
+    answer(first=times[0])
+
+
+# -- calls ----------------------------------------------------------------------------------------
+
+
+def serve(face: Face, *, name: str) -> None:
+    """Serve until the end."""
+    face.serve(name)
+    face.start()
+    answer(ready=True)
+    order()
+
+
+def call(face: Face, *, name: str, at_once: int, count: int, seconds: int) -> None:
+    """Call from so many threads, all on one client."""
+    call = face.caller(name)
+    face.start()
+    _until_served(call)
+    answer(ready=True)
+    order()
+    ledger = Ledger(seconds, count)
+    threads = [
+        threading.Thread(target=_call, args=(call, ledger, number), daemon=True)
+        for number in range(at_once)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    answer(**ledger.figures())
+
+
+def _until_served(call: Callable[[int, int], int]) -> None:
+    while True:
+        try:
+            call(0, 0)
+        except Exception:  # each contender has its own for a service that is not there yet
+            continue
+        return
+
+
+def _call(call: Callable[[int, int], int], ledger: Ledger, caller: int) -> None:
+    for number in counting():
+        if not ledger.is_open:
+            return
+        sent = perf_counter()
+        try:
+            ledger.note(sent, caller * 1_000_000 - number, call(caller * 1_000_000, -number))
+        except Exception as exc:  # whatever it raises is a call that failed
+            ledger.note_failure(exc)
+
+
+# -- a node ---------------------------------------------------------------------------------------
+
+
+def node(face: Face, *, topic: str, settle: int, idle: int) -> None:
+    """A node with ten endpoints: used once, at rest, and with a hundred further subscriptions."""
+    publishers = [face.publisher(f"{topic}.{number}", blob=False) for number in range(3)]
+    face.subscribe([f"{topic}.{number}" for number in range(3)], lambda msg: None, blob=False)
+    for number in range(2):
+        face.serve(f"{topic}.service{number}")
+    callers = [face.caller(f"{topic}.service{number}") for number in range(2)]
+    face.start()
+    msg = face.message(None)
+    for publish in publishers:
+        publish(msg)
+    for call in callers:
+        _until_served(call)
+    time.sleep(settle)
+    begin, cpu = perf_counter(), process_time()
+    time.sleep(idle)
+    # First the figure, then the answer: that imports what a node does not.
+    share = (process_time() - cpu) / (perf_counter() - begin)
+    _show_at_rest()
+    answer(idle_percent=share * 100)
+    order()
+    more = [f"{topic}.more{number}" for number in range(100)]
+    face.subscribe(more, lambda msg: None, blob=False)
+    _show_at_rest()
+
+
+def _show_at_rest() -> None:
+    """Let the parent look at this process, from outside."""
+    print("{}", flush=True)
+    order()
+
+
+def main(face: type[Face]) -> None:
+    """Play the role that the command line names."""
+    command = Command(sys.argv[1:])
+    ROLES[command.role](face(command.url), **command.options)
+
+
+ROLES: dict[str, Callable[..., None]] = {
+    role.__name__: role for role in (publish, receive, first, serve, call, node)
+}

@@ -1,0 +1,200 @@
+"""The roles of a contender that lives on asyncio; as `roles`, which tells more of each."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from time import perf_counter, process_time
+from typing import Any, Protocol
+
+from bench.child import Command, Ledger, Tally, answer, order_on_loop
+from bench.roles import BLOB, GLANCE, PROBE_SECONDS, QUIET_SECONDS, topics_of
+
+
+class Face(Protocol):
+    """What a contender can do; made and used on a running loop."""
+
+    def __init__(self, url: str) -> None: ...
+
+    async def start(self) -> None:
+        """Return when all endpoints made so far work, as far as the contender can tell."""
+
+    def message(self, blob: bytes | None) -> Any:
+        """A message of three floats, the first of which is ``distance``; or of these bytes."""
+
+    def publisher(self, topic: str, *, blob: bool) -> Callable[[Any], Awaitable[object]]:
+        """Publishes such a message."""
+        ...
+
+    async def flush(self) -> None:
+        """Return when the broker has all that was published."""
+
+    async def subscribe(
+        self, topics: Sequence[str], on_message: Callable[[Any], None], *, blob: bool
+    ) -> None:
+        """Have a plain function called with every message, an instance of its class."""
+
+    def serve(self, name: str) -> None:
+        """Answer requests with the sum of their two numbers."""
+
+    def caller(self, name: str) -> Callable[[int, int], Awaitable[int]]:
+        """Calls that service; raises whatever went wrong."""
+        ...
+
+
+async def publish(face: Face, *, topic: str, count: int, seconds: int, blob: int = 0) -> None:
+    """Publish so many messages, for no longer than so many seconds."""
+    publish = face.publisher(topic, blob=bool(blob))
+    open_connection = face.publisher(f"{topic}.unheard", blob=bool(blob))
+    await face.start()
+    msg = face.message(bytes(BLOB) if blob else None)
+    await open_connection(msg)
+    await face.flush()
+    answer(ready=True)
+    await order_on_loop()
+    begin, cpu = perf_counter(), process_time()
+    end, sent = begin + seconds, 0
+    while sent < count and (sent % GLANCE or perf_counter() < end):
+        if not blob:
+            msg.distance = float(sent)
+        await publish(msg)
+        sent += 1
+    await face.flush()
+    wall, cpu = perf_counter() - begin, process_time() - cpu
+    answer(count=sent, rate=sent / wall, cpu_us=cpu / sent * 1e6)
+
+
+async def receive(face: Face, *, topic: str, topics: int = 1, blob: int = 0) -> None:
+    """Receive on so many topics; the order is how many messages to expect."""
+    tally, names = Tally(), topics_of(topic, topics)
+    await face.subscribe(names, tally.note, blob=bool(blob))
+    publish = face.publisher(names[-1], blob=bool(blob))
+    await face.start()
+    msg = face.message(b"" if blob else None)
+    while not tally.begun.is_set():
+        await publish(msg)
+        await asyncio.sleep(PROBE_SECONDS)
+    await asyncio.sleep(QUIET_SECONDS)
+    tally.reset()
+    answer(ready=True)
+    sent = int((await order_on_loop())[0])
+    await asyncio.to_thread(tally.settle, sent)
+    answer(**tally.figures(sent))
+
+
+async def first(face: Face, *, topic: str) -> None:
+    """Report when the first message was received, by the clock all processes share."""
+    arrived: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+
+    def note(msg: object) -> None:
+        if not arrived.done():
+            arrived.set_result(time.monotonic())
+
+    await face.subscribe([topic], note, blob=False)
+    publish, msg = face.publisher(topic, blob=False), face.message(None)
+    await face.start()
+    await publish(msg)
+    while not arrived.done():
+        await asyncio.wait([arrived], timeout=PROBE_SECONDS)
+        await publish(msg)
+    answer(first=arrived.result())
+
+
+async def serve(face: Face, *, name: str) -> None:
+    """Serve until the end."""
+    face.serve(name)
+    await face.start()
+    answer(ready=True)
+    await order_on_loop()
+
+
+async def call(face: Face, *, name: str, at_once: int, count: int, seconds: int) -> None:
+    """Have so many calls under way, all on one client."""
+    call = face.caller(name)
+    await face.start()
+    await _until_served(call)
+    answer(ready=True)
+    await order_on_loop()
+    ledger = Ledger(seconds, count)
+    await asyncio.gather(*(_call(call, ledger, number) for number in range(at_once)))
+    answer(**ledger.figures())
+
+
+async def _until_served(call: Callable[[int, int], Awaitable[int]]) -> None:
+    while True:
+        try:
+            await call(0, 0)
+        except Exception:  # each contender has its own for a service that is not there yet
+            await asyncio.sleep(PROBE_SECONDS)
+            continue
+        return
+
+
+async def _call(call: Callable[[int, int], Awaitable[int]], ledger: Ledger, caller: int) -> None:
+    number = 0
+    while ledger.is_open:
+        number -= 1
+        sent = perf_counter()
+        try:
+            reply = await call(caller * 1_000_000, number)
+            ledger.note(sent, caller * 1_000_000 + number, reply)
+        except Exception as exc:  # whatever it raises is a call that failed
+            ledger.note_failure(exc)
+
+
+async def node(face: Face, *, topic: str, settle: int, idle: int) -> None:
+    """Ten endpoints: used once, at rest, and with a hundred further subscriptions."""
+    publishers = [face.publisher(f"{topic}.{number}", blob=False) for number in range(3)]
+    names = [f"{topic}.{number}" for number in range(3)]
+    await face.subscribe(names, lambda msg: None, blob=False)
+    for number in range(2):
+        face.serve(f"{topic}.service{number}")
+    callers = [face.caller(f"{topic}.service{number}") for number in range(2)]
+    await face.start()
+    msg = face.message(None)
+    for publish in publishers:
+        await publish(msg)
+    for call in callers:
+        await _until_served(call)
+    await asyncio.sleep(settle)
+    begin, cpu = perf_counter(), process_time()
+    await asyncio.sleep(idle)
+    share = (process_time() - cpu) / (perf_counter() - begin)
+    await _show_at_rest()
+    answer(idle_percent=share * 100)
+    await order_on_loop()
+    more = [f"{topic}.more{number}" for number in range(100)]
+    await face.subscribe(more, lambda msg: None, blob=False)
+    await _show_at_rest()
+
+
+async def _show_at_rest() -> None:
+    """Let the parent look at this process, from outside."""
+    print("{}", flush=True)
+    await order_on_loop()
+
+
+def main(face: type[Face]) -> None:
+    """Play the role that the command line names, on uvloop where there is one."""
+    command = Command(sys.argv[1:])
+
+    async def play() -> None:
+        await ROLES[command.role](face(command.url), **command.options)
+
+    with asyncio.Runner(loop_factory=_new_loop) as runner:
+        runner.run(play())
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+ROLES: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
+    role.__name__: role for role in (publish, receive, first, serve, call, node)
+}

@@ -1,0 +1,114 @@
+"""What shall come of it: the figures of the table, and their targets on each broker.
+
+A target is a bound for a figure itself, or for its ratio to that of the limit or of the best peer,
+taken in the same run. A later broker gets a column of `TARGETS`; a figure without a target is shown
+all the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A line of the table.
+
+    ``ours`` is the contender that is judged. ``more_is_better``: whether a target is a lower bound.
+    ``beside``: what did not go well, shown beside the figure itself.
+    """
+
+    measurement: str
+    key: str
+    title: str
+    more_is_better: bool = False
+    ours: str = "ours"
+    beside: str = ""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A bound for a figure, or for its ratio to that of another contender."""
+
+    of: Literal["itself", "limit", "peer"]
+    bound: float
+
+
+def itself(bound: float) -> Target:
+    """The figure has this bound."""
+    return Target("itself", bound)
+
+
+def of_limit(bound: float) -> Target:
+    """Its ratio to the limit has."""
+    return Target("limit", bound)
+
+
+def of_best_peer(bound: float) -> Target:
+    """Its ratio to the best peer has."""
+    return Target("peer", bound)
+
+
+FIGURES = (
+    Figure("publish", "rate", "publish, messages/s", more_is_better=True),
+    Figure("publish", "cpu_us", "publish, CPU µs each"),
+    Figure("receive", "rate", "receive, messages/s", more_is_better=True, beside="lost"),
+    Figure("receive", "cpu_us", "receive, CPU µs each"),
+    Figure("burst", "rate", "burst of 50 000, messages/s", more_is_better=True),
+    Figure("burst", "cpu_us", "burst of 50 000, CPU µs each"),
+    Figure("burst", "lost", "burst of 50 000, lost"),
+    Figure("call", "p50_us", "call, p50 µs", beside="failed"),
+    Figure("call", "p99_us", "call, p99 µs"),
+    Figure("call", "p50_us", "call by `aio`, p50 µs", ours="ours, aio", beside="failed"),
+    Figure("call", "p99_us", "call by `aio`, p99 µs", ours="ours, aio"),
+    Figure("calls", "rate", "8 threads calling, calls/s", more_is_better=True, beside="failed"),
+    Figure(
+        "tasks",
+        "rate",
+        "64 calls in flight by `aio`, calls/s",
+        more_is_better=True,
+        ours="ours, aio",
+        beside="failed",
+    ),
+    Figure("node", "connections", "node with 10 endpoints: connections"),
+    Figure("node", "threads", "its threads at rest"),
+    Figure("node", "rss_mb", "its RSS, MB"),
+    Figure("node", "growth_mb", "its growth by 100 subscriptions, MB"),
+    Figure("node", "idle_percent", "its idle CPU, % of a core"),
+    Figure("start", "import_ms", "import, ms"),
+    Figure("start", "first_ms", "first message after process start, ms"),
+    Figure("topics", "one_busy_ratio", "cost with 10 000 subscriptions / 10, one busy"),
+    Figure("topics", "all_busy_ratio", "cost with 10 000 subscriptions / 10, all busy"),
+    Figure("blob", "mb_per_s", "1 MB payloads, MB/s", more_is_better=True, beside="lost"),
+)
+
+# By measurement, key and the contender that is judged.
+TARGETS: dict[str, dict[tuple[str, str, str], tuple[Target, ...]]] = {
+    "redis": {
+        ("publish", "rate", "ours"): (of_limit(0.5), of_best_peer(25)),
+        ("publish", "cpu_us", "ours"): (itself(3),),
+        ("receive", "rate", "ours"): (of_limit(0.4), of_best_peer(15)),
+        ("receive", "cpu_us", "ours"): (itself(4),),
+        ("burst", "lost", "ours"): (itself(0),),
+        ("call", "p50_us", "ours"): (of_limit(2), of_best_peer(0.25)),
+        ("calls", "rate", "ours"): (of_best_peer(10),),
+        ("tasks", "rate", "ours, aio"): (itself(20_000),),
+        ("node", "connections", "ours"): (itself(4),),
+        ("node", "threads", "ours"): (itself(2),),
+        ("node", "rss_mb", "ours"): (itself(28),),
+        ("node", "growth_mb", "ours"): (itself(1),),
+        ("node", "idle_percent", "ours"): (itself(0.1),),
+        ("start", "import_ms", "ours"): (itself(90),),
+        ("start", "first_ms", "ours"): (itself(130),),
+        ("topics", "one_busy_ratio", "ours"): (itself(1.5),),
+        ("topics", "all_busy_ratio", "ours"): (itself(1.5),),
+        # The limit is the barest client there is: hiredis behind a socket.
+        ("blob", "mb_per_s", "ours"): (of_limit(0.8),),
+    },
+}
+
+
+def targets_of(broker: str, figure: Figure) -> tuple[Target, ...]:
+    """What is expected of a figure on this broker."""
+    return TARGETS.get(broker, {}).get((figure.measurement, figure.key, figure.ours), ())
