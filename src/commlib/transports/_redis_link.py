@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("commlib.redis")
 
+READ_BYTES = 128 * 1024  # of one read; pages that are never filled cost no memory
+
 _AUTH_CODES = ("NOAUTH", "WRONGPASS", "NOPERM", "DENIED")
 _AUTH_TEXTS = ("invalid password", "AUTH", "'auth'", "invalid username")
 
@@ -65,7 +67,7 @@ def _is_auth_text(text: str) -> bool:
     return text.startswith("ERR") and any(part in text for part in _AUTH_TEXTS)
 
 
-class RedisLink(asyncio.Protocol):
+class RedisLink(asyncio.BufferedProtocol):
     """An open connection.
 
     Every frame written has one note in ``_pending``, and answers come in that order: a future
@@ -93,6 +95,8 @@ class RedisLink(asyncio.Protocol):
         self._loop = loop
         self._loop_thread = threading.get_ident()
         self._reader = hiredis.Reader()
+        # Of our own: asyncio's loop would allocate 256 KiB from the system for every read.
+        self._buffer = memoryview(bytearray(READ_BYTES))
         self._pending: deque[object] = deque()
         self._transport: asyncio.Transport | None = None
         self._write_lock = threading.Lock()
@@ -108,10 +112,13 @@ class RedisLink(asyncio.Protocol):
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         self.heard = self._loop.time()
         reader, on_reply = self._reader, self.on_reply
-        reader.feed(data)
+        reader.feed(self._buffer, 0, nbytes)
         try:
             while (reply := reader.gets()) is not False:
                 on_reply(reply)
