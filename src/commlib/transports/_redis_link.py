@@ -118,7 +118,8 @@ class RedisLink(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self.heard = self._loop.time()
         reader, on_reply = self._reader, self.on_reply
-        reader.feed(self._buffer, 0, nbytes)
+        # Its stubs do not know that it takes any buffer.
+        reader.feed(self._buffer, 0, nbytes)  # type: ignore[arg-type]
         try:
             while (reply := reader.gets()) is not False:
                 on_reply(reply)
