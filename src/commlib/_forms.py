@@ -17,6 +17,7 @@ from msgspec import Raw
 from commlib import _json
 from commlib._packet import Envelope, Header, Properties
 from commlib._types import enc_hook
+from commlib.exceptions import SerializationError
 from commlib.serializer import ContentType, JSONSerializer, MessagePackSerializer, Serializer
 
 AnySerializer = Serializer | type[Serializer]
@@ -82,7 +83,7 @@ class OtherForm:
         self._serialize = serializer.serialize
 
     def body(self, data: Any) -> str | bytes:
-        return self._serialize(_plain(data))
+        return _written(self._serialize, _plain(data))
 
     def bare(self, body: str | bytes) -> bytes:
         return body.encode() if isinstance(body, str) else body
@@ -104,11 +105,23 @@ class OwnJSONForm:
         return _plain(data)
 
     def bare(self, body: Any) -> bytes:
-        text = self._serialize(body)
+        text = _written(self._serialize, body)
         return text.encode() if isinstance(text, str) else text
 
     def wrapped(self, header: Header, body: Any) -> bytes:
         return self.bare({"header": _plain(header), "data": body})
+
+
+def _written(serialize: Callable[[Any], str | bytes], data: Any) -> str | bytes:
+    """What the program's own function makes of data. Raises SerializationError."""
+    try:
+        found = serialize(data)
+    except Exception as exc:  # it may raise anything
+        raise SerializationError(f"the serializer refused the data: {exc!r}") from exc
+    if not isinstance(found, str | bytes):
+        kind = type(found).__qualname__
+        raise SerializationError(f"the serializer returned {kind}, where str or bytes are needed")
+    return found
 
 
 def _plain(data: Any) -> Any:

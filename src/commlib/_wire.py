@@ -16,7 +16,7 @@ import msgspec
 from msgspec import UNSET
 
 from commlib import _json
-from commlib._forms import JSON, AnySerializer, form_of, own_reader
+from commlib._forms import JSON, AnySerializer, form_of, is_ours, own_reader
 from commlib._packet import (
     MAX_PAYLOAD,
     Envelope,
@@ -30,10 +30,11 @@ from commlib._packet import (
 from commlib._types import check_decodable, dec_hook, null_to_nan
 from commlib.compression import Compression, compressor, expand
 from commlib.exceptions import PayloadTooBig, SerializationError
-from commlib.serializer import ContentType
+from commlib.serializer import ContentType, MessagePackSerializer
 
 T = TypeVar("T")
 
+COMPRESSED = "compressed"  # the content_encoding of a native message whose first bytes tell how
 _encode = _json.encode
 _BYTES = (bytes, bytearray, memoryview)
 
@@ -103,6 +104,8 @@ class Writer(Generic[T]):
             raise PayloadTooBig(len(payload), self._limit)
         if self._compress is not None:
             payload = self._compress(payload)
+            if native and header is not None:
+                header.properties = Properties(self.properties.content_type, COMPRESSED)
         return Packet(payload, "", header if native else None)
 
     def _checked(self, data: Any) -> Any:
@@ -154,6 +157,8 @@ class Reader(Generic[T]):
         self._limit = limit
         self._always_wrapped = always_wrapped
         self._own = own_reader(serializer)
+        # What is bare MessagePack cannot be told from its first byte, unless it is a map.
+        self._unpacks = serializer is not None and is_ours(serializer, MessagePackSerializer)
         self._shape = _shape(kind)
         # The text of another serializer must not pass for the base64 of bytes.
         self._may_be_strict = self._own is None and kind not in _BYTES
@@ -188,7 +193,8 @@ class Reader(Generic[T]):
 
     def _read_leniently(self, payload: bytes, header: Header | None) -> Envelope:
         try:
-            payload = expand(payload, self._limit)
+            if header is None or not _is_raw(header):
+                payload = expand(payload, self._limit)
         except SerializationError as exc:
             raise Refused(str(exc), header or Header()) from exc
         if header is not None:
@@ -204,6 +210,8 @@ class Reader(Generic[T]):
     def _tree(self, payload: bytes) -> Any:
         """What is in the payload; text or bytes if it is nothing else."""
         tree = _guess(payload)
+        if self._unpacks and not self._is_envelope(tree):
+            return _unpack(payload, tree)
         if self._own is None or (
             ContentType.json != self._own.CONTENT_TYPE and self._is_envelope(tree)
         ):
@@ -279,6 +287,16 @@ class Reader(Generic[T]):
             raise Refused(f"not a {kind}: {exc or type(exc).__name__}", header) from exc
 
 
+def _is_raw(header: Header) -> bool:
+    """Whether a native payload is bytes of the program's, and none that we have compressed."""
+    properties = header.properties
+    return (
+        properties is not UNSET
+        and properties.content_type == ContentType.raw_bytes
+        and properties.content_encoding != COMPRESSED
+    )
+
+
 def _content_type(header: Header) -> str:
     return ContentType.json if header.properties is UNSET else header.properties.content_type
 
@@ -293,6 +311,13 @@ def _guess(payload: bytes) -> Any:
         return _json.parse(payload)
     except _json.NOT_DECODABLE:
         return _as_text(payload)
+
+
+def _unpack(payload: bytes, otherwise: Any) -> Any:
+    try:
+        return msgspec.msgpack.decode(payload)
+    except _json.NOT_DECODABLE:
+        return otherwise
 
 
 def _as_text(payload: bytes) -> str | bytes:

@@ -14,6 +14,8 @@ from commlib.exceptions import MissingDriver, PayloadTooBig, SerializationError
 
 __all__ = ["CompressionType", "compressor", "expand"]
 
+ZSTD_RATIO = 32_768  # four bytes may stand for a block of 128 KiB (RFC 8878, section 3.1.1.2)
+MAX_WINDOW = 1 << 27  # bytes, as the zstd command has it by default
 ZLIB_START, ZSTD_START = b"\x78", b"\x28\xb5\x2f\xfd"
 
 
@@ -91,11 +93,16 @@ def _unzstd(payload: bytes, limit: int) -> bytes:
     except ImportError as exc:
         text = 'a payload compressed with zstd: pip install "commlib-py[zstd]" to read it'
         raise SerializationError(text) from exc
+    stream = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).decompressobj()
+    plain = bytearray()
+    step = max(64, limit // ZSTD_RATIO)  # so that no piece expands to much more than the limit
     try:
-        with zstandard.ZstdDecompressor().stream_reader(payload) as stream:
-            plain: bytes = stream.read(limit + 1)
+        for start in range(0, len(payload), step):
+            plain += stream.decompress(payload[start : start + step])
+            if len(plain) > limit:
+                raise PayloadTooBig(len(plain), limit)
     except zstandard.ZstdError as exc:
         raise SerializationError(f"a broken zstd payload: {exc}") from exc
-    if len(plain) > limit:
-        raise PayloadTooBig(len(plain), limit)
-    return plain
+    if not stream.eof or stream.unused_data:
+        raise SerializationError("a broken zstd payload: it is cut, or more follows")
+    return bytes(plain)

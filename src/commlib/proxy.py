@@ -53,7 +53,7 @@ class TCPProxy(Runnable):
             raise ValueError(f"port_ep2 is a port from 1 to 65535, not {port_ep2!r}")
         self.host_ep1, self.port_ep1 = host_ep1, port_ep1
         self.host_ep2, self.port_ep2 = host_ep2, port_ep2
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may stop it amid any of this
         self._listener = _listen(host_ep1, port_ep1)
         self._address: tuple[str, int] = self._listener.getsockname()[:2]
         self._serving: _Serving | None = None
@@ -120,6 +120,13 @@ class TCPProxy(Runnable):
     def stop(self) -> None:
         """End serving and every relay, listen no more; no thread is left. Idempotent."""
         self._stopped.set()
+        with self._lock:
+            serving = self._serving
+        if serving is not None and serving.thread is threading.current_thread():
+            # A signal handler has interrupted it: it can only end after this has returned.
+            serving.closes_after = True
+            serving.ask_to_end()
+            return
         while not self._close_unless_serving():
             self.shutdown()
         if self._thread is not None:
@@ -145,6 +152,8 @@ class TCPProxy(Runnable):
         finally:
             with self._lock:
                 self._serving = None
+                if serving.closes_after:
+                    self.server_close()
             serving.has_ended.set()
 
     # ---- on the loop ----
@@ -190,6 +199,7 @@ class _Serving:
 
     def __init__(self) -> None:
         self.has_ended = threading.Event()
+        self.closes_after = False
         self.thread = threading.current_thread()
         self._asked_to_end: Future[None] = Future()
         self._relays: set[asyncio.Task[None]] = set()

@@ -85,8 +85,9 @@ class WPublisher(_Sender[T]):
         msg_type: type[T] | None = None,
         **options: Unpack[PublisherOptions],
     ) -> None:
-        options["hub"] = mpub.core.hub
-        super().__init__(aio.Publisher(topic, msg_type, **options))
+        core = mpub.core
+        assert isinstance(core, aio.MPublisher), "that of an MPublisher is one"
+        super().__init__(aio.WPublisher(core, topic, msg_type, **options))
         self.topic = topic
 
     def publish(self, msg: T) -> None:

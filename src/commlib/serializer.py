@@ -6,7 +6,10 @@ written says which it was, so readers need not be told::
     node.create_publisher("camera.front", bytes, serializer=BytesSerializer)
     node.create_subscriber("camera.front", on_image, bytes)
 
-The exception is a serializer of the program's own, which its readers must be given, too::
+There are exceptions. Without an envelope (``envelope=False``, on a broker without headers) a
+payload does not say what it is: the reader of bytes, text, or MessagePack that is no map is then
+given the same serializer, and bytes that are themselves a zlib or zstd stream arrive expanded. And
+a serializer of the program's own must be given to its readers in any case::
 
     class CBORSerializer(Serializer):
         CONTENT_TYPE = "application/cbor"

@@ -14,6 +14,8 @@ from collected import Collected, eventually
 from commlib import aio
 from commlib.exceptions import EndpointClosed, RPCTimeout
 from commlib.node import Node, NodeState
+from commlib.pubsub import MPublisher, WPublisher
+from commlib.transports import resolve
 from messages import AddTwoInts, Sonar
 
 MakeNode = Callable[..., Node]
@@ -92,6 +94,23 @@ async def test_groups_are_there_for_asyncio_as_well(broker: Broker, topic: str) 
         await publisher.publish(2)
         await node.create_publisher(f"{topic}.b").publish(3)
         assert await asyncio.to_thread(got.wait, 2) == [1, 3]
+
+
+def test_a_wpublisher_ends_with_the_mpublisher_whose_connection_it_has(
+    broker: Broker, topic: str
+) -> None:
+    params = resolve(broker.url)
+    mpub: MPublisher[object] = MPublisher(None, params)
+    publisher = WPublisher(mpub, topic)
+    publisher.publish(1)
+    mpub.stop()
+    with pytest.raises(EndpointClosed):
+        publisher.publish(2)
+    assert not publisher.connected
+    mpub.run()
+    publisher.run()
+    publisher.publish(3)
+    mpub.stop()
 
 
 # ---- many services ----
@@ -179,6 +198,21 @@ def test_a_node_may_enter_while_the_last_one_of_those_that_share_leaves(
         second.stop()
 
 
+def test_a_node_that_was_not_run_keeps_a_shared_connection_too(
+    broker: Broker, make_node: MakeNode, topic: str
+) -> None:
+    url = broker.with_options(keepalive=18)
+    make_node().create_rpc(topic, lambda n: n)
+    lazy = Node("lazy", connection_params=url, share_connection=True)
+    client = lazy.create_rpc_client(topic)
+    with Node("short", connection_params=url, share_connection=True):
+        future = client.call_async(1, timeout=10)
+    assert future.result(10) == 1
+    assert client.call(2, timeout=10) == 2
+    lazy.stop()
+    assert not lazy.connected
+
+
 def _in_thread(work: Callable[[], Any]) -> Callable[[], None]:
     thread = threading.Thread(target=work)
     thread.start()
@@ -222,3 +256,29 @@ def test_an_endpoint_that_was_stopped_alone_is_closed_though_its_node_runs(
         endpoint.run()
     publisher.publish(1)
     assert client.call(2) == 2
+
+
+def test_who_is_told_of_the_connection_is_forgotten_when_it_stops(node: Node, topic: str) -> None:
+    for _ in range(20):
+        node.create_publisher(topic, on_state=print).stop()
+    assert node._core.hub.listeners == []
+
+
+# ---- what makes no sense ----
+
+
+@pytest.mark.parametrize(
+    "options", [{"workers": 0}, {"workers": -1}, {"workers": "x"}, {"max_age": None}]
+)
+def test_options_of_services_that_make_no_sense_are_refused(
+    node: Node, topic: str, options: Any
+) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        node.create_rpc(topic, lambda n: n, **options)
+    with pytest.raises(ValueError, match=next(iter(options))):
+        node.create_rpc_server(topic, **options)
+
+
+def test_a_server_of_a_name_without_a_handler_is_refused(node: Node, topic: str) -> None:
+    with pytest.raises(ValueError, match="belong together"):
+        node.create_rpc_server(rpc_name=topic)

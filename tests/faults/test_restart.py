@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from brokers import RedisServer
-from collected import Collected, eventually
+from collected import DEADLINE, Collected, eventually
 from commlib import aio
 from commlib.exceptions import ConnectionLost, OutboxFull, RPCTimeout
 from commlib.msg import PubSubMessage, RPCMessage
@@ -357,3 +357,31 @@ def test_calls_that_are_not_sent_cost_no_memory(make_redis: MakeRedis) -> None:
         far.create_rpc("somebody", lambda request: request)
         assert far.create_rpc_client("somebody").call({"a": 1}, timeout=5) == {"a": 1}
         assert len(far._core.hub.transport._replies.keys()) < 50  # type: ignore[attr-defined]
+
+
+async def test_calls_that_wait_for_a_broker_that_has_gone_all_end(make_redis: MakeRedis) -> None:
+    server = make_redis()
+    params = ConnectionParameters("127.0.0.1", server.port, offline="raise")
+    async with aio.Node("far", params) as far:
+        client = far.create_rpc_client("nobody")
+        calls = [asyncio.ensure_future(client.call({}, timeout=1)) for _ in range(2000)]
+        await asyncio.sleep(0)
+        server.kill()
+        async with asyncio.timeout(DEADLINE):
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} <= {RPCTimeout, ConnectionLost}
+
+
+def test_connections_that_are_idle_are_left_alone(make_redis: MakeRedis) -> None:
+    server = make_redis()
+    news = Collected()
+    params = ConnectionParameters("127.0.0.1", server.port, keepalive=1)
+    with Node("idle", connection_params=params, on_state=lambda *state: news(state)) as node:
+        node.create_rpc_client("nobody")
+        gate = threading.Event()
+        node.create_rpc("busy", lambda request: gate.wait(DEADLINE), workers=1)
+        busy = node.create_rpc_client("busy").call_async({}, timeout=DEADLINE)
+        threading.Event().wait(4.5)  # four times the keepalive, and the grace
+        assert [connected for connected, _ in news.items] == [True]
+        gate.set()
+        assert busy.result(DEADLINE) is True

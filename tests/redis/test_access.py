@@ -133,6 +133,7 @@ def test_a_service_that_may_not_be_served_leaves_its_neighbours_alone(
         for number in range(100):
             assert client.call({"n": number}, timeout=5) == {"n": 2 * number}
         eventually(lambda: refused.stats.rejected == 1)
+        assert not node.health
     assert caplog.text.count(f"{bad} is not served") == 1
 
 

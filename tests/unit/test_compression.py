@@ -53,6 +53,16 @@ def test_nothing_expands_beyond_the_limit(compression: str) -> None:
         expand(compress(PLAIN), len(PLAIN) - 1)
 
 
+def test_a_zstd_payload_that_is_cut_or_goes_on_is_refused() -> None:
+    compress = compressor("zstd")
+    assert compress is not None
+    packed = compress(os.urandom(10_000))
+    for broken in (packed[:-1], packed[:5000], packed[:6], packed + b"more", packed + packed):
+        with pytest.raises(SerializationError, match="a broken zstd payload"):
+            expand(broken, 100_000)
+    assert len(expand(packed, 100_000)) == 10_000
+
+
 def test_what_is_not_compressed_is_the_same_object() -> None:
     for payload in (b"", b"{}", b"x is for text", b"\x78\x9c but no zlib", os.urandom(0)):
         assert expand(payload, 1000) is payload

@@ -437,6 +437,27 @@ def test_it_listens_at_an_address_of_ipv6_as_well(far: socket.socket) -> None:
             exchange(here, there)
 
 
+def test_a_signal_handler_may_stop_it_amid_serving() -> None:
+    program = """
+import os, signal, threading
+from commlib.proxy import TCPProxy
+proxy = TCPProxy("127.0.0.1", 0, "127.0.0.1", 9)
+signal.signal(signal.SIGTERM, lambda *_: proxy.stop())
+threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGTERM]).start()
+proxy.serve_forever()
+proxy.stop()
+print("ended")
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("ended\n", "")
+
+
 def test_the_bridge_of_0_13_is_the_proxy() -> None:
     assert TCPBridge is TCPProxy
 

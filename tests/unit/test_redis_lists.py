@@ -523,6 +523,37 @@ async def test_who_waits_for_a_link_that_is_lost_is_let_go() -> None:
         await closing
 
 
+async def test_answers_to_pings_are_not_taken_for_those_to_blpops() -> None:
+    requests = Requests()
+    requests.attach()
+    for _ in range(3):
+        requests.server.probe()
+        assert list(requests.server.to_server) == [[b"PING"]]
+        await quiet(requests.server)
+    requests.pool.add("a", requests.got.append, 1, 0)
+    await quiet(requests.server)
+    assert requests.server.outstanding == 1
+
+
+async def test_a_service_that_was_refused_and_left_may_come_back_to_a_list_that_is_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_redis_lists, "ERROR_PAUSE", 60)
+    requests, [consumer] = await started(("a", 1))
+    requests.server.refused[b"a"] = WRONG
+    requests.server.time_out_all()
+    await quiet(requests.server)
+    assert not consumer.working
+    await consumer.close()
+    del requests.server.refused[b"a"]
+    again = requests.pool.add("a", lambda packet: requests.got.append(packet.payload), 1, 0)
+    await quiet(requests.server)
+    assert again.working
+    requests.server.push(b"a", b"x")
+    await quiet(requests.server)
+    assert requests.got == [b"x"]
+
+
 async def test_a_link_without_blpops_is_probed_and_one_with_them_says_something_anyway() -> None:
     requests = Requests()
     requests.attach()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import zlib
 from typing import Any
 
 import pytest
+import zstandard
 
 from commlib._packet import PROPERTIES, Header, Packet
 from commlib._wire import Reader, Refused, Writer
@@ -159,6 +161,44 @@ def test_json_functions_of_the_program_write_and_read_the_whole_payload() -> Non
     assert packet.payload.startswith(b'{\n "header": {\n  "timestamp": 1,')
     for reader in (Reader(Sonar), Reader(Sonar, serializer=serializer)):
         assert reader.read(packet).data == Sonar(1.0, raw=b"\xff")
+
+
+ZLIB, ZSTD = zlib.compress(b"secret" * 100), zstandard.compress(b"secret" * 100)
+
+
+@pytest.mark.parametrize("raw", [ZLIB, ZSTD])
+@pytest.mark.parametrize("compression", [None, "zlib", "zstd"])
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize("serializer", [BytesSerializer, MessagePackSerializer])
+def test_bytes_that_are_compressed_themselves_arrive_as_they_are(
+    raw: bytes, compression: Any, native: bool, serializer: Any
+) -> None:
+    writer: Writer[bytes] = Writer(bytes, serializer=serializer, compression=compression)
+    packet = writer.pack(raw, Header(1, writer.properties), native)
+    for kind in (bytes, None):
+        assert Reader(kind).read(packet).data == raw
+
+
+@pytest.mark.parametrize("data", [b"\xff", [1, 2], "text", 7, {"a": b"x"}])
+def test_bare_message_pack_is_read_by_who_knows_that_it_is(data: Any) -> None:
+    packet = Writer(None, serializer=MessagePackSerializer).pack(data, None, False)
+    assert Reader(None, serializer=MessagePackSerializer).read(packet).data == data
+
+
+class Broken(Shouting):
+    @staticmethod
+    def serialize(data: Any) -> Any:
+        return {"a": KeyError("mine"), "b": 5}[data] if data == "b" else {}[data]
+
+
+@pytest.mark.parametrize("data", ["a", "b"])
+@pytest.mark.parametrize("serializer", [Broken, JSONSerializer(dumps=Broken.serialize)])
+@pytest.mark.parametrize("header", [HEADER, None])
+def test_what_a_serializer_of_the_programs_own_does_wrong_is_a_serialization_error(
+    data: Any, serializer: Any, header: Header | None
+) -> None:
+    with pytest.raises(SerializationError, match="the serializer"):
+        Writer(None, serializer=serializer).pack(data, header, False)
 
 
 def test_bare_bytes_are_taken_as_they_are_by_who_knows_that_they_are_bytes() -> None:

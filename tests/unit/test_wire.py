@@ -642,6 +642,11 @@ SERIALIZERS = [
 ]
 
 
+BINARY = [SERIALIZERS[3], SERIALIZERS[4], PythonSerializer]
+"""Those with a form for NaN beside null; that of Python's json module has one, too."""
+BINARY.append(SERIALIZERS[-1])
+
+
 @settings(deadline=None, max_examples=300)
 @given(
     MESSAGES,
@@ -660,7 +665,8 @@ def test_a_message_comes_back_through_every_serializer_form_and_compression(
 
     found = Reader(Deep, serializer=serializer).read(packet)
 
-    assert repr(found.data) in (repr(message), through_json(message))
+    keeps_nan = serializer in BINARY or isinstance(serializer, PythonSerializer)
+    assert repr(found.data) == (repr(message) if keeps_nan else through_json(message))
     assert found.header == (header or Header())
 
 

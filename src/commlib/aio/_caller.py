@@ -84,6 +84,7 @@ class Caller:
         self._unsent: list[Call] = []
         self._sending: asyncio.Task[None] | None = None
         self._closed = False
+        self._next_pending = False
 
     def open(self) -> asyncio.Task[None]:
         """Open the inbox, in the background; idempotent."""
@@ -162,7 +163,7 @@ class Caller:
     def begin_until(self, call: Call, expired: CommlibError) -> asyncio.TimerHandle:
         """Send a call and end it with ``expired`` after its timeout; cancel the handle then."""
         loop = asyncio.get_running_loop()
-        handle = loop.call_later(call.timeout, self.drop, call.token, expired)
+        handle = loop.call_later(call.timeout, self.give_up, call, expired)
         self.begin(call)
         return handle
 
@@ -192,6 +193,7 @@ class Caller:
         return True
 
     def _send_next(self) -> None:
+        self._next_pending = False
         while (call := self._calls.next()) is not None:
             self._send(call)
 
@@ -204,7 +206,20 @@ class Caller:
             if self._unsent or not self._hand_over(call, call.packet):
                 self._send_later(call)
         except CommlibError as exc:
-            self.drop(call.token, exc)
+            # Not `drop`, which would send the next one from in here, and that the next.
+            self._end_unsent(call, exc)
+            self._send_next_soon()
+
+    def _end_unsent(self, call: Call, outcome: CommlibError) -> None:
+        _, was_under_way = self._calls.drop(call.token)
+        if was_under_way and call.address is not None and self._inbox is not None:
+            self._inbox.release(call.token, unused=not call.sent)
+        call.end(outcome)
+
+    def _send_next_soon(self) -> None:
+        if not self._next_pending:
+            self._next_pending = True
+            asyncio.get_running_loop().call_soon(self._send_next)
 
     def _hand_over(self, call: Call, packet: Packet) -> bool:
         call.sent = True  # before it is: its reply may be quick

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from typing import Any, Self, TypedDict
 
 from commlib._forms import AnySerializer
-from commlib._json import parse
 from commlib._lanes import CALLBACK_ERRORS, Bounds, Lane, make_lane
-from commlib._packet import Packet, read_header
+from commlib._packet import Packet, peek
 from commlib._params import BaseParameters
 from commlib._stats import Stats
 from commlib._wire import Reader, Refused, Writer
@@ -24,6 +23,7 @@ from commlib.transports.base import StateHandler, Transport
 
 GRACE = 0.5  # s that stop() leaves a callback to finish
 MAX_TEXT = 65_536  # characters of an error's text that are logged, or sent to a caller
+MAX_ID = 64  # characters of a message's origin that are logged
 MAX_REPORTS = 100  # different errors of one endpoint that are logged
 
 Params = BaseParameters | str | None
@@ -85,8 +85,8 @@ class Endpoint:
         self.debug = debug
         self._has_own_hub = hub is None
         self.hub = hub or Hub(resolve(conn_params or connection_params), name)
-        if on_state is not None:
-            self.hub.listeners.append(on_state)
+        self._on_state = on_state
+        self._listen()
         self._serializer = serializer
         self._compression = compression
         self.log = logging.getLogger(f"commlib.{type(self).__name__.lower()}")
@@ -159,6 +159,7 @@ class Endpoint:
     def start(self) -> asyncio.Task[None]:
         """Begin in the background, if that is not done yet. On the loop."""
         self.stopped = False
+        self._listen()
         if not self._is_begun or self._beginning is None:
             self._begun_on = self.hub.transport
             self.hub.start()
@@ -204,6 +205,12 @@ class Endpoint:
             await self._end()
         if self._has_own_hub:
             await self.hub.close()
+        if self._on_state is not None and self._on_state in self.hub.listeners:
+            self.hub.listeners.remove(self._on_state)
+
+    def _listen(self) -> None:
+        if self._on_state is not None and self._on_state not in self.hub.listeners:
+            self.hub.listeners.append(self._on_state)
 
     async def _end(self) -> None:
         """What has to be undone of ``_begin``."""
@@ -285,14 +292,10 @@ def _line_of(error: BaseException) -> int:
 
 def _message_id(packet: Packet) -> str:
     """`` (message <origin>/<seq>)`` if the packet tells, for the log."""
-    header = packet.header
-    if header is None:
-        try:
-            tree = parse(packet.payload)
-        except (ValueError, RecursionError):
-            return ""
-        header = read_header(tree.get("header") if isinstance(tree, dict) else None)
-    return f" (message {header.origin}/{header.seq})" if header.origin else ""
+    header = packet.header or peek(packet.payload)
+    if header is None or not header.origin:
+        return ""
+    return f" (message {header.origin[:MAX_ID]}/{header.seq})"
 
 
 def arity(callback: Any) -> tuple[int, float]:

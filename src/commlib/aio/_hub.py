@@ -59,8 +59,8 @@ class Hub:
         """The workers of the life that ``close`` has ended; they are about to end, too."""
         self.past = LinkStats()
         """The counters of the connections before this one."""
-        self.users: set[object] = set()
-        """The running nodes that share it; the last one closes it."""
+        self.users: weakref.WeakSet[object] = weakref.WeakSet()
+        """The nodes that share it, until each is stopped; the last one closes it."""
         self.home: set[Hub] = set()
         """Where it is noted as long as it lives on a loop."""
         self._reset()

@@ -113,6 +113,7 @@ class Node(Decorators):
         self.state = NodeState.IDLE
         self.endpoints: list[Endpoint] = []
         self.hub = hub or self._make_hub(resolve(connection_params), share_connection)
+        self.hub.users.add(self)
         self._on_state = on_state
         self._listen()
         self._defaults = {**form, "envelope": envelope, "workers": workers_rpc}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from os import urandom
 from time import time
 from typing import Any, Generic, Self, Unpack
+from weakref import WeakSet
 
 from commlib import _topics
 from commlib._lanes import Bounds, IterLane, Lane
@@ -136,6 +137,16 @@ class MPublisher(Sender[T]):
         **options: Unpack[PublisherOptions],
     ) -> None:
         super().__init__("mpublisher", msg_type, conn_params, **options)
+        self._dependents: WeakSet[WPublisher[Any]] = WeakSet()
+
+    def adopt(self, publisher: WPublisher[Any]) -> None:
+        """Take one that ends with this."""
+        self._dependents.add(publisher)
+
+    async def stop(self) -> None:
+        await super().stop()
+        for publisher in self._dependents:
+            publisher.stopped = True
 
     async def publish(self, msg: T, topic: str) -> None:
         """Send a message to every live subscriber of this topic; as ``Publisher.publish``."""
@@ -154,6 +165,12 @@ class WPublisher(Publisher[T]):
     ) -> None:
         options["hub"] = mpub.hub
         super().__init__(topic, msg_type, **options)
+        self._mpub = mpub
+        mpub.adopt(self)
+
+    def check_open(self) -> None:
+        super().check_open()
+        self._mpub.check_open()
 
 
 class SubscriberOptions(Options, total=False):

@@ -81,6 +81,20 @@ def presence_topic(rpc_name: str) -> str:
     return f"{PRESENCE}{'/' if '/' in rpc_name else '.'}{plain}"
 
 
+def check_workers(workers: int | None) -> int | None:
+    """Returns it. Raises ValueError for what is no number of workers."""
+    if workers is not None and not (isinstance(workers, int) and workers >= 1):
+        raise ValueError(f"workers={workers!r}: at least one request must be handled at a time")
+    return workers
+
+
+def check_age(max_age: float) -> float:
+    """Returns it. Raises ValueError for what is no age."""
+    if not isinstance(max_age, int | float) or not max_age >= 0:
+        raise ValueError(f"max_age={max_age!r}: it is a time in seconds")
+    return max_age
+
+
 class ServiceOptions(Options, total=False):
     """The options of services.
 
@@ -144,8 +158,8 @@ class RPCService(Input):
         self._writer: Writer[Any] = self._make_writer(response)
         limit = self.hub.params.max_payload
         self._presence_reader: Reader[Any] = Reader(None, always_wrapped=True, limit=limit)
-        self._workers = workers or (TASKS if is_async(on_request) else THREADS)
-        self._max_age = max_age
+        self._workers = check_workers(workers) or (TASKS if is_async(on_request) else THREADS)
+        self._max_age = check_age(max_age)
         self._oldest = 0
         self._lane: Lane | None = None
         self._consumer: Consumer | None = None
@@ -172,6 +186,10 @@ class RPCService(Input):
         except AuthError as exc:
             # It serves all the same; only wait_for_service() will not see it.
             self.log.warning("%s: clients cannot wait for this service: %s", self.name, exc)
+
+    @property
+    def ready(self) -> bool:
+        return super().ready and self._consumer is not None and self._consumer.working
 
     async def _end(self) -> None:
         if self._presence is not None:
@@ -325,8 +343,10 @@ class RPCServer(Group):
         self.base_uri = base_uri
         self.services: dict[str, RPCService] = {}
         """By the names that they were registered with."""
-        self._workers = workers
-        self._max_age = max_age
+        self._workers = check_workers(workers)
+        self._max_age = check_age(max_age)
+        if bool(rpc_name) != (on_request is not None):
+            raise ValueError("rpc_name and on_request belong together; many services: svc_map")
         for uri, service in (svc_map or {}).items():
             callback, types = service if isinstance(service, tuple) else (service, None)
             self.new_service(uri, callback, types)

@@ -132,6 +132,8 @@ class Popper:
             self._refusal = reply
             if self._outstanding > 1:
                 self.refresh()  # those that block already would keep the verdict waiting
+        elif reply is not None:
+            return  # the answer to a PING
         self._note_answer()
 
     def _note_answer(self) -> None:
@@ -150,10 +152,22 @@ class Popper:
     def _is_halted(self) -> bool:
         return self._refusal is not None or self._is_retrying
 
+    def forget(self, name: bytes) -> None:
+        """Nobody pops this list any more; who does again begins anew."""
+        self._banned.pop(name, None)
+        if not self._banned:
+            self._pause = ERROR_PAUSE
+
+    def is_banned(self, name: bytes) -> bool:
+        """Whether the server refuses this list."""
+        return name in self._banned
+
     def _try_one_by_one(self) -> None:
         lists = self._plan()[0]
         if self._link is None or not lists:
             self._refusal, self._is_retrying = None, False
+            if self._banned:
+                self._try_again_later()  # those without credit now are no less banned
             return
         self._suspects.extend(lists)
         self._link.write([command("LPOP", name) for name in lists], [])
@@ -169,6 +183,11 @@ class Popper:
             self._end_trial()
 
     def _ban(self, name: bytes, why: str) -> None:
+        if name not in self._banned:
+            self._pause = ERROR_PAUSE  # a new trouble is looked after sooner than an old one
+            if self._retry is not None:
+                self._retry.cancel()
+                self._retry = None
         if self._banned.get(name) != why:
             self._banned[name] = why
             self._on_refused()
@@ -361,6 +380,10 @@ class RequestConsumer:
         self.closing = False
         self._pool = pool
 
+    @property
+    def working(self) -> bool:
+        return not self._pool.popper.is_banned(self.key)
+
     def done(self, packet: Packet) -> None:
         self._pool.give_back(self)
 
@@ -421,6 +444,7 @@ class RequestLists:
             self._consumers.pop(key, None)
             self._free.pop(key, None)
             self._ready = None
+            self.popper.forget(key)
 
     def give_back(self, consumer: RequestConsumer) -> None:
         """The consumer has worked one request off."""

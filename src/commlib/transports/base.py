@@ -68,6 +68,11 @@ class Subscription(Protocol):
 class Consumer(Protocol):
     """An active consumer of a queue."""
 
+    @property
+    def working(self) -> bool:
+        """False while the broker refuses to hand anything over from this queue."""
+        ...
+
     def done(self, packet: Packet) -> None:
         """One packet was worked off: another may be taken. On the loop."""
 

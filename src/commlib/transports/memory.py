@@ -96,6 +96,7 @@ class _Consumer:
         self.transport = transport
         self.queue = queue
         self.credit = credit
+        self.working = True
         self._handler = handler
 
     def take(self, packet: Packet) -> None:
