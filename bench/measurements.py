@@ -156,6 +156,31 @@ def _calling(at_once: int) -> Callable[[Lab, Contender], Figures]:
     return call
 
 
+def goals(lab: Lab, contender: Contender) -> Figures:
+    """Send goals that are reached at once to an action of another process, one after another."""
+    name = fresh_name()
+    with (
+        lab.start(contender, "work", name=name).ready(),
+        lab.start(
+            contender, "goals", name=name, count=CALLS, seconds=CALL_SECONDS
+        ).ready() as sender,
+    ):
+        return sender.ask("go")
+
+
+def bridge(lab: Lab, contender: Contender) -> Figures:
+    """As ``receive``, with a bridge of a third process between the two."""
+    topic, to = fresh_name(), fresh_name()
+    with (
+        lab.start(contender, "receive", topic=to).ready() as receiver,
+        lab.start(contender, "bridge", topic=topic, to=to).ready(),
+        lab.start(
+            contender, "publish", topic=topic, count=MESSAGES // 4, seconds=SECONDS
+        ).ready() as publisher,
+    ):
+        return receiver.ask(publisher.ask("go")["count"])
+
+
 def node(lab: Lab, contender: Contender) -> Figures:
     """A node with ten endpoints, used once and then at rest; seen from outside."""
     with lab.start(contender, "node", topic=fresh_name(), settle=SETTLE, idle=IDLE) as child:
@@ -207,6 +232,8 @@ MEASUREMENTS = (
     Measurement("call", _calling(1)),
     Measurement("calls", _calling(8)),
     Measurement("tasks", _calling(64)),
+    Measurement("goals", goals),
+    Measurement("bridge", bridge),
     Measurement("node", node, is_quiet=True),
     Measurement("start", start),
     Measurement("topics", topics),

@@ -54,6 +54,20 @@ class Face(Protocol):
         ...
 
 
+class Worker(Face, Protocol):
+    """A contender that has actions and bridges as well."""
+
+    def work(self, name: str) -> None:
+        """Reach goals at once, with the sum of their two numbers as the result."""
+
+    def sender(self, name: str) -> Callable[[int, int], int]:
+        """Sends such a goal and waits for its result; raises whatever went wrong."""
+        ...
+
+    def bridge(self, topic: str, to: str) -> None:
+        """Pass messages on to another topic, through a bridge; returns when it works."""
+
+
 def topics_of(topic: str, many: int) -> list[str]:
     """The names of so many topics; of the only one, the name itself."""
     return [topic] if many == 1 else [f"{topic}.{number}" for number in range(many)]
@@ -172,6 +186,36 @@ def _call(call: Callable[[int, int], int], ledger: Ledger, caller: int) -> None:
             ledger.note_failure(exc)
 
 
+# -- actions and bridges --------------------------------------------------------------------------
+
+
+def work(face: Worker, *, name: str) -> None:
+    """Work on goals until the end."""
+    face.work(name)
+    face.start()
+    answer(ready=True)
+    order()
+
+
+def goals(face: Worker, *, name: str, count: int, seconds: int) -> None:
+    """Send goals one after another, each when the one before is reached."""
+    send = face.sender(name)
+    face.start()
+    _until_served(send)
+    answer(ready=True)
+    order()
+    ledger = Ledger(seconds, count)
+    _call(send, ledger, 0)
+    answer(**ledger.figures())
+
+
+def bridge(face: Worker, *, topic: str, to: str) -> None:
+    """Pass messages on until the end."""
+    face.bridge(topic, to)
+    answer(ready=True)
+    order()
+
+
 # -- a node ---------------------------------------------------------------------------------------
 
 
@@ -214,5 +258,6 @@ def main(face: type[Face]) -> None:
 
 
 ROLES: dict[str, Callable[..., None]] = {
-    role.__name__: role for role in (publish, receive, first, serve, call, node)
+    role.__name__: role
+    for role in (publish, receive, first, serve, call, node, work, goals, bridge)
 }

@@ -1,6 +1,6 @@
 """The messages of the examples; programs that talk to each other share such a module."""
 
-from commlib.msg import PubSubMessage, RPCMessage
+from commlib.msg import ActionMessage, PubSubMessage, RPCMessage
 
 
 class Sonar(PubSubMessage):
@@ -20,3 +20,14 @@ class AddTwoInts(RPCMessage):
 
     class Response(RPCMessage.Response):
         c: int = 0
+
+
+class Drive(ActionMessage):
+    class Goal(ActionMessage.Goal):
+        metres: float = 0.0
+
+    class Result(ActionMessage.Result):
+        metres: float = 0.0
+
+    class Feedback(ActionMessage.Feedback):
+        metres: float = 0.0

@@ -8,7 +8,7 @@ from typing import TypedDict
 import attrs
 import pydantic
 
-from commlib.msg import Object, PubSubMessage, RPCMessage
+from commlib.msg import ActionMessage, Object, PubSubMessage, RPCMessage
 
 
 class Pose(Object):
@@ -61,3 +61,19 @@ class AddTwoInts(RPCMessage):
 
     class Response(RPCMessage.Response):
         c: int
+
+
+class Move(ActionMessage):
+    class Goal(ActionMessage.Goal):
+        cm: int
+        speed: float = 1.0
+        path: list[Pose] = []
+
+    class Result(ActionMessage.Result):
+        cm: int
+        pose: Pose = Pose()
+        map: bytes = b""
+
+    class Feedback(ActionMessage.Feedback):
+        cm: int
+        pose: Pose = Pose()

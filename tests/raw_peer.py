@@ -46,6 +46,12 @@ class RawPeer:
         self._portal.run(transport.consume, queue, lambda p: collected(reader.read(p)), 100)
         return collected
 
+    def subscribe(self, topic: str) -> Collected:
+        """The packets that come to a topic or pattern, as they are."""
+        collected = Collected()
+        self._portal.run(self._hub.transport.subscribe, topic, collected)
+        return collected
+
     def close(self) -> None:
         stop(self._hub, self._hub.close)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -78,6 +79,40 @@ def test_a_robot_drives_in_asyncio(start: Start) -> None:
     ]
 
 
+def test_a_goal_is_followed_to_its_end_and_another_one_cancelled(start: Start) -> None:
+    service = start("action_service")
+    assert next_line(service) == "serving robot.drive"
+    *way, arrived, stopped = result(start("action_client"))
+    assert way == ["at 1 m", "at 2 m", "at 3 m"]
+    assert arrived == "arrived after 3 m"
+    assert re.fullmatch(r"stopped at \d+ m: CANCELED", stopped)
+    service.send_signal(signal.SIGTERM)
+    assert result(service) == []
+
+
+def test_a_bridge_leads_to_another_broker(start: Start) -> None:
+    assert result(start("bridge")) == [
+        "fleet.robot1.sensors.sonar.front: 1.5 m",
+        "fleet.robot1.sensors.sonar.rear: 1.5 m",
+        "1 + 2 = 3",
+    ]
+
+
+def test_a_whole_robot_does_all_that_robots_do(start: Start) -> None:
+    process = start("robot")
+    out, err = process.communicate(timeout=LONGEST)
+    assert process.returncode == 0, err
+    assert out.splitlines() == [
+        "it lives: True",
+        "it looks ahead, seen at the station: 9.0 m",
+        "speed: 0.5",
+        "the far goal: CANCELED",
+        "the near goal: 2.0 m",
+        "event: {'by': 'rover-1'}",
+    ]
+    assert "taken over at" in err, "the robot's log"
+
+
 SAYS = {
     "pubsub_subscriber": ["waiting for robot.sonar.front"],
     "pattern_subscriber": [
@@ -86,6 +121,12 @@ SAYS = {
         "robot.sensors.sonar.front: 3.0 m",
     ],
     "node_decorators": ["set to 21.5 °C", "the heating is on", "the heating is off"],
+    "event_emitter": [
+        "bedroom.lights.on: TurnOn {'brightness': 10}",
+        "bedroom.lights.off: TurnOff {}",
+        "bedroom.lights.on: TurnOn {'brightness': 20}",
+    ],
+    "node_control": ["it lives", "it logs: it waves", "it is STOPPED", "it is RUNNING", "it lives"],
 }
 
 
@@ -97,7 +138,9 @@ def test_without_a_number_it_goes_on_until_ctrl_c(start: Start, name: str) -> No
     result(process)
 
 
-@pytest.mark.parametrize("name", ["pattern_subscriber", "node_decorators"])
+@pytest.mark.parametrize(
+    "name", ["pattern_subscriber", "node_decorators", "event_emitter", "node_control"]
+)
 def test_with_a_number_it_ends_by_itself(start: Start, name: str) -> None:
     lines = result(start(name, "1"))
     assert lines == SAYS[name][: len(lines)]

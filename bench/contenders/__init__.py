@@ -16,6 +16,7 @@ from typing import Literal
 
 ROOT = Path(__file__).parents[2]
 
+ONLY_OURS = frozenset({"blob", "topics", "goals", "bridge"})
 EVERYTHING = frozenset({"publish", "receive", "burst", "call", "calls", "node", "start"})
 WITHOUT_UVLOOP, WITH_UVLOOP = {"uvloop": 0}, {"uvloop": 1}
 
@@ -53,7 +54,7 @@ CONTENDERS = (
         "ours",
         "bench.contenders.ours",
         "ours",
-        EVERYTHING | {"blob", "topics"},
+        EVERYTHING | ONLY_OURS,
         imports=OUR_IMPORTS,
         packages=OUR_PACKAGES,
         options=WITHOUT_UVLOOP,
@@ -72,7 +73,7 @@ CONTENDERS = (
         "ours, uvloop",
         "bench.contenders.ours",
         "ours",
-        EVERYTHING | {"blob", "topics"},
+        EVERYTHING | ONLY_OURS,
         imports=OUR_IMPORTS + ", uvloop",
         options=WITH_UVLOOP,
     ),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bench.roles import CALL_TIMEOUT, main
-from commlib.msg import PubSubMessage, RPCMessage
+from commlib.msg import ActionMessage, PubSubMessage, RPCMessage
 from commlib.node import Node
 from commlib.serializer import BytesSerializer
 
@@ -37,6 +37,21 @@ class AddTwoInts(RPCMessage):
         c: int = 0
 
 
+class Sum(ActionMessage):
+    """The same as a goal."""
+
+    class Goal(ActionMessage.Goal):
+        """What to add."""
+
+        a: int = 0
+        b: int = 0
+
+    class Result(ActionMessage.Result):
+        """What it makes."""
+
+        c: int = 0
+
+
 def add(request: AddTwoInts.Request) -> AddTwoInts.Response:
     """The service: a plain function, so it runs on worker threads."""
     return AddTwoInts.Response(c=request.a + request.b)
@@ -46,6 +61,7 @@ class Ours:
     """All endpoints are those of one node."""
 
     def __init__(self, url: str) -> None:
+        self._url = url
         self._node = Node("bench", connection_params=url)
 
     def start(self) -> None:
@@ -80,6 +96,23 @@ class Ours:
     def caller(self, name: str) -> Callable[[int, int], int]:
         client = self._node.create_rpc_client(name, AddTwoInts)
         return lambda a, b: client.call(AddTwoInts.Request(a, b), CALL_TIMEOUT).c
+
+    def work(self, name: str) -> None:
+        self._node.create_action(name, Sum, lambda goal: Sum.Result(c=goal.data.a + goal.data.b))
+
+    def sender(self, name: str) -> Callable[[int, int], int]:
+        client = self._node.create_action_client(name, Sum)
+
+        def send(a: int, b: int) -> int:
+            goal = client.send_goal(Sum.Goal(a, b), timeout=CALL_TIMEOUT)
+            return goal.result(CALL_TIMEOUT).c
+
+        return send
+
+    def bridge(self, topic: str, to: str) -> None:
+        from commlib.bridges import TopicBridge  # the others are measured without it
+
+        TopicBridge(None, topic, to, self._url, self._url).run()
 
 
 if __name__ == "__main__":

@@ -60,6 +60,11 @@ class Calls(Generic[C]):
         self._under_way[token] = call, name
         self._of_name[name] = self._of_name.get(name, 0) + 1
 
+    def get(self, token: str) -> C | None:
+        """The call that is under way with this token; it stays."""
+        found = self._under_way.get(token)
+        return None if found is None else found[0]
+
     def take(self, token: str) -> C | None:
         """End a call that is under way because its reply is here; None if it came too late."""
         found = self._under_way.pop(token, None)

@@ -41,7 +41,8 @@ class Header(Struct, omit_defaults=True):
     """The keys beside the data; one that has its default is not written.
 
     ``timestamp`` and ``deadline`` are ms since 1970, the latter in the broker's clock.
-    ``origin`` and ``seq`` together are the message's id.
+    ``origin`` and ``seq`` together are the message's id. ``hops`` are the places that a bridged
+    message has left.
     """
 
     timestamp: int = 0
@@ -52,6 +53,9 @@ class Header(Struct, omit_defaults=True):
     id: str = ""
     deadline: int = 0
     error: Fault | None = None
+    traceparent: str = ""
+    tracestate: str = ""
+    hops: tuple[str, ...] = ()
 
 
 class Packet(Struct, gc=False):
@@ -77,7 +81,6 @@ class Envelope(Struct):
 
 
 _KNOWN_KEYS = frozenset(Header.__struct_fields__) | {
-    *("traceparent", "tracestate", "hops"),  # ours, read by bridges and tracing
     *("content_type", "encoding", "agent"),  # the flat header of 0.13
 }
 _HEADER_FIELDS = tuple((field.name, field.type) for field in msgspec.structs.fields(Header))

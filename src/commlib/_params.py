@@ -70,6 +70,11 @@ class BaseParameters:
         """``offline`` in full, also where only the name of the policy was given."""
         return self.offline if isinstance(self.offline, Offline) else Offline(self.offline)
 
+    @property
+    def address(self) -> str:
+        """Which broker it is: connections with the same one share all topics."""
+        return str(self)
+
     def make_transport(self) -> Transport:
         """A new transport for these parameters; it connects when told to."""
         raise NotImplementedError

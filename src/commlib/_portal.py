@@ -29,7 +29,8 @@ END_SECONDS = 0.3  # for callbacks on the loop to end when they are cancelled
 EXIT_SECONDS = 1.5  # all that leaving may take at exit; the flush in it takes less than one
 
 
-def _new_loop() -> asyncio.AbstractEventLoop:
+def new_loop() -> asyncio.AbstractEventLoop:
+    """An event loop, the quickest that is installed."""
     try:
         import uvloop
     except ImportError:
@@ -42,7 +43,7 @@ class Portal:
 
     def __init__(self) -> None:
         self.hubs: set[Hub] = set()
-        self.loop = _new_loop()
+        self.loop = new_loop()
         self._lock = threading.RLock()
         self.ending = False
         self.thread = threading.Thread(target=self._run, name="commlib-loop", daemon=True)

@@ -72,6 +72,11 @@ def _check_name(name: object, what: str) -> str:
     return name
 
 
+def join(*names: str) -> str:
+    """One name of several, in slash notation if one of them is."""
+    return _separator("".join(names)).join(names)
+
+
 def _separator(name: str) -> str:
     return "/" if "/" in name else "."
 

@@ -14,9 +14,15 @@ if TYPE_CHECKING:
     T = TypeVar("T", default=Any)
     Req = TypeVar("Req", default=Any)
     Resp = TypeVar("Resp", default=Any)
+    GoalT = TypeVar("GoalT", default=Any)
+    ResultT = TypeVar("ResultT", default=Any)
+    FeedbackT = TypeVar("FeedbackT", default=Any)
 else:
     from typing import TypeVar
 
     T = TypeVar("T")
     Req = TypeVar("Req")
     Resp = TypeVar("Resp")
+    GoalT = TypeVar("GoalT")
+    ResultT = TypeVar("ResultT")
+    FeedbackT = TypeVar("FeedbackT")

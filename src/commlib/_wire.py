@@ -73,7 +73,7 @@ class Writer(Generic[T]):
         if not self._is_plain_json:
             return self.wrap(self.encode(data), header, native)
         if data.__class__ is not self._class:
-            data = self._checked(data)
+            data = self.check(data)
         try:
             whole = data if header is None or native else Envelope(header, data)
             payload = _encode(whole)
@@ -87,7 +87,7 @@ class Writer(Generic[T]):
 
     def encode(self, data: Any) -> Any:
         """The message as it goes into an envelope, for ``wrap``. Raises SerializationError."""
-        data = self._checked(data)
+        data = self.check(data)
         try:
             return self._form.body(data)
         except _json.NOT_ENCODABLE as exc:
@@ -108,7 +108,8 @@ class Writer(Generic[T]):
                 header.properties = Properties(self.properties.content_type, COMPRESSED)
         return Packet(payload, "", header if native else None)
 
-    def _checked(self, data: Any) -> Any:
+    def check(self, data: Any) -> Any:
+        """The message itself, or the one that a dict spells. Raises SerializationError."""
         if self._class is None or isinstance(data, self._class):
             return data
         if self._class is float and isinstance(data, int):
@@ -163,6 +164,11 @@ class Reader(Generic[T]):
         # The text of another serializer must not pass for the base64 of bytes.
         self._may_be_strict = self._own is None and kind not in _BYTES
 
+    @property
+    def has_header_and_data(self) -> bool:
+        """Whether a message has fields with the names of the two parts of an envelope."""
+        return self._shape.has_header_and_data
+
     def read(self, packet: Packet) -> Envelope:
         """The message in a packet, its data an instance of ``kind``.
 
@@ -193,7 +199,7 @@ class Reader(Generic[T]):
 
     def _read_leniently(self, payload: bytes, header: Header | None) -> Envelope:
         try:
-            if header is None or not _is_raw(header):
+            if header is None or not is_raw(header):
                 payload = expand(payload, self._limit)
         except SerializationError as exc:
             raise Refused(str(exc), header or Header()) from exc
@@ -202,7 +208,7 @@ class Reader(Generic[T]):
         tree = self._tree(payload)
         if self._is_envelope(tree):
             header = read_header(tree["header"])
-            return Envelope(header, self._convert(self._wrapped_body(tree, header), header))
+            return Envelope(header, self.convert(self._wrapped_body(tree, header), header))
         if self._always_wrapped:
             raise Refused("no envelope: {'header': …, 'data': …} was expected", Header())
         return Envelope(Header(), self._bare_data(tree, payload, Header()))
@@ -239,7 +245,7 @@ class Reader(Generic[T]):
         if self._own is not None and isinstance(tree, str | bytes):
             tree = self._read_blob(tree, self._own.CONTENT_TYPE, header)
         try:
-            return self._convert(tree, header)
+            return self.convert(tree, header)
         except Refused:
             if self._kind in _BYTES:
                 return self._kind(payload)  # no base64 in JSON, so they are what was meant
@@ -250,12 +256,12 @@ class Reader(Generic[T]):
         if kind == ContentType.json:
             return self._bare_data(self._tree(payload), payload, header)
         if kind != ContentType.msgpack:
-            return self._convert(self._other_body(payload, kind, header), header)
+            return self.convert(self._other_body(payload, kind, header), header)
         try:
             tree = msgspec.msgpack.decode(payload)
         except _json.NOT_DECODABLE as exc:
             raise Refused(f"no MessagePack: {exc}", header) from exc
-        return self._convert(tree, header)
+        return self.convert(tree, header)
 
     def _other_body(self, body: str | bytes, kind: str, header: Header) -> Any:
         """What another serializer than ours has made of the data."""
@@ -279,7 +285,8 @@ class Reader(Generic[T]):
             return _guess(raw)
         raise Refused(f"written as {kind}: give this endpoint the serializer for it", header)
 
-    def _convert(self, tree: Any, header: Header) -> Any:
+    def convert(self, tree: Any, header: Header) -> Any:
+        """The message that plain data spells; ``header`` is for the error. Raises Refused."""
         try:
             return self._shape.convert(tree)
         except _json.NOT_DECODABLE as exc:
@@ -287,7 +294,7 @@ class Reader(Generic[T]):
             raise Refused(f"not a {kind}: {exc or type(exc).__name__}", header) from exc
 
 
-def _is_raw(header: Header) -> bool:
+def is_raw(header: Header) -> bool:
     """Whether a native payload is bytes of the program's, and none that we have compressed."""
     properties = header.properties
     return (

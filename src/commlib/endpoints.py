@@ -18,6 +18,7 @@ class EndpointType(IntEnum):
     ActionClient = 6
     MPublisher = 7
     PSubscriber = 8
+    EventEmitter = 9
     RPCServer = 10
 
 

@@ -13,6 +13,12 @@
     ├── RPCError
     │   ├── RPCTimeout (TimeoutError)       nobody answered in time
     │   └── RPCRemoteError                  the service answered with an error
+    ├── GoalError
+    │   ├── GoalRefused                     the service did not take the goal, and says why
+    │   ├── GoalAborted                     what works on the goal raised, or gave up
+    │   ├── GoalCanceled                    it was cancelled and has left no result
+    │   ├── GoalTimeout (TimeoutError)      it has not ended in time; it goes on
+    │   └── GoalLost                        nobody knows the goal any more, or answers for it
     ├── EndpointClosed (RuntimeError)       used after ``stop()``
     └── BlockingCall (RuntimeError)         a call that would block the event loop it needs
 
@@ -90,6 +96,42 @@ class RPCRemoteError(RPCError):
 
     def __reduce__(self) -> tuple[type[RPCRemoteError], tuple[str, str]]:
         return RPCRemoteError, (self.type, self.message)
+
+
+class GoalError(CommlibError):
+    """A goal that did not bring a result."""
+
+
+class GoalRefused(GoalError):
+    """The service did not take the goal; the text is its reason."""
+
+
+class GoalAborted(GoalError):
+    """The callback that works on the goal raised, or said that it has failed.
+
+    ``type`` is the name of the error's class over there, empty if it raised none, and ``message``
+    its text.
+    """
+
+    def __init__(self, type: str, message: str) -> None:
+        super().__init__(f"{type}: {message}" if type else message)
+        self.type = type
+        self.message = message
+
+    def __reduce__(self) -> tuple[type[GoalAborted], tuple[str, str]]:
+        return GoalAborted, (self.type, self.message)
+
+
+class GoalCanceled(GoalError):
+    """The goal was cancelled, and what is left of it is no result of the client's class."""
+
+
+class GoalTimeout(GoalError, TimeoutError):
+    """The goal has not ended in time; it goes on, and can be waited for again, or cancelled."""
+
+
+class GoalLost(GoalError):
+    """How the goal ended cannot be known: its service answers no more, or has forgotten it."""
 
 
 class EndpointClosed(CommlibError, RuntimeError):

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from commlib import aio
 from commlib._face import Endpoint, Runnable, begin, stop
 from commlib._params import BaseParameters
 from commlib._portal import enter
-from commlib._typing import Req, Resp, T
-from commlib.aio._endpoint import FormOptions, Options, Params
+from commlib._typing import FeedbackT, GoalT, Req, Resp, ResultT, T
+from commlib.aio._control import NodeStartMessage, NodeStopMessage
+from commlib.aio._endpoint import Options, Params
 from commlib.aio._hub import shared_hub
-from commlib.aio.node import Decorators, NodeState
+from commlib.aio._ports import Decorators
+from commlib.aio.node import NodeOptions, NodeState
 from commlib.aio.pubsub import PublisherOptions, SubscriberOptions
 from commlib.aio.rpc import RPCTypes, ServiceMap, ServiceOptions
 from commlib.endpoints import TransportType
-from commlib.msg import RPCMessage
+from commlib.events import EventEmitter
+from commlib.msg import ActionMessage, RPCMessage
 from commlib.pubsub import (
     MPublisher,
     PSubscriber,
@@ -28,31 +31,32 @@ from commlib.pubsub import (
 )
 from commlib.rpc import RPCClient, RPCServer, RPCService
 from commlib.transports import resolve
-from commlib.transports.base import StateHandler
 
-__all__ = ["Node", "NodeState", "TransportType"]
+if TYPE_CHECKING:
+    from commlib.action import ActionClient, ActionService
+    from commlib.aio.action import ActionServiceOptions, ActionTypes
+    from commlib.bridges import Bridge
 
-C = TypeVar("C", bound=Callable[..., Any])
+__all__ = ["Node", "NodeStartMessage", "NodeState", "NodeStopMessage", "TransportType"]
+
 P = TypeVar("P", bound=Endpoint[Any])
-
-log = logging.getLogger("commlib")
 
 
 class Node(Runnable, Decorators):
-    """A component whose ports share one connection to a broker.
+    """A component whose ports share one connection to a broker; made to be subclassed, too.
 
     ``connection_params`` (or ``transport_connection_params``): parameters or a URL; they know
     their transport, and win over ``transport_type``. None of them: ``COMMLIB_URL`` of the
     environment, else Redis on localhost:6379. With ``share_connection`` all nodes of the process
     that ask for it, with equal parameters, have one connection together.
-    ``on_state(connected, reason)`` is called on the event loop when the connection comes and goes;
-    it must not block.
 
-    ``envelope``, ``serializer`` and ``compression`` hold for all endpoints that do not say
-    otherwise, ``workers_rpc`` for all services.
+    The ``namespace``, under which its own topics and services are, is the name with ``_`` for
+    ``-``, or ``thing.<device_id>.<name>``. While it runs it publishes signs of life, as a
+    ``HeartbeatMessage``. With ``remote_logger`` what its ``log`` lets through is published too, on
+    ``<namespace>.logs`` or ``remote_logger_uri``; see ``commlib.logger.RemoteLogger``.
 
     Endpoints that are made while it runs start at once; publishers and clients can be used as
-    soon as they are made.
+    soon as they are made. Options: ``commlib.aio.node.NodeOptions``.
     """
 
     def __init__(
@@ -60,14 +64,14 @@ class Node(Runnable, Decorators):
         node_name: str = "",
         transport_type: TransportType | Params = None,
         connection_params: Params = None,
+        remote_logger: bool = False,
+        remote_logger_uri: str = "",
+        debug: bool = False,
+        device_id: str | None = None,
         *,
         transport_connection_params: Params = None,
         share_connection: bool = False,
-        envelope: bool = True,
-        workers_rpc: int | None = None,
-        debug: bool = False,
-        on_state: StateHandler | None = None,
-        **form: Unpack[FormOptions],
+        **options: Unpack[NodeOptions],
     ) -> None:
         super().__init__()
         params = connection_params or transport_connection_params
@@ -80,11 +84,11 @@ class Node(Runnable, Decorators):
             node_name,
             params,
             hub=shared_hub(params, None) if share_connection else None,
-            envelope=envelope,
-            workers_rpc=workers_rpc,
+            remote_logger=remote_logger,
+            remote_logger_uri=remote_logger_uri,
             debug=debug,
-            on_state=on_state,
-            **form,
+            device_id=device_id,
+            **options,
         )
         self._warn_about(transport_type)
 
@@ -101,6 +105,11 @@ class Node(Runnable, Decorators):
         return self._core.node_name
 
     @property
+    def namespace(self) -> str:
+        """What the names of its own topics and services begin with."""
+        return self._core.namespace
+
+    @property
     def debug(self) -> bool:
         return self._core.debug
 
@@ -108,6 +117,21 @@ class Node(Runnable, Decorators):
     def endpoints(self) -> list[Endpoint[Any]]:
         """The endpoints made so far, without those that were stopped one by one."""
         return [core.face for core in self._core.endpoints]
+
+    @property
+    def input_ports(self) -> dict[str, list[Any]]:
+        """The endpoints that take something, by kind: subscriber, rpc_service, action_service."""
+        return self._core.input_ports
+
+    @property
+    def output_ports(self) -> dict[str, list[Any]]:
+        """The others, by kind: publisher, rpc_client, action_client, event_emitter."""
+        return self._core.output_ports
+
+    @property
+    def ports(self) -> dict[str, dict[str, list[Any]]]:
+        """All endpoints by direction, ``input`` or ``output``, and kind."""
+        return self._core.ports
 
     @property
     def state(self) -> NodeState:
@@ -146,12 +170,32 @@ class Node(Runnable, Decorators):
         stop(self._core.hub, self._core.stop)
 
     def __exit__(self, *exc_info: object) -> None:
-        self._stopped.set()
-        stop(self._core.hub, self._core.__aexit__, *exc_info)
+        self.stop()
+        self._core.state = NodeState.EXITED
+
+    def create_start_service(self, uri: str = "") -> None:
+        """A service that starts the ports again which the other one has stopped.
+
+        ``uri`` is its name, by default ``<namespace>.start``; the call is a ``NodeStartMessage``.
+        """
+        self._begin_own(self._core.new_start_service(uri))
+
+    def create_stop_service(self, uri: str = "") -> None:
+        """A service that stops the ports of this node, as ``stop()`` of each of them does.
+
+        They leave the broker, and the state is STOPPED. The signs of life, the control services
+        and ``run_forever()`` go on, so that the node can be started again. ``uri`` is the name, by
+        default ``<namespace>.stop``; the call is a ``NodeStopMessage``.
+        """
+        self._begin_own(self._core.new_stop_service(uri))
+
+    def _begin_own(self, part: aio.Endpoint) -> None:
+        if self._core.alive:
+            begin(part)
 
     def _adopt(self, endpoint: P) -> P:
         self._core.add(endpoint.core)
-        if self.state is NodeState.RUNNING:
+        if self._core.running:
             begin(endpoint.core)
         return endpoint
 
@@ -246,3 +290,106 @@ class Node(Runnable, Decorators):
         """An ``RPCClient`` on this node's connection."""
         options = self._core.complete(options)
         return self._adopt(RPCClient(rpc_name, msg_type, **options))
+
+    def create_event_emitter(
+        self, name: str = "", **options: Unpack[PublisherOptions]
+    ) -> EventEmitter:
+        """An ``EventEmitter`` on this node's connection."""
+        options = self._core.complete(options, "envelope")
+        return self._adopt(EventEmitter(name, **options))
+
+    def create_action(
+        self,
+        action_uri: str = "",
+        msg_type: Any = None,
+        on_goal: Callable[[Any], Any] | None = None,
+        on_cancel: Callable[[Any], Any] | None = None,
+        on_getresult: Callable[[Any], Any] | None = None,
+        *,
+        action_name: str = "",
+        **options: Unpack[ActionServiceOptions],
+    ) -> ActionService:
+        """An ``ActionService`` on this node's connection."""
+        from commlib.action import ActionService
+
+        options = self._core.complete(options, "envelope")
+        return self._adopt(
+            ActionService(
+                *(action_uri or action_name, msg_type, on_goal, on_cancel, on_getresult),
+                **options,
+            )
+        )
+
+    @overload
+    def create_action_client(
+        self,
+        action_uri: str,
+        msg_type: ActionTypes[GoalT, ResultT, FeedbackT],
+        on_feedback: Callable[[Any], Any] | None = None,
+        on_result: Callable[[Any], Any] | None = None,
+        on_goal_reached: Callable[[Any], Any] | None = None,
+        **options: Unpack[Options],
+    ) -> ActionClient[GoalT, ResultT, FeedbackT]: ...
+
+    @overload
+    def create_action_client(
+        self,
+        action_uri: str = "",
+        msg_type: type[ActionMessage] | None = None,
+        on_feedback: Callable[[Any], Any] | None = None,
+        on_result: Callable[[Any], Any] | None = None,
+        on_goal_reached: Callable[[Any], Any] | None = None,
+        *,
+        action_name: str = "",
+        **options: Unpack[Options],
+    ) -> ActionClient[Any, Any, Any]: ...
+
+    def create_action_client(
+        self,
+        action_uri: str = "",
+        msg_type: Any = None,
+        on_feedback: Callable[[Any], Any] | None = None,
+        on_result: Callable[[Any], Any] | None = None,
+        on_goal_reached: Callable[[Any], Any] | None = None,
+        *,
+        action_name: str = "",
+        **options: Unpack[Options],
+    ) -> ActionClient[Any, Any, Any]:
+        """An ``ActionClient`` on this node's connection."""
+        from commlib.action import ActionClient
+
+        options = self._core.complete(options)
+        return self._adopt(
+            ActionClient(
+                *(action_uri or action_name, msg_type, on_feedback, on_result, on_goal_reached),
+                **options,
+            )
+        )
+
+    def create_bridge(
+        self,
+        kind: str,
+        from_uri: str,
+        to_uri: str,
+        to_broker_params: Params = None,
+        *,
+        from_broker_params: Params = None,
+        **options: Any,
+    ) -> Bridge:
+        """A bridge between this node's broker and another one.
+
+        ``kind`` is ``topic``, ``pattern`` (there ``to_uri`` is the namespace), ``rpc`` or
+        ``action``. With ``to_broker_params`` this node's broker is the source, with
+        ``from_broker_params`` the sink. Options: those of the class in ``commlib.bridges``.
+        """
+        from commlib.aio._bridge import at_node
+        from commlib.aio.bridges import of_kind
+        from commlib.bridges import KINDS
+
+        kind_of_bridge: Any = of_kind(kind, KINDS)
+        options.update(at_node(self._core.hub, from_broker_params, to_broker_params))
+        names = from_uri, to_uri
+        bridge: Bridge = kind_of_bridge(
+            None, *names, from_broker_params, to_broker_params, **options
+        )
+        return self._adopt(bridge)

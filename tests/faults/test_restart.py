@@ -103,6 +103,43 @@ def test_everything_works_again_after_the_broker_was_killed_and_came_back_empty(
         assert robot.client.stats.reconnects == 1
 
 
+def test_a_node_beats_as_soon_as_its_broker_is_back_and_tells_what_it_has_logged_meanwhile(
+    make_redis: MakeRedis,
+) -> None:
+    server = make_redis()
+    # Counted where they are sent: a node that watches may be back later than this one.
+    node = Node("far", None, server.url, remote_logger=True, heartbeat_interval=3600)
+    heart, logs = node._core._own
+    with node:
+        assert heart.own_stats.sent == 1
+        server.kill()
+        eventually(lambda: not node.connected)
+        node.log.error("the broker is gone")
+        assert logs.own_stats.sent == 0
+        server.start()
+        eventually(lambda: heart.own_stats.sent == logs.own_stats.sent + 1 == 2)
+
+
+def test_a_node_is_stopped_and_started_from_afar_through_a_broker_that_was_restarted(
+    make_redis: MakeRedis,
+) -> None:
+    server = make_redis()
+    with (
+        Node("near", connection_params=server.url) as near,
+        Node("far", connection_params=server.url, ctrl_services=True) as far,
+    ):
+        far.create_rpc("add", add, Add)
+        client = near.create_rpc_client("add", Add)
+        for name in ("stop", "start"):
+            server.kill()
+            eventually(lambda: not (near.connected or far.connected))
+            server.start()
+            eventually(lambda: near.connected and far.connected)
+            answer = near.create_rpc_client(f"far.{name}").call({}, timeout=10)
+            assert answer == {"status": 0, "error": ""}
+        assert client.call(Add.Request(a=2, b=3), timeout=10).c == 5
+
+
 def test_the_first_call_and_message_after_the_restart_need_no_second_try(
     make_redis: MakeRedis,
 ) -> None:

@@ -50,6 +50,13 @@ class Row(StrEnum):
     RPC_BOTH = "RPC, both sides set to compress"
     RPC_CLIENT = "RPC, only the client set to compress"
     RPC_SERVICE = "RPC, only the service set to compress"
+    ACTION_TYPED = "Action, typed: goal, feedback, result"
+    ACTION_UNTYPED = "Action, untyped: goal, feedback, result"
+    ACTION_CALLBACKS = "Action, the callbacks of the client, in order"
+    ACTION_INSTANT = "Action, goals that are done at once"
+    ACTION_CANCEL = "Action, a goal that is cancelled"
+    ACTION_BUSY = "Action, a second goal while the first one runs"
+    ACTION_RAISES = "Action, the goal raises"
 
 
 IMPOSSIBLE = {

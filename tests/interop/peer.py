@@ -20,6 +20,7 @@ import linecache
 import os
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -42,12 +43,17 @@ class Release(NamedTuple):
     has_dataclasses: bool  # or else pydantic models
     to_dict: str  # the method that turns a message into a dict
     runs_senders: bool  # publishers and clients have to be run before they are used
+    action_name: str  # the argument that names an action
     shares_workers: bool  # all services of a process handle their requests in one pool
 
 
 RELEASES = {
-    "0.6.3": Release(True, "as_dict", runs_senders=False, shares_workers=False),
-    "0.13.2": Release(False, "model_dump", runs_senders=True, shares_workers=True),
+    "0.6.3": Release(
+        True, "as_dict", runs_senders=False, action_name="action_uri", shares_workers=False
+    ),
+    "0.13.2": Release(
+        False, "model_dump", runs_senders=True, action_name="action_name", shares_workers=True
+    ),
 }
 VERSION = version("commlib-py")
 RELEASE = RELEASES[VERSION]
@@ -94,6 +100,16 @@ Echo.Request = make_message("Request", msg.RPCMessage.Request, FIELDS)
 Echo.Response = make_message("Response", msg.RPCMessage.Response, FIELDS)
 
 
+class Turn(msg.ActionMessage):  # type: ignore[misc]
+    """An action that counts."""
+
+
+# As in ``samples.Turn``, which ours uses.
+Turn.Goal = make_message("Goal", msg.ActionMessage.Goal, {"count": (int, 0), "label": (str, "")})
+Turn.Result = make_message("Result", msg.ActionMessage.Result, {"count": (int, 0)})
+Turn.Feedback = make_message("Feedback", msg.ActionMessage.Feedback, {"count": (int, 0)})
+
+
 def to_plain(message: Any) -> Any:
     to_dict = getattr(message, RELEASE.to_dict, None)
     return message if to_dict is None else to_dict()
@@ -124,6 +140,7 @@ class Peer:
         self._senders: dict[tuple[Any, ...], Any] = {}
         self._lock = threading.Lock()
         self._hold: Hold | None = None
+        self._action_client: Any = None
 
     def _make(self, kind: str, msg_type: Any, compressed: bool, **options: Any) -> Any:
         if compressed:
@@ -234,6 +251,65 @@ class Peer:
             shares = pool.map(call, [requests[first::clients] for first in range(clients)])
             return [response for share in shares for response in share]
 
+    # -- actions --
+
+    def serve_action(
+        self, tell: Callable[..., None], name: str, *, typed: bool = False, moment: float = 0.0
+    ) -> None:
+        """Work on goals, and tell of each: count, with feedback, or until it is cancelled.
+
+        ``moment`` (s) is what a step takes.
+        """
+
+        def on_goal(goal_h: Any) -> Any:
+            tell(goal_h.data)
+            goal = to_plain(goal_h.data)
+            error = getattr(builtins, goal.get("label", ""), None)
+            if error is not None:
+                time.sleep(moment)
+                raise error("as asked")
+            for count in range(goal["count"]):
+                time.sleep(moment)
+                feedback = {"count": count}
+                goal_h.send_feedback(Turn.Feedback(**feedback) if typed else feedback)
+            if goal["label"] == "endless":
+                goal_h.cancel_event.wait()
+            result = {"count": goal["count"]}
+            return Turn.Result(**result) if typed else result
+
+        service = self._make_action("ActionService", typed, name, on_goal=on_goal)
+        service.run()
+
+    def make_action_client(
+        self, tell: Callable[..., None], name: str, *, typed: bool = False
+    ) -> None:
+        """Make a client, and tell what each of its callbacks is told."""
+
+        def teller(what: str) -> Callable[[Any], None]:
+            return lambda message: tell(message, what)
+
+        options = {what: teller(what) for what in ("on_feedback", "on_result", "on_goal_reached")}
+        self._action_client = self._make_action("ActionClient", typed, name, **options)
+        if RELEASE.runs_senders:
+            self._action_client.run()
+
+    def send_goal(self, goal: dict[str, Any], *, typed: bool = False) -> Any:
+        """Send a goal by that client; the response."""
+        return to_plain(self._action_client.send_goal(Turn.Goal(**goal) if typed else goal))
+
+    def cancel_goal(self) -> Any:
+        """Cancel the goal that was sent last."""
+        return to_plain(self._action_client.cancel_goal())
+
+    def get_result(self, timeout: float) -> Any:
+        """The result of the goal that was sent last."""
+        return to_report(self._action_client.get_result(wait=True, wait_max_sec=timeout))
+
+    def _make_action(self, kind: str, typed: bool, name: str, **options: Any) -> Any:
+        options[RELEASE.action_name] = name
+        options.update(conn_params=self._params, msg_type=Turn if typed else None)
+        return getattr(self._transport, kind)(**options)
+
     # -- races, made to happen --
 
     def hold(self, function: str, line: str) -> None:
@@ -305,7 +381,7 @@ def obey(peer: Peer, id: int, do: str, options: dict[str, Any]) -> None:
     def tell(message: Any, topic: str | None = None) -> None:
         say(id=id, received=to_report(message, topic))
 
-    if do in ("subscribe", "serve"):
+    if do in ("subscribe", "serve", "serve_action", "make_action_client"):
         options["tell"] = tell
     with errors_told(id):
         say(id=id, result=getattr(peer, do)(**options))

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
@@ -131,6 +131,20 @@ class Released:
     def call(self, name: str, data: Any, timeout: float = DEADLINE, **options: Any) -> Received:
         """Let it call a service; what its ``call`` has returned."""
         return Received(**self.ask("call", name=name, data=data, timeout=timeout, **options))
+
+    def serve_action(self, name: str, **options: Any) -> Collected:
+        """Let it serve an action; its goals are collected."""
+        with ExitStack() as stack:
+            for part in ("send_goal", "cancel_goal", "get_result"):
+                stack.enter_context(self.watch.serving(f"{name}.{part}"))
+            return self._collect("serve_action", name=name, **options)
+
+    def make_action_client(self, name: str, **options: Any) -> Collected:
+        """Make it a client of an action; what its callbacks are told is collected."""
+        with ExitStack() as stack:
+            for part in ("status", "feedback"):
+                stack.enter_context(self.watch.subscribed(f"{name}.{part}"))
+            return self._collect("make_action_client", name=name, **options)
 
     def close(self) -> None:
         """End it; idempotent."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 from typing import Any
 
-from commlib.msg import Object, PubSubMessage, RPCMessage
+from commlib.msg import ActionMessage, Object, PubSubMessage, RPCMessage
 
 
 class Pose(Object):
@@ -93,3 +93,17 @@ NEGATIVE: dict[str, Any] = {
     "tags": {"one": -1, "most": -(2**63)},
     "limit": -1.5,
 }
+
+
+class Turn(ActionMessage):
+    """An action that counts; ``peer.py`` says what its labels mean."""
+
+    class Goal(ActionMessage.Goal):
+        count: int = 0
+        label: str = ""
+
+    class Result(ActionMessage.Result):
+        count: int = 0
+
+    class Feedback(ActionMessage.Feedback):
+        count: int = 0

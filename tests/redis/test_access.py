@@ -102,12 +102,29 @@ def test_a_user_who_may_not_publish_is_counted_and_logged_once(
     make_redis: MakeRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = make_redis(users={"robot": "on >secret ~* resetchannels &allowed.* +@all"})
-    with Node("n", connection_params=server.url_as("robot", "secret")) as node:
+    url = server.url_as("robot", "secret")
+    with Node("n", connection_params=url, heartbeats=False) as node:
         publisher = node.create_publisher("forbidden")
         for number in range(5):
             publisher.publish({"n": number})
         eventually(lambda: publisher.stats.rejected == 5)
         assert caplog.text.count("NOPERM") == 1
+
+
+def test_a_node_that_may_not_beat_is_told_so_once_and_of_its_messages_all_the_same(
+    make_redis: MakeRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = make_redis(users={"robot": "on >secret ~* resetchannels &allowed.* +@all"})
+    url = server.url_as("robot", "secret")
+    with Node("n", connection_params=url, heartbeat_interval=0.005, remote_logger=True) as node:
+        publisher = node.create_publisher("forbidden")
+        eventually(lambda: publisher.stats.rejected >= 3)
+        assert caplog.text.count("NOPERM") == 1
+        assert "n.heartbeat" in caplog.text
+        node.log.error("not heard afar")
+        publisher.publish({"n": 1})
+        eventually(lambda: caplog.text.count("NOPERM") == 2)
+        assert "forbidden" in caplog.text
 
 
 def test_a_caller_who_may_not_push_to_the_list_is_counted(make_redis: MakeRedis) -> None:

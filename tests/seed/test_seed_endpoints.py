@@ -24,7 +24,10 @@ from commlib.transports.redis import (
     Subscriber,
 )
 
-THERE = ("Publisher", "MPublisher", "Subscriber", "PSubscriber", "RPCService", "RPCClient")
+THERE = (
+    *("Publisher", "MPublisher", "Subscriber", "PSubscriber", "RPCService", "RPCClient"),
+    *("ActionService", "ActionClient"),
+)
 
 
 @DataClass
@@ -194,6 +197,8 @@ def test_parameters_may_come_first_as_released_or_by_keyword(
         "PSubscriber": {"topic": f"{name}.*", "on_message": print},
         "RPCService": {"rpc_name": name, "on_request": print},
         "RPCClient": {"rpc_name": name},
+        "ActionService": {"action_uri": name, "on_goal": print},
+        "ActionClient": {"action_uri": name},
     }
     make = getattr(import_module("commlib.transports.redis"), kind)
     endpoints = [

@@ -16,9 +16,12 @@ from pathlib import Path
 import pytest
 
 from brokers import RedisServer
-from commlib.msg import DataClass, RPCMessage
+from collected import Collected
+from commlib.events import Event
+from commlib.exceptions import GoalLost, RPCTimeout
+from commlib.msg import ActionMessage, DataClass, HeartbeatMessage, RPCMessage
 from commlib.node import Node, TransportType
-from commlib.transports.redis import ConnectionParameters, RPCClient
+from commlib.transports.redis import ActionClient, ConnectionParameters, PSubscriber, RPCClient
 
 PROGRAMS = Path(__file__).parent / "programs"
 LONGEST = 30.0
@@ -35,6 +38,20 @@ class AddTwoIntMessage(RPCMessage):
     @DataClass
     class Response(RPCMessage.Response):
         c: int = 0
+
+
+class ExampleAction(ActionMessage):
+    @DataClass
+    class Goal(ActionMessage.Goal):
+        target_cm: int = 0
+
+    @DataClass
+    class Result(ActionMessage.Result):
+        dest_cm: int = 0
+
+    @DataClass
+    class Feedback(ActionMessage.Feedback):
+        current_cm: int = 0
 
 
 @pytest.fixture
@@ -162,11 +179,103 @@ def test_a_pattern_gives_messages_of_the_class_with_their_topics(start: Start, n
     ]
 
 
+# -- Actions --------------------------------------------------------------------------------------
+
+
+def test_an_action_service_and_its_client_are_two_programs(
+    start: Start, redis_server: RedisServer, name: str
+) -> None:
+    service = start("action_service", redis_server.port, name)
+    assert lines(service, 1) == ["running"]
+    client = start("action_client", redis_server.port, name)
+
+    found = lines(client, 7)
+    assert found[:5] == [
+        f"ActionClient <on-feedback> callback: Feedback(current_cm={cm})" for cm in range(5)
+    ]
+    # The callback and the main thread are told at the same time.
+    assert sorted(found[5:]) == [
+        "ActionClient <on-goal-reached> callback: Result(dest_cm=5)",
+        "Result(dest_cm=5)",
+    ]
+    _, err = client.communicate(timeout=LONGEST)
+    assert (client.returncode, err) == (0, "")
+
+
+def test_the_client_of_a_service_that_is_killed_is_told_so_in_time(
+    start: Start, redis_server: RedisServer, conn_params: ConnectionParameters, name: str
+) -> None:
+    service = start("action_service", redis_server.port, name)
+    assert lines(service, 1) == ["running"]
+    feedback = Collected()
+    with ActionClient(
+        msg_type=ExampleAction, conn_params=conn_params, action_uri=name, on_feedback=feedback
+    ) as client:
+        goal = client.send_goal(ExampleAction.Goal(target_cm=1_000_000))
+        feedback.wait(1)
+        service.kill()
+        again = start("action_service", redis_server.port, name)
+        assert lines(again, 1) == ["running"]
+
+        with pytest.raises(GoalLost, match=goal.goal_id):
+            goal.result(LONGEST)
+        assert client.send_goal(ExampleAction.Goal(target_cm=2)).result(LONGEST).dest_cm == 2
+
+
 # -- Endpoint -------------------------------------------------------------------------------------
 
 
 def test_endpoints_out_of_the_factory_talk_to_each_other(start: Start, name: str) -> None:
     assert lines(start("factory", name), 2) == ["{'a': 1, 'b': 2}"] * 2
+
+
+# -- Events ---------------------------------------------------------------------------------------
+
+
+def test_an_emitter_tells_two_events_at_their_addresses(
+    start: Start, redis_server: RedisServer, conn_params: ConnectionParameters, name: str
+) -> None:
+    got = Collected()
+    with PSubscriber(f"{name}.bedroom.*", got, Event, conn_params=conn_params):
+        program = start("events", redis_server.port, name)
+        received = got.wait(2)
+    assert [(event.name, event.uri, topic) for event, topic in received] == [
+        (f"Turn{word}BedroomLights", *[f"{name}.bedroom.lights.{word.lower()}"] * 2)
+        for word in ("On", "Off")
+    ]
+    assert program.wait(LONGEST) == 0
+
+
+# -- Node class -----------------------------------------------------------------------------------
+
+
+def test_a_device_lives_obeys_and_tells_what_it_does(
+    start: Start, redis_server: RedisServer, conn_params: ConnectionParameters, name: str
+) -> None:
+    beats, lines, rings = Collected(), Collected(), Collected()
+    namespace = f"thing.device0.{name}"
+    with Node("viewer", connection_params=conn_params) as viewer:
+        viewer.create_subscriber(f"nodes.{name}.heartbeat", beats, HeartbeatMessage)
+        viewer.create_subscriber(f"{name}.news", lines)
+        viewer.create_subscriber(f"{namespace}.bell", rings, Event)
+        ring, start_it, stop_it = (
+            viewer.create_rpc_client(f"{namespace}.{word}")
+            for word in ("ops.ring", "start", "stop")
+        )
+        program = start("node_device", redis_server.port, name, "device0")
+        assert beats.first.ts > 0
+        assert ring.wait_for_service(LONGEST)
+        assert ring.call({"who": "me"}) == {"state": 2}
+        assert rings.first == Event("Ring", f"{namespace}.bell", "", {"who": "me"})
+        assert lines.first["msg"].endswith(f"[{namespace}][INFO] - somebody rings")
+
+        assert stop_it.call({}) == {"status": 0, "error": ""}
+        with pytest.raises(RPCTimeout):
+            ring.call({}, timeout=0.2)
+        assert start_it.call({}) == {"status": 0, "error": ""}
+        assert ring.call({}) == {"state": 2}
+    program.send_signal(signal.SIGTERM)
+    assert program.wait(LONGEST) == 0
 
 
 # -- all of them ----------------------------------------------------------------------------------

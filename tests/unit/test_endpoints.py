@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from commlib import endpoints, pubsub, rpc
+from commlib import action, endpoints, events, pubsub, rpc
 from commlib.endpoints import EndpointType, TransportType, endpoint_factory
 from commlib.node import TransportType as NodeTransportType
 from commlib.transports import memory, redis
@@ -19,6 +19,9 @@ BASES = {
     EndpointType.RPCService: rpc.RPCService,
     EndpointType.RPCClient: rpc.RPCClient,
     EndpointType.RPCServer: rpc.RPCServer,
+    EndpointType.EventEmitter: events.EventEmitter,
+    EndpointType.ActionService: action.ActionService,
+    EndpointType.ActionClient: action.ActionClient,
 }
 
 
@@ -32,6 +35,7 @@ def test_the_numbers_are_those_of_released_versions() -> None:
         "ActionClient": 6,
         "MPublisher": 7,
         "PSubscriber": 8,
+        "EventEmitter": 9,
         "RPCServer": 10,
     }
     assert {member.name: member.value for member in TransportType} == {

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import commlib
-from commlib import _face, aio, pubsub, rpc
+from commlib import _face, action, aio, events, pubsub, rpc
 from commlib._params import BaseParameters
-from commlib.transports import MODULES, base
+from commlib.transports import ACTION_CLASSES, MODULES, base
 
 
 def module_names() -> list[str]:
@@ -29,6 +29,12 @@ def is_public(name: str) -> bool:
 PUBLIC = [name for name in module_names() if is_public(name)]
 # The command line is for people, not for programs.
 IMPORTABLE = [name for name in PUBLIC if not name.startswith("commlib.cli")]
+
+
+def names_in(module: ModuleType) -> dict[str, Any]:
+    """All that a module has, and loads when it is needed."""
+    late = {name: getattr(module, name) for name in ACTION_CLASSES if hasattr(module, name)}
+    return {**vars(module), **late}
 
 
 def own(module: ModuleType) -> dict[str, Any]:
@@ -74,7 +80,7 @@ def is_metaclass(value: Any) -> bool:
 def test_the_package_of_asyncio_lists_all_that_it_brings_together() -> None:
     brought = {
         name
-        for name, value in vars(aio).items()
+        for name, value in names_in(aio).items()
         if isinstance(value, type) and issubclass(value, aio.Endpoint | aio.Node)
     }
     assert brought == set(aio.__all__)
@@ -130,21 +136,27 @@ def _is_obvious(value: Any) -> bool:
 
 
 TRANSPORTS = sorted(set(MODULES.values()))
+PATTERNS = (action, events, pubsub, rpc)
 
 
 def endpoints_of(module: ModuleType) -> dict[str, type]:
     return {
         name: value
-        for name, value in vars(module).items()
+        for name, value in names_in(module).items()
         if isinstance(value, type) and issubclass(value, _face.Endpoint) and is_public(name)
     }
 
 
+def general_endpoints() -> dict[str, type]:
+    """Those of all patterns, bound to no transport."""
+    found = {name: kind for pattern in PATTERNS for name, kind in endpoints_of(pattern).items()}
+    del found["Endpoint"]
+    return found
+
+
 def test_every_transport_has_the_same_endpoints() -> None:
-    names = [set(endpoints_of(import_module(name))) for name in TRANSPORTS]
-    assert all(found == names[0] for found in names)
-    both = {**endpoints_of(pubsub), **endpoints_of(rpc)}
-    assert names[0] == set(both) - {"Endpoint"}
+    for name in TRANSPORTS:
+        assert set(endpoints_of(import_module(name))) == set(general_endpoints())
 
 
 @pytest.mark.parametrize("name", TRANSPORTS)
@@ -152,9 +164,10 @@ def test_the_endpoints_of_a_transport_are_declarations_and_nothing_else(name: st
     module = import_module(name)
     scheme = name.rpartition(".")[2]
     for found, value in endpoints_of(module).items():
-        assert value.__module__ == name, "it is made here, so that it can be found here"
-        general = getattr(pubsub, found, None) or getattr(rpc, found)
-        assert value.__bases__[0] is general
+        late = name.replace(f".{scheme}", f"._{scheme}_actions")
+        place = late if found in ACTION_CLASSES else name
+        assert value.__module__ == place, "it is made here, so that it can be found here"
+        assert value.__bases__[0] is general_endpoints()[found]
         assert value.scheme == scheme
         own_names = {own for own in vars(value) if not own.startswith("__")}
         assert own_names <= {"scheme"}, "logic belongs into the pattern"
@@ -171,10 +184,7 @@ def test_every_transport_has_its_parameters_and_the_offline_policy(name: str) ->
 
 
 def test_every_endpoint_exists_for_asyncio_as_well() -> None:
-    general = {**endpoints_of(pubsub), **endpoints_of(rpc)}
-    for name, value in general.items():
-        if name == "Endpoint":
-            continue
+    for name, value in general_endpoints().items():
         twin = getattr(aio, name)
         methods = {n for n, v in vars(value).items() if isinstance(v, FunctionType)}
         for method in methods - {"__init__", "call_async"}:

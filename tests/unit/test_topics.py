@@ -11,6 +11,7 @@ from commlib._topics import (
     check_topic,
     from_mqtt,
     is_pattern,
+    join,
     matcher,
     mqtt_filter,
     redis_glob,
@@ -85,6 +86,22 @@ def test_a_star_in_a_word_is_refused_with_the_whole_word_form(name: str, instead
     with pytest.raises(ValueError, match="stands for whole words") as refusal:
         check_pattern(name)
     assert f"instead of {name!r} subscribe to {instead!r}" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "whole"),
+    [
+        (("robot", "heartbeat"), "robot.heartbeat"),
+        (("thing", "d0", "robot"), "thing.d0.robot"),
+        (("fleet/robot", "heartbeat"), "fleet/robot/heartbeat"),
+        (("thing", "site/d.0", "robot"), "thing/site/d.0/robot"),
+        (("robot",), "robot"),
+    ],
+)
+def test_names_are_joined_in_the_notation_that_one_of_them_has(
+    names: tuple[str, ...], whole: str
+) -> None:
+    assert join(*names) == whole
 
 
 # ---- what is a pattern, and what it matches ----

@@ -7,6 +7,7 @@ Written bytes are looked at on a real server, through a bare connection. Peers a
 from __future__ import annotations
 
 import json
+import logging
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from collected import Collected
 from commlib import node as sync
 from commlib._packet import Header, Packet, unix_ms
 from commlib._wire import Reader, Refused
+from commlib.events import Event
 from commlib.msg import Object, PubSubMessage
 from messages import AddTwoInts, Pose, Sonar
 
@@ -41,7 +43,7 @@ REST = (
 def node(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[sync.Node]:
     """A node whose clock stands still and whose origin is known."""
     monkeypatch.setattr("commlib.aio.pubsub.time", lambda: NOW / 1000)
-    for module in ("commlib.aio.rpc", "commlib.aio._caller"):
+    for module in ("commlib.aio.rpc", "commlib.aio._caller", "commlib.aio._heartbeat"):
         monkeypatch.setattr(f"{module}.now_ms", lambda: NOW)
     for module in ("commlib.aio.pubsub", "commlib.aio._caller"):
         monkeypatch.setattr(f"{module}.urandom", lambda size: bytes(range(1, size + 1)))
@@ -97,6 +99,69 @@ def test_a_bare_message_is_its_data_and_nothing_else(node: sync.Node, wire: Resp
         "golden.bare",
         f'{{"distance":2.0{REST}}}'.replace('"label":""', '"label":"ü"'),
     ]
+
+
+@pytest.mark.parametrize(
+    ("envelope", "payload"),
+    [
+        (
+            True,
+            f'{{"header":{{"timestamp":{NOW},{PROPERTIES},"origin":"{ORIGIN}","seq":0}},'
+            f'"data":{{"ts":{NOW}}}}}',
+        ),
+        (False, f'{{"ts":{NOW}}}'),
+    ],
+    ids=["wrapped", "bare"],
+)
+def test_a_heartbeat_is_a_message_with_the_time_and_nothing_else(
+    node: sync.Node, wire: RespConnection, envelope: bool, payload: str
+) -> None:
+    robot = sync.Node("gold-robot", None, node._core.hub.params, device_id="d0", envelope=envelope)
+    beat = published(wire, "thing.d0.gold_robot.heartbeat", robot.run)
+    robot.stop()
+    assert beat == ["thing.d0.gold_robot.heartbeat", payload]
+
+
+def test_an_event_is_a_message_at_its_uri(node: sync.Node, wire: RespConnection) -> None:
+    emitter = node.create_event_emitter()
+    event = Event(name="TurnOn", uri="golden.lights.on", payload={"lux": 200})
+
+    assert published(wire, "golden.lights.on", lambda: emitter.send_event(event)) == [
+        "golden.lights.on",
+        f'{{"header":{{"timestamp":{NOW},{PROPERTIES},"origin":"{ORIGIN}","seq":0}},'
+        '"data":{"name":"TurnOn","uri":"golden.lights.on","description":"",'
+        '"payload":{"lux":200}}}',
+    ]
+
+
+def test_a_log_record_is_a_line_of_text(node: sync.Node, wire: RespConnection) -> None:
+    params = node._core.hub.params
+    record = logging.LogRecord("robot", logging.ERROR, "f", 1, "it is %s", ("stuck",), None)
+    record.created = NOW / 1000
+    with sync.Node("gold-robot", None, params, remote_logger=True) as robot:
+        assert published(wire, "gold_robot.logs", lambda: robot.log.handle(record)) == [
+            "gold_robot.logs",
+            f'{{"header":{{"timestamp":{NOW},{PROPERTIES},"origin":"{ORIGIN}","seq":0}},'
+            f'"data":{{"msg":"[{NOW}][gold_robot][ERROR] - it is stuck"}}}}',
+        ]
+
+
+def test_control_services_answer_released_clients_with_status_and_error(
+    node: sync.Node, wire: RespConnection
+) -> None:
+    node.create_stop_service()
+    node.create_start_service()
+
+    def answer(name: str) -> str:
+        wire.ask("RPUSH", name, '{"header":{"reply_to":"golden-reply"},"data":{}}')
+        return wire.ask("BLPOP", "golden-reply", 10)[1].decode()  # type: ignore[no-any-return]
+
+    header = f'{{"header":{{"timestamp":{NOW},{PROPERTIES}}}'
+    assert answer("golden.start") == (
+        f'{header},"data":{{"status":1,"error":"golden is RUNNING, not STOPPED"}}}}'
+    )
+    assert answer("golden.stop") == f'{header},"data":{{"status":0,"error":""}}}}'
+    assert answer("golden.start") == f'{header},"data":{{"status":0,"error":""}}}}'
 
 
 def test_nan_infinities_and_bytes_are_written_as_json_can(

@@ -6,7 +6,10 @@ async with Node("robot", "redis://localhost") as node:
         ...
 """
 
+from typing import TYPE_CHECKING
+
 from commlib.aio._endpoint import Endpoint
+from commlib.aio.events import EventEmitter
 from commlib.aio.node import Node
 from commlib.aio.pubsub import (
     MPublisher,
@@ -17,9 +20,18 @@ from commlib.aio.pubsub import (
     WSubscriber,
 )
 from commlib.aio.rpc import RPCClient, RPCServer, RPCService
+from commlib.transports import ACTION_CLASSES, loaded_when_needed
+
+if TYPE_CHECKING:
+    from commlib.aio.action import ActionClient, ActionService
+else:
+    __getattr__ = loaded_when_needed("commlib.aio.action", *ACTION_CLASSES)
 
 __all__ = [
+    "ActionClient",
+    "ActionService",
     "Endpoint",
+    "EventEmitter",
     "MPublisher",
     "Node",
     "PSubscriber",

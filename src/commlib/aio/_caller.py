@@ -7,12 +7,11 @@ from collections import deque
 from collections.abc import Callable
 from itertools import count
 from os import urandom
-from typing import Any
+from typing import Any, Protocol
 
 from commlib._calls import Calls
-from commlib._packet import Header, Packet, now_ms, reply_id
+from commlib._packet import Header, Packet, Properties, now_ms, reply_id
 from commlib._sequence import Sequence
-from commlib._wire import Writer
 from commlib.exceptions import CommlibError, EndpointClosed
 from commlib.transports.base import Address, Inbox, Transport
 
@@ -23,6 +22,14 @@ Finish = Callable[["Packet | CommlibError"], None]
 MAX_BOOKED = 16  # addresses kept ready for threads, at most a sixteenth of what the inbox has
 
 
+class Packer(Protocol):
+    """Makes the packets of calls: a ``Writer``, or a bridge out of what it passes on."""
+
+    properties: Properties
+
+    def wrap(self, body: Any, header: Header, native: bool) -> Packet: ...
+
+
 class Call:
     """One call on its way, or an address that is booked for one to come.
 
@@ -30,22 +37,22 @@ class Call:
     """
 
     __slots__ = (
-        *("address", "body", "caller", "finish", "name"),
+        *("address", "body", "caller", "finish", "id", "name"),
         *("packet", "sent", "timeout", "token", "writer"),
     )
 
     def __init__(self, caller: Caller, token: str) -> None:
         self.caller = caller
         self.token = token
+        self.id = ""
+        """The id that the reply echoes, if that is not the token."""
         self.address: Address | None = None
         self.packet: Packet | None = None
         self.sent = False
         """Whether a reply may come."""
         self.finish: Finish = lambda outcome: None
 
-    def fill(
-        self, name: str, writer: Writer[Any], body: Any, timeout: float, finish: Finish
-    ) -> None:
+    def fill(self, name: str, writer: Packer, body: Any, timeout: float, finish: Finish) -> None:
         """Say what is called, with a message that ``writer`` has encoded, and who is told."""
         self.name = name
         self.writer = writer
@@ -167,6 +174,29 @@ class Caller:
         self.begin(call)
         return handle
 
+    async def ask(self, call: Call, expired: CommlibError) -> Packet | CommlibError:
+        """Send a call whose ``finish`` is not set, and wait for its outcome.
+
+        It is ``expired`` after the call's timeout. Cancelling ends the call.
+        """
+        future: asyncio.Future[Packet | CommlibError] = asyncio.get_running_loop().create_future()
+
+        def finish(outcome: Packet | CommlibError) -> None:
+            if not future.done():
+                future.set_result(outcome)
+            else:  # cancelled; a reply may have been quicker than the word of it
+                self.late += isinstance(outcome, Packet)
+
+        call.finish = finish
+        expiry = self.begin_until(call, expired)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self.drop(call.token, _closed())
+            raise
+        finally:
+            expiry.cancel()
+
     def drop(self, token: str, outcome: CommlibError) -> None:
         """End a call that nobody waits for any more, if its reply has not ended it."""
         call, was_sent = self._calls.drop(token)
@@ -182,7 +212,7 @@ class Caller:
         call.end(outcome)  # it was not under way when the client was stopped
 
     def _take(self, token: str | None, packet: Packet) -> bool:
-        if token is None or reply_id(packet) not in (token, ""):
+        if token is None or not self._is_reply(token, packet):
             # Too late, or a second answer to the call that had this address before.
             self.late += 1
             return False
@@ -191,6 +221,13 @@ class Caller:
             call.end(packet)
             self._send_next()
         return True
+
+    def _is_reply(self, token: str, packet: Packet) -> bool:
+        echoed = reply_id(packet)
+        if echoed in (token, ""):
+            return True
+        call = self._calls.get(token)
+        return call is not None and call.id == echoed
 
     def _send_next(self) -> None:
         self._next_pending = False

@@ -86,7 +86,7 @@ class Endpoint:
         self._has_own_hub = hub is None
         self.hub = hub or Hub(resolve(conn_params or connection_params), name)
         self._on_state = on_state
-        self._listen()
+        self._heed_state()
         self._serializer = serializer
         self._compression = compression
         self.log = logging.getLogger(f"commlib.{type(self).__name__.lower()}")
@@ -159,7 +159,7 @@ class Endpoint:
     def start(self) -> asyncio.Task[None]:
         """Begin in the background, if that is not done yet. On the loop."""
         self.stopped = False
-        self._listen()
+        self._heed_state()
         if not self._is_begun or self._beginning is None:
             self._begun_on = self.hub.transport
             self.hub.start()
@@ -208,7 +208,7 @@ class Endpoint:
         if self._on_state is not None and self._on_state in self.hub.listeners:
             self.hub.listeners.remove(self._on_state)
 
-    def _listen(self) -> None:
+    def _heed_state(self) -> None:
         if self._on_state is not None and self._on_state not in self.hub.listeners:
             self.hub.listeners.append(self._on_state)
 

@@ -59,6 +59,8 @@ class Hub:
         """The workers of the life that ``close`` has ended; they are about to end, too."""
         self.past = LinkStats()
         """The counters of the connections before this one."""
+        self.apart: set[str] = set()
+        """Topics of nodes themselves: a refusal there says nothing about those of the program."""
         self.users: weakref.WeakSet[object] = weakref.WeakSet()
         """The nodes that share it, until each is stopped; the last one closes it."""
         self.home: set[Hub] = set()
@@ -121,6 +123,10 @@ class Hub:
         task.add_done_callback(self._reap)
         return task
 
+    def let_go(self, task: asyncio.Task[Any]) -> None:
+        """Let a task outlive ``close``: it is the one that wants to close."""
+        self._tasks.discard(task)
+
     def tell_errors(self, task: asyncio.Task[Any]) -> None:
         """Log the errors of a task that nobody waits for."""
         task.add_done_callback(self._tell)
@@ -178,6 +184,8 @@ class Hub:
 
     def _note_refused(self, target: str, error: Exception) -> None:
         known = str(error).partition(":")[2][:30]  # what is wrong, without where
+        if target in self.apart:
+            known = f"apart{known}"
         level = logging.DEBUG if known in self._refused else logging.ERROR
         if len(self._refused) < MAX_REFUSED:
             self._refused.add(known)

@@ -6,40 +6,25 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import Callable
 from enum import IntEnum
 from os import urandom
-from typing import Any, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from commlib._params import BaseParameters
-from commlib._topics import check_pattern, check_topic
-from commlib._typing import Req, Resp, T
-from commlib.aio._endpoint import Endpoint, FormOptions, Options, Params
+from commlib._topics import join
+from commlib.aio._control import NodeStartMessage, NodeStopMessage
+from commlib.aio._endpoint import Endpoint, FormOptions, Params, text_of
+from commlib.aio._heartbeat import Heartbeat
 from commlib.aio._hub import Hub, shared_hub
-from commlib.aio.pubsub import (
-    MPublisher,
-    PSubscriber,
-    Publisher,
-    PublisherOptions,
-    Subscriber,
-    SubscriberOptions,
-    WPublisher,
-    WSubscriber,
-)
-from commlib.aio.rpc import (
-    RPCClient,
-    RPCServer,
-    RPCService,
-    RPCTypes,
-    ServiceMap,
-    ServiceOptions,
-)
-from commlib.msg import RPCMessage
+from commlib.aio._ports import E, Ports
+from commlib.aio.pubsub import Publisher
+from commlib.aio.rpc import RPCService
+from commlib.exceptions import CommlibError
 from commlib.transports import resolve
 from commlib.transports.base import StateHandler
 
-C = TypeVar("C", bound=Callable[..., Any])
-E = TypeVar("E", bound=Endpoint)
+if TYPE_CHECKING:
+    from commlib.logger import RemoteLogger
 
 
 class NodeState(IntEnum):
@@ -51,48 +36,45 @@ class NodeState(IntEnum):
     STOPPED = 4
 
 
-class Decorators:
-    """Functions as ports, for both kinds of node."""
+class NodeOptions(FormOptions, total=False):
+    """The options of nodes, beside ``FormOptions``, which hold for all its endpoints.
 
-    create_psubscriber: Callable[..., Any]
-    create_rpc: Callable[..., Any]
+    * ``envelope``: see ``PublisherOptions``; for all that the node publishes.
+    * ``workers_rpc``: the ``workers`` of all its services.
+    * ``on_state(connected, reason)`` is called on the loop when the connection comes and goes.
+    * ``heartbeats``, ``heartbeat_thread``: with either of them False there are no signs of life.
+    * ``heartbeat_uri``: their topic; by default ``<namespace>.heartbeat``.
+    * ``heartbeat_interval`` (s): the time between two of them; after three without one a node is
+      to be taken for dead.
+    * ``has_start_rpc``, ``has_stop_rpc``, or ``ctrl_services`` for both: see
+      ``create_start_service`` and ``create_stop_service``.
+    """
 
-    def subscribe(
-        self, topic: str, msg_type: Any = None, **options: Unpack[SubscriberOptions]
-    ) -> Callable[[C], C]:
-        """Make a function the callback of a subscriber, with ``(msg)`` or ``(msg, topic)``."""
-        check_pattern(topic)  # at once: the parentheses are easily forgotten
-
-        def decorate(on_message: C) -> C:
-            self.create_psubscriber(topic, on_message, msg_type, **options)
-            return on_message
-
-        return decorate
-
-    def rpc(
-        self, rpc_name: str, msg_type: Any = None, **options: Unpack[ServiceOptions]
-    ) -> Callable[[C], C]:
-        """Make a function the handler of a service."""
-        check_topic(rpc_name, "rpc_name")
-
-        def decorate(on_request: C) -> C:
-            self.create_rpc(rpc_name, on_request, msg_type, **options)
-            return on_request
-
-        return decorate
+    envelope: bool
+    workers_rpc: int | None
+    on_state: StateHandler | None
+    heartbeats: bool
+    heartbeat_thread: bool
+    heartbeat_uri: str | None
+    heartbeat_interval: float
+    has_start_rpc: bool
+    has_stop_rpc: bool
+    ctrl_services: bool
 
 
-class Node(Decorators):
+class Node(Ports):
     """A component whose ports share one connection to a broker.
 
     ``connection_params``: parameters or a URL; None: ``COMMLIB_URL`` of the environment, else
     Redis on localhost:6379. With ``share_connection`` all nodes on this loop that ask for it, with
-    equal parameters, have one connection together. ``on_state(connected, reason)`` is called on
-    the loop when the connection comes and goes.
+    equal parameters, have one connection together.
 
-    ``envelope``, ``serializer`` and ``compression`` hold for all endpoints that do not say
-    otherwise, ``workers_rpc`` for all services. Endpoints that are made while it runs start at
-    once.
+    The ``namespace``, under which its own topics and services are, is the name with ``_`` for
+    ``-``, or ``thing.<device_id>.<name>``. While it runs it publishes signs of life, as a
+    ``HeartbeatMessage``. With ``remote_logger`` what its ``log`` lets through is published too, on
+    ``<namespace>.logs`` or ``remote_logger_uri``; see ``commlib.logger.RemoteLogger``.
+
+    Endpoints that are made while it runs start at once. Options: ``NodeOptions``.
     """
 
     def __init__(
@@ -102,45 +84,71 @@ class Node(Decorators):
         *,
         hub: Hub | None = None,
         share_connection: bool = False,
+        remote_logger: bool = False,
+        remote_logger_uri: str = "",
+        debug: bool = False,
+        device_id: str | None = None,
         envelope: bool = True,
         workers_rpc: int | None = None,
-        debug: bool = False,
         on_state: StateHandler | None = None,
+        heartbeats: bool = True,
+        heartbeat_thread: bool = True,
+        heartbeat_uri: str | None = None,
+        heartbeat_interval: float = 10.0,
+        has_start_rpc: bool = False,
+        has_stop_rpc: bool = False,
+        ctrl_services: bool = False,
         **form: Unpack[FormOptions],
     ) -> None:
         self.node_name = node_name or f"node_{urandom(4).hex()}"
+        own_name = self.node_name.replace("-", "_")
+        self.namespace = own_name if device_id is None else join("thing", device_id, own_name)
+        """What the names of its own topics and services begin with."""
+        super().__init__(
+            hub or self._make_hub(resolve(connection_params), share_connection),
+            {**form, "envelope": envelope, "workers": workers_rpc},
+        )
         self.debug = debug
         self.state = NodeState.IDLE
-        self.endpoints: list[Endpoint] = []
-        self.hub = hub or self._make_hub(resolve(connection_params), share_connection)
+        self._listeners: list[StateHandler] = [] if on_state is None else [on_state]
         self.hub.users.add(self)
-        self._on_state = on_state
         self._listen()
-        self._defaults = {**form, "envelope": envelope, "workers": workers_rpc}
         self.log = logging.getLogger(f"commlib.node.{self.node_name}")
         if debug:
             self.log.setLevel(logging.DEBUG)
         self._stopping: asyncio.Event | None = None
+        self._own: list[Endpoint] = []
+        """What is no port, but a part of the node: it goes on while the ports are stopped."""
+        self._turning = asyncio.Lock()
+        if heartbeats and heartbeat_thread:
+            topic = heartbeat_uri or join(self.namespace, "heartbeat")
+            self._own.append(Heartbeat(topic, heartbeat_interval, self.hub, envelope=envelope))
+            self.hub.apart.add(topic)
+        if has_start_rpc or ctrl_services:
+            self.new_start_service()
+        if has_stop_rpc or ctrl_services:
+            self.new_stop_service()
+        self._remote_logger: RemoteLogger | None = None
+        if remote_logger:
+            self._log_remotely(remote_logger_uri or join(self.namespace, "logs"), envelope)
 
     def _make_hub(self, params: BaseParameters, share: bool) -> Hub:
         if share:
             return shared_hub(params, asyncio.get_running_loop())
         return Hub(params, self.node_name)
 
+    def _log_remotely(self, topic: str, envelope: bool) -> None:
+        from commlib.logger import RemoteLogger
+
+        publisher: Publisher[Any] = Publisher(topic, hub=self.hub, envelope=envelope)
+        self._own.append(publisher)
+        self.hub.apart.add(topic)
+        handler = self._remote_logger = RemoteLogger(self.namespace, publisher)
+        self._listeners.append(lambda connected, reason: handler.flush())
+
     def _listen(self) -> None:
-        if self._on_state is not None and self._on_state not in self.hub.listeners:
-            self.hub.listeners.append(self._on_state)
-
-    def complete(self, options: Any, *names: str) -> Any:
-        """The options of an endpoint of this node, with its connection and what holds for all.
-
-        ``names`` are those of the node's options that this kind of endpoint has beside the others.
-        """
-        options["hub"] = self.hub
-        for name in ("serializer", "compression", *names):
-            if name in self._defaults:
-                options.setdefault(name, self._defaults[name])
-        return options
+        listeners = self.hub.listeners
+        listeners += [listener for listener in self._listeners if listener not in listeners]
 
     @property
     def connected(self) -> bool:
@@ -153,22 +161,13 @@ class Node(Decorators):
         return (
             self.state is NodeState.RUNNING
             and self.connected
-            and all(endpoint.ready for endpoint in self.endpoints if not endpoint.stopped)
+            and all(part.ready for part in (*self._own, *self.endpoints) if not part.stopped)
         )
 
-    def add(self, endpoint: E) -> E:
-        """Take an endpoint that was made with this node's hub."""
-        if self.state is NodeState.RUNNING:
-            # Those that were stopped one by one are done with.
-            self.endpoints = [known for known in self.endpoints if not known.stopped]
-        self.endpoints.append(endpoint)
-        return endpoint
-
-    def _adopt(self, endpoint: E) -> E:
-        self.add(endpoint)
-        if self.state is NodeState.RUNNING:
-            self.hub.tell_errors(self.hub.spawn(endpoint.run()))
-        return endpoint
+    @property
+    def running(self) -> bool:
+        """Whether an endpoint that is made now has to begin at once."""
+        return self.state is NodeState.RUNNING
 
     async def run(self, wait: bool = True) -> None:
         """Start all endpoints; idempotent.
@@ -176,12 +175,16 @@ class Node(Decorators):
         With ``wait`` it returns when the broker has confirmed, or after ``connect_timeout`` with
         a warning, and goes on trying. Raises AuthError when the broker says no.
         """
+        async with self._turning:
+            pass  # what somebody has begun from afar is finished first
         await self.hub.reopen()
         self.hub.users.add(self)
         self._listen()
         self.hub.start()
+        if self._remote_logger is not None:
+            self.log.addHandler(self._remote_logger)
         self.state = NodeState.RUNNING
-        runs = [endpoint.run(wait) for endpoint in self.endpoints]
+        runs = [part.run(wait) for part in (*self._own, *self.endpoints)]
         if wait:
             runs.append(
                 self.hub.settle(self.node_name, self.hub.spawn(self.hub.transport.connect()))
@@ -223,12 +226,19 @@ class Node(Decorators):
         """
         if self._stopping is not None:
             self._stopping.set()
-        await asyncio.gather(*(endpoint.stop() for endpoint in self.endpoints))
+        # First the control services, so that nobody starts again what is being stopped.
+        await asyncio.gather(*(part.stop() for part in self._own))
+        await self._stop_ports()
+        if self._remote_logger is not None:
+            self.log.removeHandler(self._remote_logger)
         self.hub.users.discard(self)
         if not self.hub.users:
             await self.hub.close()
-        elif self._on_state is not None and self._on_state in self.hub.listeners:
-            self.hub.listeners.remove(self._on_state)  # the others go on with the connection
+        else:  # the others go on with the connection
+            for listener in self._listeners:
+                if listener in self.hub.listeners:
+                    self.hub.listeners.remove(listener)
+        self._turning = asyncio.Lock()  # the next life may be on another loop
         if self.state is NodeState.RUNNING:
             self.state = NodeState.STOPPED
 
@@ -244,88 +254,76 @@ class Node(Decorators):
         await self.stop()
         self.state = NodeState.EXITED
 
-    def create_publisher(
-        self, topic: str, msg_type: type[T] | None = None, **options: Unpack[PublisherOptions]
-    ) -> Publisher[T]:
-        """A ``Publisher`` on this node's connection."""
-        return self._adopt(Publisher(topic, msg_type, **self.complete(options, "envelope")))
+    # From afar.
 
-    def create_mpublisher(
-        self, msg_type: type[T] | None = None, **options: Unpack[PublisherOptions]
-    ) -> MPublisher[T]:
-        """An ``MPublisher`` on this node's connection."""
-        return self._adopt(MPublisher(msg_type, **self.complete(options, "envelope")))
+    def create_start_service(self, uri: str = "") -> RPCService:
+        """A service that starts the ports again which the other one has stopped.
 
-    def create_subscriber(
-        self,
-        topic: str,
-        on_message: Callable[..., Any] | None = None,
-        msg_type: type[T] | None = None,
-        **options: Unpack[SubscriberOptions],
-    ) -> Subscriber[T]:
-        """A ``Subscriber`` on this node's connection."""
-        return self._adopt(Subscriber(topic, on_message, msg_type, **self.complete(options)))
+        ``uri`` is its name, by default ``<namespace>.start``; the call is a ``NodeStartMessage``.
+        """
+        return self._begin_own(self.new_start_service(uri))
 
-    def create_psubscriber(
-        self,
-        topic: str,
-        on_message: Callable[..., Any] | None = None,
-        msg_type: type[T] | None = None,
-        **options: Unpack[SubscriberOptions],
-    ) -> PSubscriber[T]:
-        """A ``PSubscriber`` on this node's connection."""
-        return self._adopt(PSubscriber(topic, on_message, msg_type, **self.complete(options)))
+    def create_stop_service(self, uri: str = "") -> RPCService:
+        """A service that stops the ports of this node, as ``stop()`` of each of them does.
 
-    def create_rpc(
-        self,
-        rpc_name: str,
-        on_request: Callable[[Any], Any],
-        msg_type: Any = None,
-        **options: Unpack[ServiceOptions],
-    ) -> RPCService:
-        """An ``RPCService`` on this node's connection."""
-        return self._adopt(
-            RPCService(rpc_name, on_request, msg_type, **self.complete(options, "workers"))
-        )
+        They leave the broker, and the state is STOPPED. The signs of life, the control services
+        and ``run_forever()`` go on, so that the node can be started again. ``uri`` is the name, by
+        default ``<namespace>.stop``; the call is a ``NodeStopMessage``.
+        """
+        return self._begin_own(self.new_stop_service(uri))
 
-    def create_wpublisher(
-        self,
-        mpub: MPublisher[Any],
-        topic: str,
-        msg_type: type[T] | None = None,
-        **options: Unpack[PublisherOptions],
-    ) -> WPublisher[T]:
-        """A ``WPublisher`` on the connection of ``mpub``."""
-        return self._adopt(WPublisher(mpub, topic, msg_type, **self.complete(options, "envelope")))
+    def new_start_service(self, uri: str = "") -> RPCService:
+        """As ``create_start_service``, yet to be run."""
+        name = uri or join(self.namespace, "start")
+        return self._new_control(name, self._on_start, NodeStartMessage)
 
-    def create_wsubscriber(self, **options: Unpack[SubscriberOptions]) -> WSubscriber:
-        """A ``WSubscriber`` on this node's connection."""
-        return self._adopt(WSubscriber(**self.complete(options)))
+    def new_stop_service(self, uri: str = "") -> RPCService:
+        """As ``create_stop_service``, yet to be run."""
+        name = uri or join(self.namespace, "stop")
+        return self._new_control(name, self._on_stop, NodeStopMessage)
 
-    def create_rpc_server(
-        self,
-        base_uri: str = "",
-        svc_map: ServiceMap | None = None,
-        **options: Unpack[ServiceOptions],
-    ) -> RPCServer:
-        """An ``RPCServer`` on this node's connection."""
-        return self._adopt(RPCServer(base_uri, svc_map, **self.complete(options, "workers")))
+    def _new_control(self, name: str, on_request: Any, msg_type: Any) -> RPCService:
+        service = RPCService(name, on_request, msg_type, hub=self.hub)
+        self._own.append(service)
+        return service
 
-    @overload
-    def create_rpc_client(
-        self, rpc_name: str, msg_type: RPCTypes[Req, Resp], **options: Unpack[Options]
-    ) -> RPCClient[Req, Resp]: ...
+    @property
+    def alive(self) -> bool:
+        """Whether it was run and not stopped since, though its ports may be, from afar."""
+        return self in self.hub.users
 
-    @overload
-    def create_rpc_client(
-        self,
-        rpc_name: str,
-        msg_type: type[RPCMessage] | None = None,
-        **options: Unpack[Options],
-    ) -> RPCClient[Any, Any]: ...
+    def _begin_own(self, part: E) -> E:
+        if self.alive:
+            self.hub.tell_errors(self.hub.spawn(part.run()))
+        return part
 
-    def create_rpc_client(
-        self, rpc_name: str, msg_type: Any = None, **options: Unpack[Options]
-    ) -> RPCClient[Any, Any]:
-        """An ``RPCClient`` on this node's connection."""
-        return self._adopt(RPCClient(rpc_name, msg_type, **self.complete(options)))
+    async def _on_start(self, request: NodeStartMessage.Request) -> NodeStartMessage.Response:
+        async with self._turning:
+            if self.state is not NodeState.STOPPED:
+                return self._refusal(NodeState.STOPPED)
+            self.log.info("%s: started by a call", self.node_name)
+            self.state = NodeState.RUNNING
+            try:
+                await asyncio.gather(*(endpoint.run() for endpoint in self.endpoints))
+            except CommlibError as exc:
+                self.state = NodeState.STOPPED
+                await self._stop_ports()
+                return NodeStartMessage.Response(status=1, error=text_of(exc))
+        return NodeStartMessage.Response()
+
+    async def _on_stop(self, request: NodeStopMessage.Request) -> NodeStopMessage.Response:
+        async with self._turning:
+            if self.state is not NodeState.RUNNING:
+                return self._refusal(NodeState.RUNNING)
+            self.log.info("%s: stopped by a call", self.node_name)
+            self._forget_stopped()  # or the next start would run them, too
+            self.state = NodeState.STOPPED
+            await self._stop_ports()
+        return NodeStopMessage.Response()
+
+    def _refusal(self, needed: NodeState) -> NodeStartMessage.Response:
+        error = f"{self.node_name} is {self.state.name}, not {needed.name}"
+        return NodeStartMessage.Response(status=1, error=error)
+
+    async def _stop_ports(self) -> None:
+        await asyncio.gather(*(endpoint.stop() for endpoint in self.endpoints))

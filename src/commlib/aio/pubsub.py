@@ -12,13 +12,13 @@ from weakref import WeakSet
 
 from commlib import _topics
 from commlib._lanes import Bounds, IterLane, Lane
-from commlib._packet import Header, Packet
+from commlib._packet import Envelope, Fault, Header, Packet
 from commlib._sequence import Gaps, Sequence
 from commlib._typing import T
 from commlib._wire import Reader, Refused, Writer
 from commlib.aio._endpoint import GRACE, Endpoint, Input, Options, Params, arity
 from commlib.aio._group import Group
-from commlib.exceptions import OutboxFull
+from commlib.exceptions import CommlibError, OutboxFull
 from commlib.transports.base import Subscription
 
 
@@ -59,8 +59,11 @@ class Sender(Endpoint, Generic[T]):
         self._origin = urandom(4).hex() if self._sequenced else ""
         self._sequence = Sequence()
 
-    def pack(self, msg: T, topic: str) -> Packet:
-        """The packet for a message. Raises SerializationError. From any thread."""
+    def pack(self, msg: T, topic: str, error: Fault | None = None) -> Packet:
+        """The packet for a message, with an error beside it where there is one.
+
+        Raises SerializationError. From any thread.
+        """
         header = None
         if self._sequenced_for is not self.hub.transport:
             # A new life, or a forked child, which must not go on with its parent's numbers.
@@ -68,6 +71,8 @@ class Sender(Endpoint, Generic[T]):
         if self._envelope:
             seq = self._sequence.next(topic) if self._origin else -1
             header = Header(int(time() * 1000), self._writer.properties, self._origin, seq)
+            if error is not None:
+                header.error = error
         return self._writer.pack(msg, header, self._native)
 
     def post(self, packet: Packet, topic: str) -> bool:
@@ -77,6 +82,16 @@ class Sender(Endpoint, Generic[T]):
         self._stats.sent += 1
         return True
 
+    def offer(self, packet: Packet, topic: str) -> bool:
+        """Hand a packet to the connection if it is there and has room, else return False.
+
+        For what is not worth waiting for: nothing waits, and nothing is raised. From any thread.
+        """
+        try:
+            return self.connected and not self.stopped and self.post(packet, topic)
+        except CommlibError:
+            return False
+
     async def _publish(self, msg: T, topic: str) -> None:
         self.check_open()
         packet = self.pack(msg, topic)
@@ -85,14 +100,20 @@ class Sender(Endpoint, Generic[T]):
         if not self.post(packet, topic):
             await self.post_when_room(packet, topic)
 
-    async def post_when_room(self, packet: Packet, topic: str) -> None:
-        """Wait until the outgoing queue takes a packet. Raises OutboxFull."""
+    async def post_when_room(
+        self, packet: Packet, topic: str, post: Callable[[Packet, str], bool] | None = None
+    ) -> None:
+        """Wait until the outgoing queue takes a packet. Raises OutboxFull.
+
+        ``post`` is called instead of ``self.post``.
+        """
+        post = post or self.post
         timeout = self.hub.params.offline_policy.timeout
         try:
             # One limit for all of it: there may be room again and again, and others take it.
             async with asyncio.timeout(timeout):
                 self.check_open()  # it may have been stopped on the way here
-                while not self.post(packet, topic):
+                while not post(packet, topic):
                     await self.hub.transport.room()
                     self.check_open()
         except TimeoutError as exc:
@@ -239,16 +260,15 @@ class Receiver(Input, Generic[T]):
         if self._lane is not None:
             await self._lane.close(GRACE)
 
-    def read(self, packet: Packet) -> T:
-        """The message in a packet, counted. Raises Refused."""
+    def read(self, packet: Packet) -> Envelope:
+        """The message in a packet and its header, counted. Raises Refused."""
         try:
             envelope = self._reader.read(packet)
         except Refused as exc:
             self._note_number(exc.header, packet)
             raise
         self._note_number(envelope.header, packet)
-        message: T = envelope.data
-        return message
+        return envelope
 
     def _note_number(self, header: Header, packet: Packet) -> None:
         if not header.origin or header.seq < 0:
@@ -265,8 +285,8 @@ class Receiver(Input, Generic[T]):
             return read
         # A coroutine function gives a coroutine here, which its lane awaits.
         if self._with_topic:
-            return lambda packet: callback(read(packet), packet.topic)
-        return lambda packet: callback(read(packet))
+            return lambda packet: callback(read(packet).data, packet.topic)
+        return lambda packet: callback(read(packet).data)
 
     async def _next(self) -> tuple[T, str]:
         """The next good message and its topic; StopAsyncIteration after ``stop()``."""
@@ -276,7 +296,7 @@ class Receiver(Input, Generic[T]):
         assert isinstance(self._lane, IterLane), "only without on_message"
         while (packet := await self._lane.next()) is not None:
             try:
-                return self.read(packet), packet.topic
+                return self.read(packet).data, packet.topic
             except Refused as exc:
                 self._report(packet, exc)
         raise StopAsyncIteration

@@ -107,6 +107,16 @@ class ServiceOptions(Options, total=False):
     max_age: float
 
 
+class Reply:
+    """A response with an error beside it, for handlers of ours whose callers look at both."""
+
+    __slots__ = ("data", "error")
+
+    def __init__(self, data: Any, error: Fault | None) -> None:
+        self.data = data
+        self.error = error
+
+
 class _Credit:
     """Tells the consumer that brought a request when that is worked off. On the loop."""
 
@@ -207,7 +217,7 @@ class RPCService(Input):
                 envelope = self._reader.read(packet)
                 header = envelope.header
                 if not self._is_stale(header, packet):
-                    reply = self._reply(packet, header, self.on_request(envelope.data))
+                    reply = self._reply(packet, header, self._call(envelope))
             except BaseException as exc:
                 reply = self._failure(packet, header, exc)
             self._send(reply)
@@ -224,7 +234,7 @@ class RPCService(Input):
                 envelope = self._reader.read(packet)
                 header = envelope.header
                 if not self._is_stale(header, packet):
-                    reply = self._reply(packet, header, await self.on_request(envelope.data))
+                    reply = self._reply(packet, header, await self._call(envelope))
             except (Exception, SystemExit, asyncio.CancelledError) as exc:
                 if is_end_of_task(exc):
                     raise
@@ -232,6 +242,10 @@ class RPCService(Input):
             self._send(reply)
         finally:
             credit.done(packet)
+
+    def _call(self, request: Envelope) -> Any:
+        """What the handler makes of a request; to be awaited if it is a coroutine function."""
+        return self.on_request(request.data)
 
     def _is_stale(self, header: Header, packet: Packet) -> bool:
         """Whether nobody waits any more, by the deadline, or without one by the age."""
@@ -254,8 +268,10 @@ class RPCService(Input):
         writer = self._writer
         if not request.id and own_reader(self._serializer) is None:
             writer = self._writer_for_released(packet, types_of(self.msg_type)[1])
-        data = {} if response is None and self.msg_type is None else response
         header = Header(now_ms(), writer.properties, id=request.id)
+        if response.__class__ is Reply:
+            header.error, response = response.error, response.data
+        data = {} if response is None and self.msg_type is None else response
         reply = writer.pack(data, header, self.hub.transport.traits.native_headers)
         return Address(request.reply_to, request.id), reply
 
@@ -441,6 +457,14 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
 
     def response(self, outcome: Packet | CommlibError) -> Resp:
         """The response that an outcome brings, or the error. From any thread."""
+        envelope = self.envelope(outcome)
+        if envelope.header.error is not None:
+            raise RPCRemoteError(envelope.header.error.type, envelope.header.error.message)
+        response: Resp = envelope.data
+        return response
+
+    def envelope(self, outcome: Packet | CommlibError) -> Envelope:
+        """The same with its header, which may hold an error; then there may be no data."""
         if isinstance(outcome, CommlibError):
             raise outcome
         try:
@@ -451,10 +475,7 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
                 raise
             envelope = Envelope(exc.header, None)
         self._stats.received += 1
-        if envelope.header.error is not None:
-            raise RPCRemoteError(envelope.header.error.type, envelope.header.error.message)
-        response: Resp = envelope.data
-        return response
+        return envelope
 
     def timeout_error(self, timeout: float) -> RPCTimeout:
         """What a call ends with that nobody answered."""
@@ -468,6 +489,15 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
         SerializationError, AuthError, and ConnectionLost where the offline policy says so.
         Cancelling ends the call; its reply then reaches nobody.
         """
+        return self.response(await self.exchange(msg, timeout))
+
+    async def exchange(
+        self, msg: Req, timeout: float, on_token: Callable[[str], object] | None = None
+    ) -> Packet | CommlibError:
+        """How a call ends, otherwise as ``call``.
+
+        ``on_token`` is told the call's id before anything is sent.
+        """
         self.check_open()
         self.hub.start()
         loop = asyncio.get_running_loop()
@@ -480,9 +510,11 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
                 self.hub.caller.late += isinstance(outcome, Packet)
 
         call = self.new_call(msg, timeout, finish)
+        if on_token is not None:
+            on_token(call.token)
         expiry = call.caller.begin_until(call, self.timeout_error(timeout))
         try:
-            return self.response(await future)
+            return await future
         except asyncio.CancelledError:
             call.caller.drop(call.token, EndpointClosed("the call was cancelled"))
             raise

@@ -22,6 +22,7 @@ class Lazy(NamedTuple):
 
 
 COMMANDS = {
+    "bridge": Lazy("commlib.cli.bridge:bridge", "Connect brokers, as a file says."),
     "broker": Lazy("commlib.cli.broker:broker", "Run a broker on this machine."),
     "demo": Lazy("commlib.cli.demo:demo", "Show what commlib does, in several processes."),
 }

@@ -7,8 +7,10 @@ scheme, its value the module, which has a ``ConnectionParameters`` as those of o
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 from commlib._params import BaseParameters, nearest
 
@@ -23,6 +25,22 @@ MODULES = {
 """The module of each URL scheme."""
 
 DEFAULT_SCHEME = "redis"
+
+ACTION_CLASSES = ("ActionClient", "ActionService")
+
+
+def loaded_when_needed(module: str, *names: str) -> Callable[[str], Any]:
+    """A ``__getattr__`` for a module that has these names from another one.
+
+    Actions are a tenth of all that is imported, and most programs have none.
+    """
+
+    def load(name: str) -> Any:
+        if name in names:
+            return getattr(import_module(module), name)
+        raise AttributeError(f"there is no {name} here")
+
+    return load
 
 
 def module_for(scheme: str) -> ModuleType:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from commlib._hops import host_name, this_machine
 from commlib._params import BaseParameters
 from commlib.exceptions import MissingDriver
 
@@ -55,6 +56,13 @@ class ConnectionParameters(BaseParameters):
         import ssl
 
         return ssl.create_default_context() if self.ssl is True else self.ssl
+
+    @property
+    def address(self) -> str:
+        # Channels know nothing of databases, and TLS is only another way in.
+        if self.unix_socket:
+            return f"redis+unix://{this_machine()}{self.unix_socket}"
+        return f"redis://{host_name(self.host)}:{self.port}"
 
     def make_transport(self) -> RedisTransport:
         """A new transport. Raises MissingDriver without the extra ``redis``."""

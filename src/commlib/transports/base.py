@@ -26,12 +26,14 @@ class Traits:
     ``native_headers``: it carries headers beside the payload. ``stores_unread``: a queue keeps
     what nobody consumes. ``competing``: several consumers of a queue share its packets.
     ``native_wildcards``: characters of its own pattern language that pass through.
+    ``separator``: the one that it splits topics at; empty where it does not matter.
     """
 
     native_headers: bool = False
     stores_unread: bool = False
     competing: bool = True
     native_wildcards: str = ""
+    separator: str = ""
 
 
 @dataclass(slots=True)

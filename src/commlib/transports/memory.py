@@ -13,22 +13,23 @@ to a queue without consumers is dropped, as AMQP and MQTT do.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from os import urandom
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from commlib import pubsub, rpc
+from commlib import events, pubsub, rpc
 from commlib._packet import Packet
 from commlib._params import BaseParameters
 from commlib._params import Offline as Offline
 from commlib._topics import is_pattern, matcher
 from commlib._typing import Req, Resp, T
 from commlib.exceptions import EndpointClosed
+from commlib.transports import ACTION_CLASSES, loaded_when_needed
 from commlib.transports.base import (
     Address,
     Handler,
@@ -41,10 +42,15 @@ from commlib.transports.base import (
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
+    from commlib.transports._memory_actions import ActionClient as ActionClient
+    from commlib.transports._memory_actions import ActionService as ActionService
+
 
 MAX_INBOUND = 20_000  # packets on their way to one event loop; then publishers wait
 MAX_PENDING = 10_000  # packets that wait for a free consumer of one queue; the oldest is dropped
 MAX_RETIRED = 64  # addresses of calls that ended without a reply, heard to count the late ones
+
+_process = os.urandom(8).hex()  # a process id alone may be that of another machine's
 
 
 @dataclass
@@ -54,6 +60,10 @@ class ConnectionParameters(BaseParameters):
     name: str = ""
 
     schemes: ClassVar[tuple[str, ...]] = ("memory",)
+
+    @property
+    def address(self) -> str:
+        return f"memory://{_process}-{os.getpid()}/{self.name}"
 
     def make_transport(self) -> MemoryTransport:
         """A new transport to the broker of this name."""
@@ -161,7 +171,7 @@ class _Broker:
             if not free.transport.has_room:
                 return free.transport
             if free.credit > 0:
-                self._hand_over(free, packet)
+                self._hand_over(free, packet, packet.ttl)
                 return None
             pending = self._pending.setdefault(queue, deque())
             if len(pending) >= MAX_PENDING:
@@ -171,9 +181,9 @@ class _Broker:
             pending.append((expires, packet))
         return None
 
-    def _hand_over(self, consumer: _Consumer, packet: Packet) -> None:
+    def _hand_over(self, consumer: _Consumer, packet: Packet, ttl: float | None) -> None:
         consumer.credit -= 1
-        packet = Packet(packet.payload, consumer.queue, packet.header)
+        packet = Packet(packet.payload, consumer.queue, packet.header, ttl)
         consumer.transport.push(consumer.take, packet)
 
     def join(self, consumer: _Consumer) -> None:
@@ -200,8 +210,9 @@ class _Broker:
         pending = self._pending.get(consumer.queue)
         while pending and consumer.credit > 0:
             expires, packet = pending.popleft()
-            if expires > time.monotonic():
-                self._hand_over(consumer, packet)
+            left = expires - time.monotonic()
+            if left > 0:
+                self._hand_over(consumer, packet, None if packet.ttl is None else left)
             else:
                 consumer.transport.stats.expired += 1
 
@@ -217,7 +228,7 @@ class _Inbox:
     def __init__(self, transport: MemoryTransport, handler: ReplyHandler) -> None:
         self._transport = transport
         self._handler = handler
-        self._prefix = f"rpc-{urandom(12).hex()}/"
+        self._prefix = f"rpc-{os.urandom(12).hex()}/"
         self._open: dict[str, _Consumer] = {}
         self._retired: deque[_Consumer] = deque()
 
@@ -436,3 +447,13 @@ class RPCClient(rpc.RPCClient[Req, Resp]):
     """``commlib.rpc.RPCClient`` in this process."""
 
     scheme = "memory"
+
+
+class EventEmitter(events.EventEmitter):
+    """``commlib.events.EventEmitter`` in this process."""
+
+    scheme = "memory"
+
+
+if not TYPE_CHECKING:
+    __getattr__ = loaded_when_needed("commlib.transports._memory_actions", *ACTION_CLASSES)

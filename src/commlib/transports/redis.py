@@ -24,15 +24,16 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from commlib import pubsub, rpc
+from commlib import events, pubsub, rpc
 from commlib._outbox import Outbox
 from commlib._packet import Packet
 from commlib._params import Offline as Offline
 from commlib._session import Link, Session
 from commlib._typing import Req, Resp, T
 from commlib.exceptions import CommlibError, ConnectionLost
+from commlib.transports import ACTION_CLASSES, loaded_when_needed
 from commlib.transports._redis_channels import WILDCARDS, Channel, Channels
 from commlib.transports._redis_link import RedisLink, command, dial, expire, push
 from commlib.transports._redis_lists import ReplyLists, RequestConsumer, RequestLists
@@ -50,6 +51,10 @@ from commlib.transports.base import (
     StateHandler,
     Traits,
 )
+
+if TYPE_CHECKING:
+    from commlib.transports._redis_actions import ActionClient as ActionClient
+    from commlib.transports._redis_actions import ActionService as ActionService
 
 ORPHAN_SECONDS = 60  # a reply that nobody fetches is deleted by the server after that
 UNSETTLED_FLUSH_SECONDS = 0.1
@@ -204,14 +209,19 @@ class RedisTransport:
         await self._outbox.room()
 
     async def flush(self) -> None:
-        while not self._outbox.empty:
-            if self._commands.failure is not None:
-                raise self._commands.failure
-            await self._outbox.room()
         await self._commands.ready()
         link = self._commands.link
-        if isinstance(link, RedisLink):
-            await link.ask("PING")  # answered after all that was written before
+        if not isinstance(link, RedisLink):
+            return
+        # Through the outbox, behind what waits there: others may go on to publish all the time.
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        while not self._outbox.put(command("PING"), answer):
+            await self._outbox.room()
+        ends: list[asyncio.Future[Any]] = [answer, link.closed]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise ConnectionLost(f"{self._name} was lost")
+        answer.result()
 
     def clock(self) -> int:
         return int(time.monotonic() * 1000 + self._clock_offset)
@@ -406,3 +416,13 @@ class RPCClient(rpc.RPCClient[Req, Resp]):
     """``commlib.rpc.RPCClient`` on Redis."""
 
     scheme = "redis"
+
+
+class EventEmitter(events.EventEmitter):
+    """``commlib.events.EventEmitter`` on Redis."""
+
+    scheme = "redis"
+
+
+if not TYPE_CHECKING:
+    __getattr__ = loaded_when_needed("commlib.transports._redis_actions", *ACTION_CLASSES)

@@ -1,0 +1,94 @@
+"""Bridges for actions: goals go from one broker to the other, feedback and states come back."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import Unpack
+
+from commlib import _topics
+from commlib._routes import prefixed
+from commlib._stats import BridgeStats
+from commlib._store import Keep
+from commlib.aio._bridge import Bridge, BridgeOptions, BridgeType
+from commlib.aio._endpoint import Params
+from commlib.aio._rpc_bridge import RPCBridge
+from commlib.aio._topic_bridge import TopicBridge
+from commlib.aio.rpc import TASKS
+
+CALLS = ("send_goal", "cancel_goal", "get_result")
+NEWS = ("status", "feedback")
+
+
+class ActionOptions(BridgeOptions, total=False):
+    """The options of bridges for actions.
+
+    * ``concurrency``: how many calls of each kind may be under way at once.
+    * ``timeout`` (s): how long an answer is waited for where the caller does not say how long it
+      waits itself.
+    * ``keep``: how much feedback waits while the broker of the clients is away.
+    """
+
+    concurrency: int
+    timeout: float
+    keep: Keep
+
+
+class ActionBridge(Bridge):
+    """Clients of the action ``from_uri`` on one broker pursue goals of ``to_uri`` on the other.
+
+    An action is three services and two topics: so this is three bridges for calls there, and two
+    for topics back. Whatever a goal, its feedback and its result hold is passed on, and goals keep
+    their ids. Options: ``ActionOptions``.
+    """
+
+    def __init__(
+        self,
+        btype: BridgeType = None,
+        from_uri: str = "",
+        to_uri: str = "",
+        from_broker_params: Params = None,
+        to_broker_params: Params = None,
+        *,
+        concurrency: int = TASKS,
+        timeout: float = 30.0,
+        keep: Keep = Keep(),  # noqa: B008 - it is frozen
+        **options: Unpack[BridgeOptions],
+    ) -> None:
+        _topics.check_topic(from_uri, "from_uri")
+        _topics.check_topic(to_uri, "to_uri")
+        super().__init__(btype, from_uri, to_uri, from_broker_params, to_broker_params, **options)
+        self.parts: list[Bridge] = []
+        there: BridgeOptions = {"hub": self.hub, "sink_hub": self.sink, "on_error": self._on_error}
+        back: BridgeOptions = {"hub": self.sink, "sink_hub": self.hub, "on_error": self._on_error}
+        for name in NEWS:
+            names = prefixed(to_uri, name), prefixed(from_uri, name)
+            self.parts.append(TopicBridge(None, *names, keep=keep, **back))
+        for name in CALLS:
+            names = prefixed(from_uri, name), prefixed(to_uri, name)
+            part = RPCBridge(None, *names, concurrency=concurrency, timeout=timeout, **there)
+            self.parts.append(part)
+
+    @property
+    def stats(self) -> BridgeStats:
+        """The counters of all parts together, as they are now."""
+        total = super().stats
+        for part in self.parts:
+            own = part.own_stats
+            for field in dataclasses.fields(own):
+                if field.name not in ("source", "sink"):
+                    count = getattr(total, field.name) + getattr(own, field.name)
+                    setattr(total, field.name, count)
+        return total
+
+    @property
+    def ready(self) -> bool:
+        return super().ready and all(part.ready for part in self.parts)
+
+    async def _begin(self) -> None:
+        # One after another, so that what clients hear of a goal is bridged before goals are taken.
+        for part in self.parts:
+            await part.start()
+
+    async def _end(self) -> None:
+        await asyncio.gather(*(part.stop() for part in self.parts))

@@ -1,0 +1,201 @@
+"""What all bridges have in common: two hubs, counters, rules that must not be."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from enum import IntEnum
+from typing import Any, TypedDict
+
+from commlib._hops import place
+from commlib._params import BaseParameters
+from commlib._routes import spelled
+from commlib._stats import BridgeStats
+from commlib.aio._endpoint import Endpoint, ErrorHandler, Params
+from commlib.aio._hub import Hub
+from commlib.transports import resolve
+
+log = logging.getLogger("commlib.bridges")
+
+BridgeType = IntEnum | tuple[Any, Any] | None
+"""A pair of transports: a member of an enum of ``commlib.bridges``, a tuple, or None for any."""
+
+
+class BridgeOptions(TypedDict, total=False):
+    """What every bridge can be told.
+
+    * ``on_error(error, topic)`` is told of what could not be raised.
+    * ``debug``: log what happens to this kind of bridge.
+    * ``hub``, ``sink_hub``: connections that others use as well, of the source and of the sink.
+    """
+
+    debug: bool
+    on_error: ErrorHandler | None
+    hub: Hub | None
+    sink_hub: Hub | None
+
+
+class Bridge(Endpoint):
+    """A port between two brokers.
+
+    ``hub`` is the connection to the source, ``sink`` that to the other side.
+    """
+
+    def __init__(
+        self,
+        btype: BridgeType,
+        from_uri: str,
+        to_uri: str,
+        from_params: Params,
+        to_params: Params,
+        *,
+        hub: Hub | None = None,
+        sink_hub: Hub | None = None,
+        on_error: ErrorHandler | None = None,
+        debug: bool = False,
+    ) -> None:
+        types = schemes_of(btype)
+        source = hub.params if hub else resolve_for(from_params, types[0])
+        sink = sink_hub.params if sink_hub else resolve_for(to_params, types[1])
+        name = f"{from_uri} -> {to_uri}"
+        super().__init__(name, source, hub=hub, on_error=on_error, debug=debug)
+        self.from_uri = from_uri
+        self.to_uri = to_uri
+        self._has_own_sink = sink_hub is None
+        self.sink = sink_hub or Hub(sink, name)
+        self._stats: BridgeStats = BridgeStats()
+        self._joining: asyncio.Task[None] | None = None
+        self._tell_difference(types, source, sink)
+
+    def _tell_difference(
+        self, types: tuple[str, str], source: BaseParameters, sink: BaseParameters
+    ) -> None:
+        wrong = [
+            f"{params.schemes[0]} instead of {scheme}"
+            for scheme, params in zip(types, (source, sink), strict=True)
+            if scheme and scheme not in params.schemes
+        ]
+        if wrong:
+            log.warning(
+                "%s: the bridge type is not used, the connection parameters are for %s",
+                *(self.name, " and for ".join(wrong)),
+            )
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connections to both brokers are there now."""
+        return self.hub.transport.connected and self.sink.transport.connected
+
+    @property
+    def own_stats(self) -> BridgeStats:
+        return self._stats
+
+    @property
+    def stats(self) -> BridgeStats:
+        source, sink = self.hub.link_stats, self.sink.link_stats
+        return dataclasses.replace(
+            self._stats,
+            unconfirmed=source.unconfirmed + sink.unconfirmed,
+            rejected=source.refused + sink.refused,
+            discarded=source.overflow + source.expired + sink.overflow + sink.expired,
+            reconnects=source.reconnects + sink.reconnects,
+            source=source,
+            sink=sink,
+        )
+
+    async def run(self, wait: bool = True) -> None:
+        """Begin to work; idempotent.
+
+        With ``wait`` it returns when both brokers have confirmed, or after the ``connect_timeout``
+        of one that has not with a warning, and goes on trying. Raises AuthError when one says no.
+        """
+        await asyncio.gather(self.hub.reopen(), self.sink.reopen())
+        is_new = not self._is_begun
+        beginning = self.start()
+        assert self._joining is not None, "start() has set it"
+        sides = (
+            (self.hub, beginning, self._has_own_hub),
+            (self.sink, self._joining, self._has_own_sink),
+        )
+        if wait:
+            waits = (hub.settle(self.name, task, quiet=not own) for hub, task, own in sides)
+            await asyncio.gather(*waits)
+        elif is_new:
+            for hub, task, _ in sides:
+                hub.tell_errors(task)
+
+    def start(self) -> asyncio.Task[None]:
+        # The one that is the bridge's own lives where the other one does.
+        known = self.hub if self._has_own_sink else self.sink
+        for hub in (self.hub, self.sink):
+            if hub.loop is None:
+                hub.home = known.home
+        self.sink.start()
+        if self._joining is None or has_failed(self._joining) or not self._is_begun:
+            self._joining = self.sink.spawn(self._join())
+        return super().start()
+
+    async def _join(self) -> None:
+        """Return when the sink can be used."""
+        await self.sink.transport.connect()
+
+    @property
+    def ready(self) -> bool:
+        return super().ready and self._joining is not None and self._joining.done()
+
+    async def stop(self) -> None:
+        """Take nothing more, send what waits if the sink is there, leave; idempotent.
+
+        What could not be sent is counted as dropped.
+        """
+        joining, self._joining = self._joining, None
+        if joining is not None:
+            joining.cancel()
+            await asyncio.wait([joining])
+        await super().stop()
+        if self._has_own_sink:
+            await self.sink.close()
+
+    def _place(self, hub: Hub, topic: str) -> str:
+        return place(hub.params.address, spelled(topic, hub.transport.traits.separator))
+
+
+def at_node(hub: Hub, from_params: Params, to_params: Params) -> BridgeOptions:
+    """A node's connection as the side of a bridge that has no parameters.
+
+    Raises ValueError unless that is one of the two.
+    """
+    if (from_params is None) == (to_params is None):
+        raise ValueError(
+            "a bridge of a node needs the parameters of the other broker alone: to_broker_params "
+            "if messages go there, from_broker_params if they come from there"
+        )
+    return {"hub": hub} if from_params is None else {"sink_hub": hub}
+
+
+def has_failed(task: asyncio.Task[None]) -> bool:
+    """Whether it has ended otherwise than it should."""
+    return task.done() and (task.cancelled() or task.exception() is not None)
+
+
+def resolve_for(params: Params, scheme: str) -> BaseParameters:
+    """The parameters as given; where none are, those of the usual place of this kind of broker."""
+    return resolve(None, scheme) if params is None else resolve(params)
+
+
+def schemes_of(btype: BridgeType) -> tuple[str, str]:
+    """The URL schemes of the two sides, empty where it is not said.
+
+    Raises TypeError for what is no bridge type.
+    """
+    if btype is None:
+        return "", ""
+    parts = btype.name.split("_TO_") if isinstance(btype, IntEnum) else btype
+    if not isinstance(parts, list | tuple) or len(parts) != 2:
+        raise TypeError(
+            f"btype={btype!r}: it is TopicBridgeType.REDIS_TO_MQTT or the like, a pair such as "
+            "('redis', 'memory'), or None, for the parameters tell"
+        )
+    first, second = (str(getattr(part, "name", part) or "").lower() for part in parts)
+    return first, second

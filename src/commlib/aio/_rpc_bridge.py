@@ -1,0 +1,209 @@
+"""Bridges for calls: who calls on one broker is answered by a service on the other."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Unpack
+
+from commlib import _topics
+from commlib._hops import is_loop, place
+from commlib._lanes import is_end_of_task
+from commlib._letter import Letter, open_letter
+from commlib._packet import PROPERTIES, Header, Packet, now_ms
+from commlib._wire import Reader, Refused
+from commlib.aio._bridge import Bridge, BridgeOptions, BridgeType
+from commlib.aio._endpoint import Params
+from commlib.aio._hub import Hub
+from commlib.aio.rpc import CREDIBLE_MS, TASKS, RPCService, types_of
+from commlib.exceptions import CommlibError, RPCTimeout, SerializationError
+from commlib.transports.base import Address
+
+
+class RPCOptions(BridgeOptions, total=False):
+    """The options of bridges for calls.
+
+    * ``concurrency``: how many calls may be under way at once; more wait at the source.
+    * ``timeout`` (s): how long an answer is waited for where the caller does not say how long it
+      waits itself, as callers of commlib-py before 1.0 do not.
+    * ``max_age`` (s): as that of a service.
+    """
+
+    concurrency: int
+    timeout: float
+    max_age: float
+
+
+class RPCBridge(Bridge):
+    """Serves ``from_uri`` on one broker by calling ``to_uri`` on the other.
+
+    Callers get the response or the error of the service as if there were no bridge. They wait no
+    longer than they would without it: the time that a caller has left bounds the call. If nobody
+    answers in that time there is no reply, and the caller's own ``RPCTimeout`` ends the call.
+
+    ``msg_type=None`` passes anything on. Options: ``RPCOptions``. Raises ValueError for a service
+    that is bridged to itself.
+    """
+
+    def __init__(
+        self,
+        btype: BridgeType = None,
+        from_uri: str = "",
+        to_uri: str = "",
+        from_broker_params: Params = None,
+        to_broker_params: Params = None,
+        msg_type: Any = None,
+        *,
+        concurrency: int = TASKS,
+        timeout: float = 30.0,
+        max_age: float = 60.0,
+        **options: Unpack[BridgeOptions],
+    ) -> None:
+        _topics.check_topic(from_uri, "from_uri")
+        _topics.check_topic(to_uri, "to_uri")
+        if concurrency < 1:
+            raise ValueError(f"concurrency={concurrency}: one call at least must be possible")
+        if not timeout > 0:
+            raise ValueError(f"timeout={timeout}: a call needs some time, in seconds")
+        super().__init__(btype, from_uri, to_uri, from_broker_params, to_broker_params, **options)
+        self.msg_type = msg_type
+        self.source_place = self._place(self.hub, from_uri)
+        self.sink_place = self._place(self.sink, to_uri)
+        if self.source_place == self.sink_place:
+            raise ValueError(
+                f"{self.name}: source and sink are the same service of the same broker"
+            )
+        self.timeout = timeout
+        request, response = types_of(msg_type)
+        self.request_reader = self._checker(request)
+        self.response_reader = self._checker(response)
+        self._desk = _Desk(self, workers=concurrency, max_age=max_age, on_error=self._on_error)
+
+    def _checker(self, kind: Any) -> Reader[Any] | None:
+        return None if kind is None else self._make_reader(kind, always_wrapped=True)
+
+    def _place(self, hub: Hub, topic: str) -> str:
+        # The lists of two databases of one Redis are different queues, though its topics are not.
+        return place(f"{hub.params.address} {hub.params}", topic)
+
+    async def _begin(self) -> None:
+        self._desk.stats_of(self._stats)
+        await self._desk.start()
+
+    async def _join(self) -> None:
+        # Shielded: the address is shared with all that call on this connection.
+        await asyncio.shield(self.sink.caller.open())
+
+    async def _end(self) -> None:
+        await self._desk.stop()
+
+
+class _Desk(RPCService):
+    """Takes the requests at the source, has them answered at the sink."""
+
+    def __init__(self, bridge: RPCBridge, **options: Any) -> None:
+        super().__init__(bridge.from_uri, self._relay, hub=bridge.hub, **options)
+        self.log = bridge.log
+        self._bridge = bridge
+        self._native = bridge.hub.transport.traits.native_headers
+        self._limit = bridge.hub.params.max_payload
+
+    def stats_of(self, stats: Any) -> None:
+        """Count there."""
+        self._stats = stats
+
+    async def _handle_async(self, credit: Any, packet: Packet) -> None:
+        header, reply = Header(), None
+        try:
+            try:
+                letter = open_letter(packet, self._limit, is_call=True)
+                header = letter.header
+                if not self._is_stale(header, packet):
+                    reply = await self._relay(letter)
+            except (Exception, SystemExit, asyncio.CancelledError) as exc:
+                if is_end_of_task(exc):
+                    raise
+                reply = self._failure(packet, header, exc)
+            self._send(reply)
+        finally:
+            credit.done(packet)
+
+    async def _relay(self, letter: Letter) -> tuple[Address, Packet] | None:
+        """Pass a request on; the reply, if there is one and somebody wants it."""
+        bridge, header = self._bridge, letter.header
+        if is_loop(header.hops, bridge.source_place, bridge.sink_place):
+            bridge.own_stats.looped += 1
+            return None
+        if bridge.request_reader is not None:
+            bridge.request_reader.read(letter.packet)
+        outcome = await self._ask(letter, self._time_left(letter.packet, header))
+        if isinstance(outcome, RPCTimeout):
+            bridge.own_stats.expired += 1
+            return None
+        if isinstance(outcome, CommlibError):
+            raise outcome
+        answer = self._open_answer(outcome)
+        if not header.reply_to:
+            return None
+        back = _passed_on(answer.header, Header())
+        back.id = header.id
+        back.error = answer.header.error
+        reply = answer.pack(back, native=self._native, limit=self._limit)
+        return Address(header.reply_to, header.id), reply
+
+    def _open_answer(self, packet: Packet) -> Letter:
+        bridge = self._bridge
+        try:
+            answer = open_letter(packet, bridge.sink.params.max_payload, is_call=True)
+            if bridge.response_reader is not None and answer.header.error is None:
+                bridge.response_reader.read(packet)
+        except Refused as exc:
+            bridge.own_stats.refused += 1
+            # As another class: the header in this one is that of the answer, not of the request.
+            raise SerializationError(f"the answer of {bridge.to_uri}: {exc}") from exc
+        return answer
+
+    def _time_left(self, packet: Packet, header: Header) -> float:
+        """For how many seconds the caller waits."""
+        if header.deadline:
+            left = (header.deadline - self.hub.transport.clock()) / 1000
+            if 0 < left < CREDIBLE_MS / 1000:
+                return left
+        return packet.ttl or self._bridge.timeout
+
+    async def _ask(self, letter: Letter, timeout: float) -> Packet | CommlibError:
+        bridge = self._bridge
+        caller = bridge.sink.caller
+        call = caller.new_call()
+        call.id = letter.header.id
+        stamp = _Stamp(letter, bridge)
+        call.fill(bridge.to_uri, stamp, None, timeout, call.finish)
+        bridge.own_stats.forwarded += 1
+        return await caller.ask(call, RPCTimeout(f"no reply from {bridge.to_uri}"))
+
+
+class _Stamp:
+    """Makes the packet of a call out of a letter, where others have a ``Writer`` for a message."""
+
+    properties = PROPERTIES
+
+    def __init__(self, letter: Letter, bridge: RPCBridge) -> None:
+        self._letter = letter
+        self._bridge = bridge
+
+    def wrap(self, body: Any, header: Header, native: bool) -> Packet:
+        """The packet with the new return address and deadline, and the rest as it came."""
+        asked = self._letter.header
+        header = _passed_on(asked, header)
+        header.id = asked.id
+        header.hops = (*asked.hops, self._bridge.source_place)
+        limit = self._bridge.sink.params.max_payload
+        return self._letter.pack(header, native=native, limit=limit)
+
+
+def _passed_on(old: Header, new: Header) -> Header:
+    """The new header, with what the old one says of the message itself."""
+    new.timestamp = old.timestamp or now_ms()
+    if old.origin:
+        new.origin, new.seq = old.origin, old.seq
+    new.traceparent, new.tracestate = old.traceparent, old.tracestate
+    return new
