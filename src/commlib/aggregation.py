@@ -14,6 +14,7 @@ from typing import Any
 from commlib._topics import check_pattern, check_topic
 from commlib.aio._endpoint import Params
 from commlib.node import Node
+from commlib.pubsub import Publisher
 
 __all__ = ["TopicAggregator", "TopicMessageProcessor"]
 
@@ -34,13 +35,13 @@ class _Processing:
         self.broker_params = broker_params
         self.output_topic = check_topic(output_topic, "output_topic")
         for topic in topics:
-            check_pattern(topic)  # before there is anything that would have to be stopped
+            check_pattern(topic)
         name = type(self).__name__
         self.node = Node(name, connection_params=broker_params, heartbeats=False)
-        self.pub = self.node.create_publisher(output_topic)
+        self.pub: Publisher[dict[str, Any]] | None = None
+        """Made when it is run: a publisher connects at once."""
         for topic, processors in topics.items():
-            on_message = partial(self._process, processors)
-            self.node.create_psubscriber(topic, on_message)
+            self.node.create_psubscriber(topic, partial(self._process, processors))
 
     @property
     def log(self) -> logging.Logger:
@@ -48,17 +49,24 @@ class _Processing:
 
     def run(self) -> None:
         """Begin, and return when the broker has confirmed the topics."""
+        self._make_publisher()
         self.node.run()
 
     def start(self) -> None:
         """Run until SIGINT, SIGTERM or ``stop()``."""
+        self._make_publisher()
         self.node.run_forever()
+
+    def _make_publisher(self) -> None:
+        if self.pub is None:
+            self.pub = self.node.create_publisher(self.output_topic, dict[str, Any])
 
     def stop(self) -> None:
         """Take nothing more and leave; idempotent."""
         self.node.stop()
 
     def _process(self, processors: Sequence[Processor], payload: Any, topic: str) -> None:
+        assert self.pub is not None, "it is made before anything is received"
         if topic == self.output_topic:
             return  # a pattern may match that as well
         for processor in processors:

@@ -891,6 +891,14 @@ def test_a_goal_is_pursued_on_the_other_broker_and_its_feedback_comes_back(pair:
     assert [feedback.at for feedback in got.wait(5)] == [0, 1, 2, 3, 4]
 
 
+def test_actions_with_slashed_names_are_bridged_too(pair: Pair) -> None:
+    names = f"{pair.topic}/arm", f"{pair.far_topic}/arm"
+    pair.far().create_action(names[1], Drive, drive)
+    pair.run(ActionBridge(None, *names, pair.source.url, pair.sink.url))
+    goal = pair.near().create_action_client(names[0], Drive).send_goal(Drive.Goal(metres=2))
+    assert goal.result(timeout=5) == Drive.Result(reached=2)
+
+
 def test_many_goals_at_once_keep_their_ids(pair: Pair) -> None:
     pair.far().create_action(pair.far_topic, Drive, drive, concurrency=20)
     pair.run(ActionBridge(None, pair.topic, pair.far_topic, pair.source.url, pair.sink.url))

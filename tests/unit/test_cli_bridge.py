@@ -306,6 +306,28 @@ def test_no_error_shows_what_may_be_a_password(
     assert "hunter2" not in "".join(found)
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        rule(from_="{broker: 'redis://bot:hunter2@host', uri: sonar}"),
+        rule(type="'redis://bot:hunter2@host'"),
+        rule(from_="{broker: edge, 'redis://bot:hunter2@host': sonar}"),
+        rule(to="{broker: cloud, uri: ['redis://bot:hunter2@host']}"),
+        rule(from_="{broker: [edge], uri: sonar}"),
+        rule(type="[topic]"),
+        "  - 2026-13-45\n",
+    ],
+)
+def test_a_url_in_a_wrong_place_and_odd_values_are_errors_that_show_no_password(
+    entry: str, write: Write
+) -> None:
+    found = errors_in(
+        f"brokers: {{edge: 'memory://a', cloud: 'memory://b'}}\nbridges:\n{entry}", write
+    )
+    assert found
+    assert "hunter2" not in "".join(found)
+
+
 def test_a_line_that_is_no_yaml_is_not_shown(write: Write) -> None:
     found = errors_in("brokers:\n  cloud: 'redis://bot:hunter2@host\n", write)
     assert "hunter2" not in "".join(found)

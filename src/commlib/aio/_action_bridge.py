@@ -7,9 +7,9 @@ import dataclasses
 from typing import Unpack
 
 from commlib import _topics
-from commlib._routes import prefixed
 from commlib._stats import BridgeStats
 from commlib._store import Keep
+from commlib.aio._action import part_name
 from commlib.aio._bridge import Bridge, BridgeOptions, BridgeType
 from commlib.aio._endpoint import Params
 from commlib.aio._rpc_bridge import RPCBridge
@@ -62,10 +62,10 @@ class ActionBridge(Bridge):
         there: BridgeOptions = {"hub": self.hub, "sink_hub": self.sink, "on_error": self._on_error}
         back: BridgeOptions = {"hub": self.sink, "sink_hub": self.hub, "on_error": self._on_error}
         for name in NEWS:
-            names = prefixed(to_uri, name), prefixed(from_uri, name)
+            names = part_name(to_uri, name), part_name(from_uri, name)
             self.parts.append(TopicBridge(None, *names, keep=keep, **back))
         for name in CALLS:
-            names = prefixed(from_uri, name), prefixed(to_uri, name)
+            names = part_name(from_uri, name), part_name(to_uri, name)
             part = RPCBridge(None, *names, concurrency=concurrency, timeout=timeout, **there)
             self.parts.append(part)
 

@@ -55,6 +55,8 @@ SILENCE_SECONDS = 10.0  # without a word of the service, after which its goal is
 LAG_SECONDS = 0.25  # that what is published may be later than the answer to a question
 DOUBT_SECONDS = 0.05  # that a released service may know a result later than it publishes the end
 MAX_DOUBTS = 5
+# What a bridge on the way answers while the broker behind it is away: that says nothing of the goal.
+PASSING = ("ConnectError", "ConnectionLost", "EndpointClosed", "OutboxFull")
 MAX_STRAYS = 1000  # news of unknown goals, kept while a goal is being sent
 
 
@@ -416,7 +418,9 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
         try:
             request = GetResult.Request(goal.goal_id)
             outcome = await self._result_rpc.exchange(request, ANSWER_SECONDS)
-            return self._result_rpc.envelope(outcome)
+            answer = self._result_rpc.envelope(outcome)
+            fault = answer.header.error
+            return None if fault is not None and fault.type in PASSING else answer
         except EndpointClosed:
             raise
         except CommlibError as exc:

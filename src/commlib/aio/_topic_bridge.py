@@ -84,6 +84,8 @@ class _Topics(Bridge):
         return route
 
     async def _begin(self) -> None:
+        if self._outlet is not None:
+            await self._outlet.stop(0)  # of a run that the source has refused
         self._outlet = Outlet(
             *(self.sink, self.name, self._keep, self._resume_after, self._stats, self._report)
         )

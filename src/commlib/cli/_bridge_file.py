@@ -84,6 +84,12 @@ def read_rules(path: Path) -> list[Rule]:
     return rules
 
 
+def shown(value: object) -> str:
+    """A value for an error message, unless it may be a URL with a password in it."""
+    text = repr(value)
+    return "what stands there (not shown: it looks like a URL)" if "://" in text else text[:100]
+
+
 class _FileReader:
     """Reads one file and gathers what is wrong with it."""
 
@@ -119,7 +125,7 @@ class _FileReader:
             mark = exc.problem_mark
             line = f"line {mark.line + 1}" if mark else ""
             self._note(line, f"no YAML: {exc.problem}")  # the line itself may hold a password
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
+        except (OSError, ValueError, yaml.YAMLError) as exc:  # a date that is none, too
             self._note("", f"cannot be read: {getattr(exc, 'strerror', None) or 'no text'}")
         return {"brokers": {}, "bridges": []}
 
@@ -134,7 +140,7 @@ class _FileReader:
     def _check_keys(self, where: str, tree: dict[Any, Any], known: tuple[str, ...]) -> None:
         for key in tree:
             if key not in known:
-                self._note(where, f"{key!r} is not known here; {nearest(str(key), known)}")
+                self._note(where, f"{shown(key)} is not known here; {nearest(str(key), known)}")
 
     # ---- brokers ----
 
@@ -164,8 +170,8 @@ class _FileReader:
             where = f"{where} ({entry['name']})"
         before = len(self.errors)
         kind = entry.get("type")
-        if kind not in OPTIONS:
-            self._note(f"{where}.type", f"{kind!r} is no type; {nearest(str(kind), OPTIONS)}")
+        if not isinstance(kind, str) or kind not in OPTIONS:
+            self._note(f"{where}.type", f"{shown(kind)} is no type; {nearest(str(kind), OPTIONS)}")
             return None
         self._check_keys(where, entry, ("name", "type", "from", "to", *OPTIONS[kind]))
         source, from_uri = self._read_end(f"{where}.from", entry.get("from"), "uri")
@@ -185,12 +191,12 @@ class _FileReader:
         before = len(self.errors)
         self._check_keys(where, end, ("broker", uri))
         broker, name = end.get("broker"), end.get(uri, "" if uri == "namespace" else None)
-        if broker not in self._brokers:
+        if not isinstance(broker, str) or broker not in self._brokers:
             known = nearest(str(broker), self._brokers) if self._brokers else "there is none"
-            self._note(f"{where}.broker", f"{broker!r} is no broker of this file; {known}")
+            self._note(f"{where}.broker", f"{shown(broker)} is no broker of this file; {known}")
         if not isinstance(name, str):
             if uri in end or len(self.errors) == before:  # else it is there, and misspelt
-                self._note(f"{where}.{uri}", f"a text is expected, not {name!r}")
+                self._note(f"{where}.{uri}", f"a text is expected, not {shown(name)}")
             return None, ""
         return self._brokers.get(broker) if isinstance(broker, str) else None, name
 
@@ -202,7 +208,7 @@ class _FileReader:
                 continue
             value, kinds = entry[name], KINDS.get(name)
             if kinds and (not isinstance(value, kinds) or (value is True and bool not in kinds)):
-                self._note(f"{where}.{name}", f"{value!r} is not {WORDS[kinds[-1]]}")
+                self._note(f"{where}.{name}", f"{shown(value)} is not {WORDS[kinds[-1]]}")
             elif name == "transform":
                 yield name, self._read_pairs(f"{where}.{name}", value)
             else:

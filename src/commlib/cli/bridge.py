@@ -125,13 +125,17 @@ class _Bridges:
             await self._stop(list(self._running))
 
     async def _reload(self, work: asyncio.Task[None]) -> None:
-        await work  # what came before
         try:
-            rules = read_rules(self._file)
+            await asyncio.wait([work])  # what came before
+        except asyncio.CancelledError:
+            work.cancel()
+            raise
+        try:
+            await self._apply(read_rules(self._file))
         except BadFile as exc:
             log.error("the file was not taken, all goes on as before:\n%s", exc)
-            return
-        await self._apply(rules)
+        except Exception:  # the next signal must find somebody who listens
+            log.exception("the file was not taken")
 
     async def _apply(self, rules: list[Rule]) -> None:
         """Stop what is no longer wanted, start what is new, and try again what has failed."""
