@@ -55,7 +55,7 @@ SILENCE_SECONDS = 10.0  # without a word of the service, after which its goal is
 LAG_SECONDS = 0.25  # that what is published may be later than the answer to a question
 DOUBT_SECONDS = 0.05  # that a released service may know a result later than it publishes the end
 MAX_DOUBTS = 5
-# What a bridge on the way answers while the broker behind it is away: that says nothing of the goal.
+# What a bridge answers while the broker behind it is away; it says nothing of the goal.
 PASSING = ("ConnectError", "ConnectionLost", "EndpointClosed", "OutboxFull")
 MAX_STRAYS = 1000  # news of unknown goals, kept while a goal is being sent
 
