@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -282,6 +282,15 @@ class Broker:
     def traits(self) -> Traits:
         """What it can do."""
         return resolve(self.url).make_transport().traits
+
+    @classmethod
+    def named(cls, name: str, servers: Callable[[str], Any]) -> Self:
+        """The broker of this name: one in this process, or on the server of the fixture."""
+        if "memory" in name:
+            broker = cls("")
+            broker.url = f"memory://{broker.unique(name)}"
+            return broker
+        return cls(servers(f"{name}_server").url)
 
     def unique(self, word: str = "t") -> str:
         """A name, one word long, that no other test has."""

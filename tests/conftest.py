@@ -58,11 +58,7 @@ def make_redis() -> Iterator[Callable[..., RedisServer]]:
 @pytest.fixture(params=["memory", "redis", "valkey"])
 def broker(request: pytest.FixtureRequest) -> Broker:
     """Each broker in turn. A test asks for its ``traits``, never for its name."""
-    if request.param == "memory":
-        broker = Broker("")
-        broker.url = f"memory://{broker.unique('broker')}"
-        return broker
-    return Broker(request.getfixturevalue(f"{request.param}_server").url)
+    return Broker.named(request.param, request.getfixturevalue)
 
 
 @pytest.fixture

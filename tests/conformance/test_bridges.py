@@ -118,18 +118,10 @@ class Pair:
             close()
 
 
-def make_broker(name: str, request: pytest.FixtureRequest) -> Broker:
-    if "memory" in name:
-        broker = Broker("")
-        broker.url = f"memory://{broker.unique(name)}"
-        return broker
-    return Broker(request.getfixturevalue(f"{name}_server").url)
-
-
 @pytest.fixture(params=itertools.permutations(BROKERS, 2), ids="-".join)
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     """Each ordered pair of brokers in turn."""
-    source, sink = (make_broker(name, request) for name in request.param)
+    source, sink = (Broker.named(name, request.getfixturevalue) for name in request.param)
     pair = Pair(source, sink)
     yield pair
     pair.close()

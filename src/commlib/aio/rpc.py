@@ -34,7 +34,6 @@ from commlib.compression import ZLIB_START
 from commlib.exceptions import (
     AuthError,
     CommlibError,
-    EndpointClosed,
     PayloadTooBig,
     RPCRemoteError,
     RPCTimeout,
@@ -50,6 +49,10 @@ UNBOUNDED = Bounds(sys.maxsize, sys.maxsize)  # of a service's lane: its prefetc
 CREDIBLE_MS = 86_400_000  # a deadline missed by more than a day: somebody's clock was set
 PRESENCE = "$presence"  # the first word of the topics on which services say that they are there
 ASK_SECONDS = 0.25  # between two questions whether a service is there
+
+
+def _nobody(outcome: Packet | CommlibError) -> None:
+    """Who is told of a call before somebody asks."""
 
 
 class RPCTypes(Protocol[Req_co, Resp_co]):
@@ -445,7 +448,7 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
         # Shielded: the address is shared with the other clients of the node.
         await asyncio.shield(self.hub.caller.open())
 
-    def new_call(self, msg: Req, timeout: float, finish: Finish) -> Call:
+    def new_call(self, msg: Req, timeout: float, finish: Finish = _nobody) -> Call:
         """A call, ready for ``hub.caller``. Raises SerializationError. From any thread."""
         if not 0 < timeout <= TIMEOUT_MAX:
             raise ValueError(f"timeout={timeout}: a call needs some time, in seconds")
@@ -500,26 +503,10 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
         """
         self.check_open()
         self.hub.start()
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Packet | CommlibError] = loop.create_future()
-
-        def finish(outcome: Packet | CommlibError) -> None:
-            if not future.done():
-                future.set_result(outcome)
-            else:  # cancelled; a reply may have been quicker than the word of it
-                self.hub.caller.late += isinstance(outcome, Packet)
-
-        call = self.new_call(msg, timeout, finish)
+        call = self.new_call(msg, timeout)
         if on_token is not None:
             on_token(call.token)
-        expiry = call.caller.begin_until(call, self.timeout_error(timeout))
-        try:
-            return await future
-        except asyncio.CancelledError:
-            call.caller.drop(call.token, EndpointClosed("the call was cancelled"))
-            raise
-        finally:
-            expiry.cancel()
+        return await call.caller.ask(call, self.timeout_error(timeout))
 
     async def wait_for_service(self, timeout: float = 30) -> bool:
         """Whether a service of this name is there, or comes within ``timeout`` seconds.
