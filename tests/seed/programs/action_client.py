@@ -42,4 +42,5 @@ if __name__ == "__main__":
     goal_msg = ExampleAction.Goal(target_cm=5)
     action_c.send_goal(goal_msg)
     resp = action_c.get_result(wait=True)
-    print(resp)
+    # Not to where the callbacks print: they may be told at the same time, in their own thread.
+    print(resp, file=sys.stderr)
