@@ -9,6 +9,8 @@ from collections.abc import Iterable
 class FakeLink:
     """A link that keeps what is written to it."""
 
+    keepalive: float | None = None
+
     def __init__(self, *, answers: bool = True) -> None:
         self._loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[Exception | None] = self._loop.create_future()

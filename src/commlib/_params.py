@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 from commlib._packet import MAX_PAYLOAD
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
     from urllib.parse import SplitResult
 
     from commlib.transports.base import Transport
@@ -35,6 +36,14 @@ class Offline:
     def __post_init__(self) -> None:
         if self.policy not in get_args(Policy):
             raise ValueError(f"offline={self.policy!r}: it is one of {', '.join(get_args(Policy))}")
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """User name and password; some brokers know a password alone."""
+
+    username: str = ""
+    password: str = field(default="", repr=False)
 
 
 @dataclass(kw_only=True)
@@ -104,6 +113,35 @@ class BaseParameters:
     def _from_url_parts(cls, parts: SplitResult) -> dict[str, Any]:
         """What the URL says before its query, as arguments of the constructor."""
         raise NotImplementedError
+
+
+class NetworkParameters(BaseParameters):
+    """What parameters have in common where the broker is reached through a network.
+
+    No fields of its own: each kind of broker has them in the order that its users know.
+    """
+
+    host: str
+    port: int
+    creds: Credentials | None
+    username: str
+    password: str
+    unix_socket: str = ""
+    ssl: bool | SSLContext
+
+    @property
+    def credentials(self) -> tuple[str, str]:
+        """User name and password, from whichever field they were given in."""
+        creds = self.creds or Credentials(self.username, self.password)
+        return creds.username, creds.password
+
+    def ssl_context(self) -> SSLContext | None:
+        """The TLS context to connect with, None without TLS."""
+        if not self.ssl:
+            return None
+        import ssl
+
+        return ssl.create_default_context() if self.ssl is True else self.ssl
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

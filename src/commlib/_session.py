@@ -34,8 +34,13 @@ class Link(Protocol):
     """An open connection, as a session and its outbox see it."""
 
     closed: asyncio.Future[Exception | None]
-    heard: float
-    """When the broker last said anything, in the loop's time."""
+    keepalive: float | None
+    """Seconds of silence that the broker allows; None: those of the parameters."""
+
+    @property
+    def heard(self) -> float:
+        """When the broker last said anything, in the loop's time."""
+        ...
 
     def write(self, frames: Iterable[bytes], notes: Iterable[object]) -> None:
         """Write frames in one go; each note stands for the answer to its frame."""
@@ -208,7 +213,7 @@ class Session:
     async def _watch(self, link: Link) -> Exception | None:
         """Wait for the end of the link; probe it when it is silent, cut it when it stays so."""
         loop = asyncio.get_running_loop()
-        keepalive = self._params.keepalive
+        keepalive = link.keepalive or self._params.keepalive
         grace = min(PROBE_GRACE, keepalive)
         probed = float("-inf")  # the clock may have begun with the machine, moments ago
         while not link.closed.done():

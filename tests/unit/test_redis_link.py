@@ -19,7 +19,7 @@ from collected import DEADLINE, Collected, eventually
 from commlib._outbox import Outbox
 from commlib._params import Offline
 from commlib.exceptions import AuthError, CommlibError, ConnectError, ConnectionLost
-from commlib.transports import _redis_link
+from commlib.transports import _stream_link
 from commlib.transports._redis_link import RedisLink, command, dial, error_from, expire, push
 from commlib.transports.base import LinkStats
 from commlib.transports.redis import ConnectionParameters
@@ -460,7 +460,7 @@ async def test_giving_up_while_dialling_leaves_no_connection_open() -> None:
 async def test_a_socket_that_the_kernel_has_joined_to_itself_is_no_broker(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_redis_link, "_is_own_end", lambda link: True)
+    monkeypatch.setattr(_stream_link, "_is_own_end", lambda link: True)
     async with server() as (params, _):
         with pytest.raises(ConnectError, match="connected to itself"):
             await soon(dial("robot", params))

@@ -6,23 +6,15 @@ Source: the Redis serialization protocol specification, version 2, and the serve
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
-import socket
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from commlib._dial import connect
 from commlib.exceptions import AuthError, CommlibError, ConnectError, ConnectionLost
+from commlib.transports._stream_link import StreamLink, open_stream
 
 if TYPE_CHECKING:
     from commlib.transports._redis_params import ConnectionParameters
-
-log = logging.getLogger("commlib.redis")
-
-READ_BYTES = 128 * 1024  # of one read; pages that are never filled cost no memory
 
 _AUTH_CODES = ("NOAUTH", "WRONGPASS", "NOPERM", "DENIED")
 _AUTH_TEXTS = ("invalid password", "AUTH", "'auth'", "invalid username")
@@ -67,53 +59,26 @@ def _is_auth_text(text: str) -> bool:
     return text.startswith("ERR") and any(part in text for part in _AUTH_TEXTS)
 
 
-class RedisLink(asyncio.BufferedProtocol):
+class RedisLink(StreamLink):
     """An open connection.
 
     Every frame written has one note in ``_pending``, and answers come in that order: a future
     gets the answer; for any other note only an error is of interest, ``on_refused(note, error)``
     is told. A tuple is the note of a frame with several commands. ``on_reply`` takes every answer
     and what the server pushes, ``on_idle`` is called when all that had come was taken.
-
-    Only the loop writes, with one exception: on a link that ``allow_direct`` was called for,
-    another thread may put a frame on the wire itself while nothing else is on its way there. That
-    saves the thread a wait for the loop to wake up. A lock keeps frames whole and notes in order.
     """
 
     def __init__(self, name: str) -> None:
         import hiredis
 
-        self.name = name
-        loop = asyncio.get_running_loop()
-        self.closed: asyncio.Future[Exception | None] = loop.create_future()
-        self.heard = loop.time()
+        super().__init__(name)
+        self.heard = self._loop.time()
         self.on_reply: Callable[[Any], None] = self._take_reply
         self.on_refused: Callable[[object, Exception], None] = lambda note, error: None
         self.on_idle: Callable[[], None] = lambda: None
-        self.on_room: Callable[[bool], None] = lambda room: None
         self.probe: Callable[[], None] = self._ping
-        self._loop = loop
-        self._loop_thread = threading.get_ident()
         self._reader = hiredis.Reader()
-        # Of our own: asyncio's loop would allocate 256 KiB from the system for every read.
-        self._buffer = memoryview(bytearray(READ_BYTES))
         self._pending: deque[object] = deque()
-        self._transport: asyncio.Transport | None = None
-        self._write_lock = threading.Lock()
-        self._direct: socket.socket | None = None
-        self._rest = b""  # of a direct write, for which the socket had no room
-
-    # What asyncio calls.
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        sock = transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         self.heard = self._loop.time()
@@ -128,64 +93,6 @@ class RedisLink(asyncio.BufferedProtocol):
             return
         self.on_idle()
 
-    def pause_writing(self) -> None:
-        self.on_room(False)
-
-    def resume_writing(self) -> None:
-        self.on_room(True)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._end(exc)
-
-    # What a session and its outbox call.
-
-    def write(self, frames: Iterable[bytes], notes: Iterable[object]) -> None:
-        with self._write_lock:
-            # Noted even if the connection is about to be lost: then they count as unconfirmed.
-            self._pending.extend(notes)
-            self._write_out(b"".join(frames))
-
-    def _write_out(self, data: bytes) -> None:
-        rest, self._rest = self._rest, b""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(rest + data)
-
-    def write_now(self, frame: bytes, note: object) -> bool:
-        """Write a frame from another thread, if nothing is under way. True: now it is."""
-        if self._direct is None or self._pending or threading.get_ident() == self._loop_thread:
-            return False
-        if not self._write_lock.acquire(blocking=False):
-            return False
-        try:
-            transport = self._transport
-            if transport is None or self._rest or transport.get_write_buffer_size():
-                return False
-            if self._direct is None:  # it was closed while this thread came to the lock
-                return False
-            self._pending.append(note)
-            self._rest = frame[self._send_directly(frame) :]
-            if self._rest:
-                self._loop.call_soon_threadsafe(self.write, (), ())
-            return True
-        finally:
-            self._write_lock.release()
-
-    def _send_directly(self, frame: bytes) -> int:
-        assert self._direct is not None, "looked at under the lock"
-        try:
-            return self._direct.send(frame)
-        except BlockingIOError:
-            return 0
-        except OSError:
-            return len(frame)  # the connection is going: it counts as unconfirmed
-
-    def allow_direct(self) -> None:
-        """Let other threads write, too; not possible with TLS, whose state is the loop's."""
-        if self.extra("ssl_object") is None:
-            # A descriptor of our own: asyncio's may be closed, and its number given away, any time.
-            self._direct = socket.socket(fileno=os.dup(self.extra("socket").fileno()))
-            self._direct.setblocking(False)
-
     def ask(self, *words: str | bytes | int) -> asyncio.Future[Any]:
         """Send a command; the future brings its answer, or its error as an exception."""
         answer: asyncio.Future[Any] = self._loop.create_future()
@@ -195,32 +102,16 @@ class RedisLink(asyncio.BufferedProtocol):
             self.write([command(*words)], [answer])
         return answer
 
-    def abort(self, reason: Exception | None) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-        self._end(reason)
-
     @property
     def unconfirmed(self) -> int:
         """How many messages the server has not answered yet."""
         return sum(1 for note in self._pending if isinstance(note, str | tuple))
 
-    def extra(self, name: str) -> Any:
-        """What asyncio knows about the connection, such as ``peername``."""
-        return self._transport.get_extra_info(name) if self._transport is not None else None
+    def _note(self, notes: Iterable[object]) -> None:
+        self._pending.extend(notes)
 
-    def abandon(self) -> None:
-        """After a fork, in the child: put /dev/null in the place of the shared socket.
-
-        Closing it through asyncio would take the parent's socket off the shared epoll set.
-        """
-        null = os.open(os.devnull, os.O_RDWR)
-        for sock in (self.extra("socket"), self._direct):
-            if sock is not None and sock.fileno() >= 0:
-                os.dup2(null, sock.fileno())
-        os.close(null)
-
-    # Inside.
+    def _is_idle(self) -> bool:
+        return not self._pending
 
     def _take_reply(self, reply: Any) -> None:
         if not self._pending:
@@ -245,14 +136,7 @@ class RedisLink(asyncio.BufferedProtocol):
     def _ping(self) -> None:
         self.write([command("PING")], [None])
 
-    def _end(self, reason: Exception | None) -> None:
-        if self.closed.done():
-            return
-        self.closed.set_result(reason)
-        with self._write_lock:
-            if self._direct is not None:
-                self._direct.close()
-                self._direct = None
+    def _ended(self) -> None:
         for note in self._pending:
             if isinstance(note, asyncio.Future) and not note.done():
                 note.set_exception(ConnectionLost(f"{self.name} was lost"))
@@ -269,38 +153,13 @@ async def dial(name: str, params: ConnectionParameters) -> RedisLink:
 
     Raises AuthError, ConnectError or OSError.
     """
-    link = await _open(name, params)
+    link = await open_stream(lambda: RedisLink(name), params)
     try:
         await _greet(link, params)
     except BaseException:
         link.abort(None)
         raise
     return link
-
-
-async def _open(name: str, params: ConnectionParameters) -> RedisLink:
-    if params.unix_socket:
-        loop = asyncio.get_running_loop()
-        _, link = await loop.create_unix_connection(lambda: RedisLink(name), params.unix_socket)
-    else:
-        link = await connect(
-            *(lambda: RedisLink(name), params.host, params.port),
-            *(params.ssl_context(), params.connect_timeout),
-        )
-        if _is_own_end(link):
-            link.abort(None)
-            raise ConnectError(f"{name} cannot be reached: the socket was connected to itself")
-    return link
-
-
-def _is_own_end(link: RedisLink) -> bool:
-    """Whether the kernel has joined the socket to itself.
-
-    That happens to a client that tries a dead port of this machine again and again, when the port
-    is among those that the kernel gives to outgoing connections.
-    """
-    ends = [link.extra(name) for name in ("sockname", "peername")]
-    return bool(ends[0] == ends[1])
 
 
 async def _greet(link: RedisLink, params: ConnectionParameters) -> None:

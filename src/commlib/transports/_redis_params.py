@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from commlib._hops import host_name, this_machine
-from commlib._params import BaseParameters
+from commlib._params import Credentials as Credentials
+from commlib._params import NetworkParameters
 from commlib.exceptions import MissingDriver
 
 if TYPE_CHECKING:
@@ -16,16 +17,8 @@ if TYPE_CHECKING:
     from commlib.transports.redis import RedisTransport
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """User name and password; a password alone is the server's ``requirepass``."""
-
-    username: str = ""
-    password: str = field(default="", repr=False)
-
-
 @dataclass
-class ConnectionParameters(BaseParameters):
+class ConnectionParameters(NetworkParameters):
     """Where the server is and how to get in.
 
     ``unix_socket`` (a path) wins over host and port. ``creds``, or ``username`` and ``password``.
@@ -42,20 +35,6 @@ class ConnectionParameters(BaseParameters):
     ssl: bool | SSLContext = False
 
     schemes: ClassVar[tuple[str, ...]] = ("redis", "rediss", "redis+unix", "valkey", "valkeys")
-
-    @property
-    def credentials(self) -> tuple[str, str]:
-        """User name and password, from whichever field they were given in."""
-        creds = self.creds or Credentials(self.username, self.password)
-        return creds.username, creds.password
-
-    def ssl_context(self) -> SSLContext | None:
-        """The TLS context to connect with, None without TLS."""
-        if not self.ssl:
-            return None
-        import ssl
-
-        return ssl.create_default_context() if self.ssl is True else self.ssl
 
     @property
     def address(self) -> str:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,7 @@ from commlib.transports._redis_params import TCPConnectionParameters as TCPConne
 from commlib.transports._redis_params import (
     UnixSocketConnectionParameters as UnixSocketConnectionParameters,
 )
+from commlib.transports._sessions import Sessions
 from commlib.transports.base import (
     Address,
     Handler,
@@ -102,30 +103,33 @@ class RedisTransport:
         self.on_state: StateHandler = lambda connected, reason: None
         self.on_refused: Callable[[str, Exception], None] = lambda target, error: None
         self._name = str(params)
-        self._sessions: list[Session] = []
-        self._connected = self._was_connected = False
+        self._sessions = Sessions(
+            params, self.stats, lambda connected, reason: self.on_state(connected, reason)
+        )
         # The broker's ms since 1970 less our monotonic clock: no step of our clock disturbs it.
         self._clock_offset = (time.time() - time.monotonic()) * 1000
         self._commands_link: RedisLink | None = None
-        self._commands = self._session("commands", self._dial_commands, self._on_commands)
+        self._commands = self._sessions.add("commands", self._dial_commands, self._on_commands)
         self._outbox = Outbox(
             self._name,
             params.offline_policy,
             self.stats,
             failure=lambda: self._commands.failure,
-            connecting=lambda: not (self._commands.failed or self._was_connected),
+            connecting=lambda: not (self._commands.failed or self._sessions.was_connected),
         )
         self._commands.on_failure = self._outbox.wake
         self._channels = Channels(self._note_garbage)
-        self._channel_session = self._session("channels", self._dial_channels, self._on_channels)
+        self._channel_session = self._sessions.add(
+            "channels", self._dial_channels, self._on_channels
+        )
         self._requests = RequestLists(
             params.keepalive, self._wake, self._put_back, self._note_refused_list
         )
-        self._request_session = self._session("requests", self._dial, self._on_requests)
+        self._request_session = self._sessions.add("requests", self._dial, self._on_requests)
         self._replies = ReplyLists(
             params.keepalive, self._wake, self._delete, self._note_refused_list
         )
-        self._reply_session = self._session("replies", self._dial, self._on_replies)
+        self._reply_session = self._sessions.add("replies", self._dial, self._on_replies)
         self._publish_prefixes: dict[str, bytes] = {}
 
     # The verbs.
@@ -228,43 +232,12 @@ class RedisTransport:
 
     @property
     def connected(self) -> bool:
-        return self._connected
+        return self._sessions.connected
 
     def abandon(self) -> None:
-        for session in self._sessions:
-            if isinstance(session.link, RedisLink):
-                session.link.abandon()
+        self._sessions.abandon()
 
     # The connections.
-
-    def _session(
-        self,
-        role: str,
-        dial: Callable[[], Awaitable[Link]],
-        on_link: Callable[[RedisLink | None], None],
-    ) -> Session:
-        def note(link: Link | None, reason: Exception | None) -> None:
-            assert link is None or isinstance(link, RedisLink)
-            on_link(link)
-            self._note_state(reason)
-
-        name = f"{self._name} ({role})" if self._sessions else self._name
-        session = Session(name, self.params, dial, note, quiet=bool(self._sessions))
-        self._sessions.append(session)
-        return session
-
-    def _note_state(self, reason: Exception | None) -> None:
-        if reason is None:
-            for session in self._sessions:
-                session.hurry()
-        used = [session for session in self._sessions if session.was_linked]
-        connected = bool(used) and all(session.link is not None for session in used)
-        if connected != self._connected:
-            self._connected = connected
-            if connected:
-                self.stats.reconnects += self._was_connected
-                self._was_connected = True
-            self.on_state(connected, reason)
 
     async def _dial(self) -> RedisLink:
         return await dial(self._name, self.params)
@@ -304,8 +277,9 @@ class RedisTransport:
         answer.add_done_callback(learn)
         return answer
 
-    def _on_commands(self, link: RedisLink | None) -> None:
-        if link is None and isinstance(self._commands_link, RedisLink):
+    def _on_commands(self, link: Link | None) -> None:
+        assert link is None or isinstance(link, RedisLink)
+        if link is None and self._commands_link is not None:
             self.stats.unconfirmed += self._commands_link.unconfirmed
         self._commands_link = link
         self._outbox.set_link(link)
@@ -322,14 +296,16 @@ class RedisTransport:
             raise
         return link
 
-    def _on_channels(self, link: RedisLink | None) -> None:
+    def _on_channels(self, link: Link | None) -> None:
         if link is None:
             self._channels.detach()
 
-    def _on_requests(self, link: RedisLink | None) -> None:
+    def _on_requests(self, link: Link | None) -> None:
+        assert link is None or isinstance(link, RedisLink)
         self._requests.popper.attach(link)
 
-    def _on_replies(self, link: RedisLink | None) -> None:
+    def _on_replies(self, link: Link | None) -> None:
+        assert link is None or isinstance(link, RedisLink)
         self._replies.popper.attach(link)
 
     def _write(self, *frames: bytes) -> bool:

@@ -1,0 +1,193 @@
+"""One connection to a broker as a stream of bytes: what links to all kinds of brokers share."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, cast
+
+from commlib._dial import connect
+from commlib._params import NetworkParameters
+from commlib.exceptions import ConnectError
+
+READ_BYTES = 128 * 1024  # of one read; pages that are never filled cost no memory
+
+
+class StreamLink(asyncio.BufferedProtocol):
+    """An open connection: what is written, by whom, and how it ends.
+
+    Only the loop writes, with one exception: on a link that ``allow_direct`` was called for,
+    another thread may put a frame on the wire itself while nothing else is on its way there. That
+    saves the thread a wait for the loop to wake up. A lock keeps frames whole and notes in order.
+    """
+
+    keepalive: float | None = None
+    """Seconds of silence that the broker allows; None: those of the parameters."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        loop = asyncio.get_running_loop()
+        self.closed: asyncio.Future[Exception | None] = loop.create_future()
+        self.on_room: Callable[[bool], None] = lambda room: None
+        self._loop = loop
+        self._loop_thread = threading.get_ident()
+        # Of our own: asyncio's loop would allocate 256 KiB from the system for every read.
+        self._buffer = memoryview(bytearray(READ_BYTES))
+        self._transport: asyncio.Transport | None = None
+        self._write_lock = threading.Lock()
+        self._direct: socket.socket | None = None
+        self._rest = b""  # of a direct write, for which the socket had no room
+
+    # What each kind of link has of its own.
+
+    @abstractmethod
+    def buffer_updated(self, nbytes: int) -> None:
+        """So many bytes were received, into ``_buffer``."""
+
+    @abstractmethod
+    def _note(self, notes: Iterable[object]) -> None:
+        """Keep what stands for the answers to frames that are being written, under the lock."""
+
+    @abstractmethod
+    def _is_idle(self) -> bool:
+        """Whether a frame that a thread writes itself would overtake or delay nothing."""
+
+    @abstractmethod
+    def _ended(self) -> None:
+        """The link has ended: nothing that waits for an answer will get one."""
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def pause_writing(self) -> None:
+        self.on_room(False)
+
+    def resume_writing(self) -> None:
+        self.on_room(True)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(exc)
+
+    # What a session and its outbox call.
+
+    def write(self, frames: Iterable[bytes], notes: Iterable[object]) -> None:
+        with self._write_lock:
+            # Noted even if the connection is about to be lost: then they count as unconfirmed.
+            self._note(notes)
+            self._write_out(b"".join(frames))
+
+    def _write_out(self, data: bytes) -> None:
+        rest, self._rest = self._rest, b""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(rest + data)
+
+    def write_now(self, frame: bytes, note: object) -> bool:
+        """Write a frame from another thread, if nothing is under way. True: now it is."""
+        if (
+            self._direct is None
+            or not self._is_idle()
+            or threading.get_ident() == self._loop_thread
+        ):
+            return False
+        if not self._write_lock.acquire(blocking=False):
+            return False
+        try:
+            transport = self._transport
+            if transport is None or self._rest or transport.get_write_buffer_size():
+                return False
+            if self._direct is None:  # it was closed while this thread came to the lock
+                return False
+            self._note((note,))
+            self._rest = frame[self._send_directly(frame) :]
+            if self._rest:
+                self._loop.call_soon_threadsafe(self.write, (), ())
+            return True
+        finally:
+            self._write_lock.release()
+
+    def _send_directly(self, frame: bytes) -> int:
+        assert self._direct is not None, "looked at under the lock"
+        try:
+            return self._direct.send(frame)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return len(frame)  # the connection is going: it counts as unconfirmed
+
+    def allow_direct(self) -> None:
+        """Let other threads write, too; not possible with TLS, whose state is the loop's."""
+        if self.extra("ssl_object") is None:
+            # A descriptor of our own: asyncio's may be closed, and its number given away, any time.
+            self._direct = socket.socket(fileno=os.dup(self.extra("socket").fileno()))
+            self._direct.setblocking(False)
+
+    def abort(self, reason: Exception | None) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+        self._end(reason)
+
+    def extra(self, name: str) -> Any:
+        """What asyncio knows about the connection, such as ``peername``."""
+        return self._transport.get_extra_info(name) if self._transport is not None else None
+
+    def abandon(self) -> None:
+        """After a fork, in the child: put /dev/null in the place of the shared socket.
+
+        Closing it through asyncio would take the parent's socket off the shared epoll set.
+        """
+        null = os.open(os.devnull, os.O_RDWR)
+        for sock in (self.extra("socket"), self._direct):
+            if sock is not None and sock.fileno() >= 0:
+                os.dup2(null, sock.fileno())
+        os.close(null)
+
+    def _end(self, reason: Exception | None) -> None:
+        if self.closed.done():
+            return
+        self.closed.set_result(reason)
+        with self._write_lock:
+            if self._direct is not None:
+                self._direct.close()
+                self._direct = None
+        self._ended()
+
+
+L = TypeVar("L", bound=StreamLink)
+
+
+async def open_stream(make: Callable[[], L], params: NetworkParameters) -> L:
+    """A connected link, to a host or a unix socket. Raises ConnectError or OSError."""
+    if params.unix_socket:
+        loop = asyncio.get_running_loop()
+        _, link = await loop.create_unix_connection(make, params.unix_socket)
+        return link
+    link = await connect(
+        make, params.host, params.port, params.ssl_context(), params.connect_timeout
+    )
+    if _is_own_end(link):
+        link.abort(None)
+        raise ConnectError(f"{link.name} cannot be reached: the socket was connected to itself")
+    return link
+
+
+def _is_own_end(link: StreamLink) -> bool:
+    """Whether the kernel has joined the socket to itself.
+
+    That happens to a client that tries a dead port of this machine again and again, when the port
+    is among those that the kernel gives to outgoing connections.
+    """
+    ends = [link.extra(name) for name in ("sockname", "peername")]
+    return bool(ends[0] == ends[1])
