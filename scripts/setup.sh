@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh demo     the package, with what the demo uses
 #   scripts/setup.sh check    that, and the tools of development
-#   scripts/setup.sh test     that, and a Redis server
+#   scripts/setup.sh test     that, and the brokers: Redis, Mosquitto
 #   scripts/setup.sh interop  that, and released commlib-py, each in an environment of its own
 #   scripts/setup.sh bench    as test, and the contenders of the benchmark, likewise
 #
@@ -52,18 +52,26 @@ hold_services() {
 }
 
 apt_install() {
-    say "installing the system package $1"
+    say "installing system packages: $*"
     hold_services
     export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
     # One broken source in the list must not matter if the package is in another.
     apt-get update >"$log" 2>&1 </dev/null || say "apt-get update complained: $(tail -n 1 "$log")"
-    quietly apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$1"
+    quietly apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$@"
 }
 
-need_redis() {
-    if command -v redis-server >/dev/null; then return; fi
-    can_install || fail "the tests need redis-server; install it with: sudo apt-get install redis-server"
-    apt_install redis-server
+# Debian keeps servers where the PATH of a normal user does not lead.
+has() { (PATH=$PATH:/usr/local/sbin:/usr/sbin && command -v "$1" >/dev/null); }
+
+# The others come from the package index: Valkey with the extra `broker`, NATS with the group `dev`.
+need_brokers() {
+    set --
+    has redis-server || set -- "$@" redis-server
+    has mosquitto && has mosquitto_passwd || set -- "$@" mosquitto
+    has mosquitto_pub && has mosquitto_sub || set -- "$@" mosquitto-clients
+    if [ $# = 0 ]; then return; fi
+    can_install || fail "the tests need brokers; install them with: sudo apt-get install $*"
+    apt_install "$@"
 }
 
 # -- the virtual environment -------------------------------------------------------------------
@@ -137,21 +145,21 @@ install_each() {
     done
 }
 
-package='.[redis,cli,broker,zstd,speed]'
+package='.[redis,mqtt,cli,broker,zstd,speed]'
 case $mode in
     demo) is_ready dev || install demo -e "$package" ;;
     check) install dev -e "$package" --group dev ;;
     test)
-        need_redis
+        need_brokers
         install dev -e "$package" --group dev
         ;;
     interop)
-        need_redis
+        need_brokers
         install dev -e "$package" --group dev
         install_each .venv-interop tests/interop/releases/*.txt
         ;;
     bench)
-        need_redis
+        need_brokers
         install dev -e "$package" --group dev
         install_each .venv-bench bench/contenders/*.txt
         ;;
