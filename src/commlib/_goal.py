@@ -12,7 +12,7 @@ The service alone moves a goal, and every step leads to a greater number. So who
 states late, twice or in a wrong order takes the greatest, and knows where the goal is.
 
 1. ACCEPTED is the state before the callback begins, EXECUTING while it runs, CANCELING from the
-   wish to end it until it does.
+   wish to end it until it does. A goal that is to end before its callback begins, ends without it.
 2. The last state is decided when the callback has ended, never before: what it raises ABORTS the
    goal; one that was to be cancelled is CANCELED, for whoever asked for that must not read
    SUCCEEDED; else it is what the callback has wished by ``set_status``, or SUCCEEDED.

@@ -19,6 +19,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Literal, Protocol
+from weakref import WeakSet
 
 from commlib._packet import Packet
 from commlib._stats import Stats
@@ -73,6 +74,8 @@ class Workers:
         self._lock = threading.Lock()
         self._free = 0  # idle workers less lanes that wait; below 0 somebody has to be hired
         self._threads: set[threading.Thread] = set()
+        self._alone: WeakSet[threading.Thread] = WeakSet()
+        """The threads of ``serve_alone``; those that have ended are forgotten by themselves."""
         self._warned = False
         self.starved = 0
         """How often a lane had to wait because all workers were taken."""
@@ -93,28 +96,51 @@ class Workers:
             self._free -= 1
             if self._free >= 0:
                 return
-            if len(self._threads) >= MAX_WORKERS:
-                self._note_starvation(lane)
-                return
-            thread = threading.Thread(target=self._work, name=f"{self._name}-worker", daemon=True)
-            self._threads.add(thread)
-            self._free += 1
+            thread = self._hire()
+        if thread is None:
+            self._note_starvation(lane)
+            return
         try:
             thread.start()
         except RuntimeError:  # the system has no more threads for us, or the program is ending
             with self._lock:
                 self._threads.discard(thread)
                 self._free -= 1
-                self._note_starvation(lane)
+            self._note_starvation(lane)
+
+    def _hire(self) -> threading.Thread | None:
+        """One more worker, yet to be started; None at the limit. Under the lock."""
+        if len(self._threads) >= MAX_WORKERS:
+            return None
+        thread = threading.Thread(target=self._work, name=f"{self._name}-worker", daemon=True)
+        self._threads.add(thread)
+        self._free += 1
+        return thread
+
+    def serve_alone(self, work: Work) -> threading.Thread:
+        """Have a thread of its own do what may last, and end with it. On the loop.
+
+        Raises RuntimeError when the system has no more threads, or the program is ending.
+        """
+        thread = threading.Thread(target=work.work, name=f"{work.name}-worker", daemon=True)
+        thread.start()
+        self._alone.add(thread)
+        return thread
+
+    def give_up(self, thread: threading.Thread) -> None:
+        """Nobody shall wait for this thread of ``serve_alone`` any more. On the loop."""
+        self._alone.discard(thread)
 
     def _note_starvation(self, lane: Work) -> None:
-        self.starved += 1
-        if not self._warned:
-            self._warned = True
+        with self._lock:
+            self.starved += 1
+            is_first, self._warned = not self._warned, True
+            count = len(self._threads)
+        if is_first:  # without the lock: the program's handlers may take locks of their own
             log.warning(
                 "all %d workers of %s are busy; %s waits. Callbacks that block for long are "
                 "better 'async def'",
-                *(len(self._threads), self._name, lane.name),
+                *(count, self._name, lane.name),
             )
 
     def _work(self) -> None:
@@ -143,7 +169,7 @@ class Workers:
         with self._lock:
             for _ in self._threads:
                 self._ready.put(None)
-            return list(self._threads)
+            return [*self._threads, *self._alone]
 
 
 class Lane:

@@ -37,8 +37,8 @@ class ActionService(Endpoint[aio.ActionService]):
     """Works on goals that clients send, from ``run()`` to ``stop()``.
 
     ``on_goal(goal_h)`` gets a handler of the goal and returns the result: a plain function gets a
-    ``GoalHandler``, on a worker thread of its own; a coroutine function an ``AsyncGoalHandler``, on
-    the event loop. What it raises aborts the goal, and the client is told. ``on_cancel(goal_h)`` is
+    ``GoalHandler``, in a thread of its own; a coroutine function an ``AsyncGoalHandler``, on the
+    event loop. What it raises aborts the goal, and the client is told. ``on_cancel(goal_h)`` is
     called when somebody wants a goal to end, ``on_getresult(goal_h)`` when somebody asks for its
     result. ``msg_type`` is a class with the nested classes ``Goal``, ``Result`` and ``Feedback``;
     None: plain data. ``action_name`` is another name of ``action_uri``. There has to be one service

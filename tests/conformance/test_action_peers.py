@@ -12,9 +12,10 @@ import pytest
 from brokers import Broker
 from collected import DEADLINE, Collected, eventually
 from commlib._packet import PROPERTIES, Envelope, Fault, Header, Packet, now_ms
+from commlib._portal import Portal
 from commlib._wire import Reader
 from commlib.action import ActionClient, ActionService, ClientGoal, GoalStatus
-from commlib.aio import _action_client
+from commlib.aio import _action_client, _action_service
 from commlib.exceptions import GoalAborted, GoalCanceled, GoalLost, GoalRefused, RPCTimeout
 from messages import Move
 from raw_peer import RawPeer
@@ -237,6 +238,39 @@ def test_a_refusal_is_the_released_one_with_the_reason_in_the_header(
         assert refused.header.error.type == "GoalRefused"
     assert "busy" in str(busy.header.error)
     assert "Goal" in str(bad.header.error)
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["plain", "async"])
+def test_a_goal_that_is_cancelled_before_it_begins_never_does(
+    serve: Work,
+    ask: Asking,
+    raw: RawPeer,
+    topic: str,
+    portal: Portal,
+    monkeypatch: pytest.MonkeyPatch,
+    is_async: bool,
+) -> None:
+    entered, told = Collected(), Collected()
+
+    async def enter_later(goal_h: Any) -> None:
+        entered(goal_h)
+
+    monkeypatch.setattr(_action_service, "HEAD_START", 3600)
+    service = serve(enter_later if is_async else entered, on_cancel=told)
+    states = raw.subscribe(f"{topic}.status")
+    goal_id = ask("send_goal", {"goal_data": {"cm": 1}}).data["goal_id"]
+
+    assert ask("cancel_goal", {"goal_id": goal_id}).data["status"] == 1
+    goal = service.core._active[goal_id]
+    portal.post(service.core._start, goal)  # its head start is over
+
+    expected = [GoalStatus.ACCEPTED, GoalStatus.CANCELING, GoalStatus.CANCELED]
+    assert [read(packet).data["status"] for packet in states.wait(3)] == expected
+    told_late = ask("get_result", {"goal_id": goal_id})
+    assert (told_late.data["status"], told_late.data["result"]) == (GoalStatus.CANCELED, {})
+    assert told.wait(1) == [goal]
+    assert entered.items == []
+    assert len(states.items) == 3
 
 
 def test_garbage_harms_neither_service_nor_client(

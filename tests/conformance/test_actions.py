@@ -349,6 +349,28 @@ def test_a_hundred_goals_at_once_are_all_reported_right(
         assert of(states, goal) == [ACCEPTED, EXECUTING, SUCCEEDED]
 
 
+def test_goals_that_block_wait_for_no_other_and_hold_up_no_other_callback_of_their_node(
+    make_node: Callable[..., Node], make_client: MakeClient, slow: Slow, topic: str
+) -> None:
+    def at_work() -> int:
+        return [thread.name for thread in threading.enumerate()].count(f"{topic}-worker")
+
+    heard = Collected()
+    node = make_node()
+    node.create_subscriber(f"{topic}.chat", heard)
+    node.create_action(topic, Move, slow, concurrency=100)
+    client = make_client()
+    goals = [client.send_goal(Goal(cm=n)) for n in range(80)]
+
+    assert len(slow.entered.wait(80)) == 80
+    assert at_work() == 80
+    make_node().create_publisher(f"{topic}.chat").publish("still there?")
+    assert heard.first == "still there?"
+    slow.gate.set()
+    assert [goal.result(DEADLINE).cm for goal in goals] == list(range(80))
+    eventually(lambda: at_work() == 0, at_work)
+
+
 def test_goals_of_many_threads_get_their_own_feedback_and_results(
     make_service: MakeService, make_client: MakeClient
 ) -> None:

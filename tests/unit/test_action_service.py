@@ -1,8 +1,10 @@
-"""A service of actions whose outgoing queue is full: what waits, in which order, how long."""
+"""A service of actions: its outgoing queue when that is full, and the threads of its goals."""
 
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -10,9 +12,15 @@ from typing import Any
 import pytest
 
 from collected import DEADLINE, Collected, eventually
+from commlib._lanes import Work, Workers
 from commlib._packet import Packet
-from commlib.action import ActionClient, ActionService
-from commlib.exceptions import BlockingCall, ConnectionLost, OutboxFull
+from commlib.action import ActionClient, ActionService, GoalStatus
+from commlib.exceptions import (
+    BlockingCall,
+    ConnectionLost,
+    GoalAborted,
+    OutboxFull,
+)
 from commlib.pubsub import PSubscriber
 from commlib.transports.memory import ConnectionParameters, Offline
 
@@ -208,3 +216,124 @@ def test_stopping_a_service_without_room_lets_its_callback_go(
 
     assert ended.first is True
     assert service.stats.dropped == 1
+
+
+# ---- the threads of goals ----
+
+
+def test_a_goal_that_is_cancelled_while_its_thread_begins_does_not(
+    params: ConnectionParameters,
+    news: Collected,
+    client: ActionClient[Any, Any, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entered, held = Collected(), Collected()
+
+    def hold(workers: Workers, work: Work) -> threading.Thread:
+        held(work)
+        return threading.Thread()
+
+    monkeypatch.setattr(Workers, "serve_alone", hold)
+    with ActionService("turn", None, entered, conn_params=params):
+        goal = client.send_goal(1)
+        work = held.first
+        assert goal.cancel()
+        work.work()
+        assert goal.wait(DEADLINE)
+        assert goal.status == GoalStatus.CANCELED
+    assert entered.items == []
+    assert news.wait(4) == [
+        GoalStatus.ACCEPTED,
+        GoalStatus.EXECUTING,
+        GoalStatus.CANCELING,
+        GoalStatus.CANCELED,
+    ]
+
+
+def test_a_goal_for_which_the_system_has_no_thread_is_aborted(
+    params: ConnectionParameters,
+    client: ActionClient[Any, Any, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(workers: Workers, work: Work) -> threading.Thread:
+        raise RuntimeError("can't start new thread")
+
+    errors = Collected()
+    with ActionService("turn", None, count, conn_params=params, on_error=errors):
+        with monkeypatch.context() as patch:
+            patch.setattr(Workers, "serve_alone", refuse)
+            with pytest.raises(GoalAborted, match="can't start new thread"):
+                client.send_goal(1).result(DEADLINE)
+        assert client.send_goal(1).result(DEADLINE) == -1
+    assert len(errors.items) == 1
+
+
+def test_stopping_a_service_waits_for_the_threads_of_goals_but_for_those_it_gave_up(
+    params: ConnectionParameters, client: ActionClient[Any, Any, Any]
+) -> None:
+    threads, let_go = Collected(), threading.Event()
+
+    def on_goal(goal_h: Any) -> None:
+        threads(threading.current_thread())
+        goal_h.cancel_event.wait(DEADLINE)
+        if goal_h.data == "stubborn":
+            let_go.wait(DEADLINE)
+
+    service = ActionService("turn", None, on_goal, conn_params=params, concurrency=2)
+    service.run()
+    client.send_goal("polite")
+    threads.wait(1)
+    client.send_goal("stubborn")
+    polite, stubborn = threads.wait(2)
+    service.stop()
+
+    assert not polite.is_alive()
+    assert stubborn.is_alive()
+    assert stubborn not in service.core.hub.leaving
+    let_go.set()
+    stubborn.join(DEADLINE)
+
+
+PROGRAM = """
+import os, sys, threading
+from commlib.action import ActionClient, ActionService
+
+def on_goal(goal_h):
+    entered.set()
+    if goal_h.data == "parent":
+        go_on.wait()
+    return goal_h.data
+
+entered, go_on = threading.Event(), threading.Event()
+service = ActionService("turn", None, on_goal, conn_params="memory://turn")
+service.run()
+goal = ActionClient("turn", conn_params="memory://turn").send_goal("parent")
+entered.wait()
+"""
+FORK = """
+child = os.fork()
+if not child:
+    service.run()
+    client = ActionClient("turn", conn_params="memory://turn")
+    assert client.send_goal("child").result(10) == "child"
+    service.stop()
+    sys.exit()
+assert os.waitpid(child, 0)[1] == 0
+go_on.set()
+assert goal.result(10) == "parent"
+"""
+
+
+@pytest.mark.parametrize("rest", ["", FORK], ids=["exit", "fork"])
+def test_a_program_ends_amid_a_goal_and_a_forked_child_leaves_that_to_its_parent(rest: str) -> None:
+    # That a process with threads is forked is what one of these programs is about.
+    strict = ("-X", "dev", "-W", "error", "-W", "ignore:This process:DeprecationWarning")
+    program = subprocess.run(
+        [sys.executable, *strict, "-c", PROGRAM + rest],
+        capture_output=True,
+        text=True,
+        timeout=2 * DEADLINE,
+    )
+
+    assert program.stderr == ""
+    assert program.returncode == 0

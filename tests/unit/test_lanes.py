@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import random
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from bystander import Bystander
 from collected import DEADLINE, Collected, eventually
 from commlib import _lanes
 from commlib._lanes import (
@@ -688,6 +690,23 @@ async def test_at_the_limit_lanes_wait_and_that_is_told_once_and_counted(
     assert workers.count == 3
 
 
+def test_while_a_lack_of_workers_is_logged_other_threads_may_use_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Call:
+        name = "call"
+
+        def work(self) -> None:
+            raise AssertionError("there is nobody to do it")
+
+    monkeypatch.setattr(_lanes, "MAX_WORKERS", 0)
+    workers = Workers("test")
+    with Bystander(lambda: workers.serve(Call())).on("commlib.lanes") as bystander:
+        workers.serve(Call())
+    assert bystander.was_free == [True]
+    assert workers.starved == 2
+
+
 async def test_a_lane_that_never_runs_dry_leaves_workers_to_the_others_at_the_limit(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -779,6 +798,50 @@ async def test_a_single_call_can_be_given_to_the_workers(workers: Workers) -> No
 
     workers.serve(Call())
     assert (await asyncio.to_thread(lambda: done.first)) is not threading.main_thread()
+
+
+class Wait:
+    """Work that lasts until it is let go."""
+
+    name = "wait"
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+
+    def work(self) -> None:
+        self.go_on.wait(DEADLINE)
+
+
+async def test_work_that_lasts_has_a_thread_of_its_own_which_ends_with_it(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_lanes, "MAX_WORKERS", 1)
+    works = [Wait() for _ in range(3)]
+    threads = [workers.serve_alone(work) for work in works]
+    assert {thread.name for thread in threads} == {"wait-worker"}
+    assert all(thread.daemon for thread in threads)
+    assert (workers.count, workers.all_taken) == (0, False)
+
+    for work, thread in zip(works, threads, strict=True):
+        assert thread.is_alive()
+        work.go_on.set()
+        await asyncio.to_thread(thread.join, DEADLINE)
+        assert not thread.is_alive()
+    del thread, threads
+    gc.collect()
+    assert workers.close() == []
+
+
+async def test_of_the_threads_with_work_that_lasts_close_returns_those_worth_waiting_for() -> None:
+    workers = Workers("test")
+    work, endless = Wait(), Wait()
+    thread, stubborn = workers.serve_alone(work), workers.serve_alone(endless)
+    workers.give_up(stubborn)
+    assert workers.close() == [thread]
+    for work_of in (work, endless):
+        work_of.go_on.set()
+    for each in (thread, stubborn):
+        await asyncio.to_thread(each.join, DEADLINE)
 
 
 async def test_closing_the_workers_lets_them_finish_what_they_do(gate: Gate) -> None:

@@ -1,4 +1,4 @@
-"""What the two ends of an action share: its names, its messages, and calls on worker threads."""
+"""What the two ends of an action share: its names, its messages, and calls on other threads."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class FeedbackNews(Struct):
 
 
 class Job:
-    """One call of a plain function on a worker thread.
+    """One call of a plain function on another thread.
 
     ``then(result, error)`` is told on the loop.
     """
@@ -127,11 +127,11 @@ class Job:
         self._loop = asyncio.get_running_loop()
 
     def work(self) -> None:
-        """Do it. On a worker thread."""
+        """Do it. On that thread."""
         result, error = None, None
         try:
             result = self._work()
-        except BaseException as exc:  # SystemExit too: no callback ends a worker
+        except BaseException as exc:  # SystemExit too: it is told, and the thread goes on
             error = exc
         with suppress(RuntimeError):  # the loop is closed: nobody has waited so long
             self._loop.call_soon_threadsafe(self._then, result, error)

@@ -63,7 +63,8 @@ Ended = Callable[[Any, "BaseException | None"], object]
 class ActionServiceOptions(Options, total=False):
     """The options of action services.
 
-    * ``concurrency``: how many goals may be worked on at once; further ones are refused.
+    * ``concurrency``: how many goals may be worked on at once, by a plain function in as many
+      threads; further ones are refused.
     * ``preempt``: a further goal is not refused but cancels those that are worked on, and begins
       when there is room; if yet another one comes before that, it is cancelled itself.
     * ``result_ttl`` (s): how long an outcome is kept for those who ask late; of the newest 1000.
@@ -87,12 +88,12 @@ class ActionService(Group):
     """Works on goals that clients send, tells how far it is, and how they end.
 
     ``on_goal(goal_h)`` gets a handler of the goal and returns the result: a plain function gets a
-    ``GoalHandler``, on a worker thread of its own; a coroutine function an ``AsyncGoalHandler``, on
-    the loop. What it raises aborts the goal, and the client is told. ``on_cancel(goal_h)`` is
-    called when somebody wants a goal to end, ``on_getresult(goal_h)`` when somebody asks for its
-    result. ``msg_type`` is a class with the nested classes ``Goal``, ``Result`` and ``Feedback``;
-    None: plain data. ``action_name`` is another name of ``action_uri``. There has to be one
-    service only of each name. Options: ``ActionServiceOptions``.
+    ``GoalHandler``, in a thread of its own; a coroutine function an ``AsyncGoalHandler``, on the
+    loop. What it raises aborts the goal, and the client is told. ``on_cancel(goal_h)`` is called
+    when somebody wants a goal to end, ``on_getresult(goal_h)`` when somebody asks for its result.
+    ``msg_type`` is a class with the nested classes ``Goal``, ``Result`` and ``Feedback``; None:
+    plain data. ``action_name`` is another name of ``action_uri``. There has to be one service only
+    of each name. Options: ``ActionServiceOptions``.
     """
 
     def __init__(
@@ -137,16 +138,20 @@ class ActionService(Group):
         self._feedback = self.add(FeedbackPublisher(feedback_topic, feedback, **how))
         self._concurrency = concurrency
         self._preempt = preempt
-        self._active: dict[str, AnyHandler] = {}
-        self._waiting: AnyHandler | None = None
         self._newest: AnyHandler | None = None
         self._finished: Finished[AnyHandler] = Finished(result_ttl, MAX_KEPT, time.monotonic)
-        self._unsent: deque[Packet] = deque()
-        self._sending: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._news = asyncio.Event()
         """Set whenever a goal ends or somebody asks for a result."""
         self._closing = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._forget_goals()
+
+    def _forget_goals(self) -> None:
+        self._active: dict[str, AnyHandler] = {}
+        self._waiting: AnyHandler | None = None
+        self._unsent: deque[Packet] = deque()
+        self._sending: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def _part_name(self, part: str) -> str:
         return part_name(self.action_uri, part)
@@ -157,6 +162,9 @@ class ActionService(Group):
     async def _begin(self) -> None:
         self._closing = False
         self._unsent.clear()
+        if self._loop is not (loop := asyncio.get_running_loop()):
+            self._forget_goals()  # in a forked child: the parent works on them
+            self._loop = loop
         self._news = asyncio.Event()
         await super()._begin()
 
@@ -173,6 +181,8 @@ class ActionService(Group):
         )
         for goal in self._goals():
             self.log.warning("%s: stopped while on_goal was running", self.name)
+            if goal.thread is not None:
+                self.hub.workers.give_up(goal.thread)
             self._finish(goal, GoalStatus.ABORTED, _fault_of(STOPPED))
         await self._until(LINGER, lambda: all(g.was_asked for g in self._finished.newest(LINGER)))
         if self._sending is not None:
@@ -223,7 +233,7 @@ class ActionService(Group):
         goal.was_asked = goal.is_finished()
         self._news.set()
         if self.on_getresult is not None:
-            self._call(self.on_getresult, goal, self._note_error)
+            self._call(self.on_getresult, goal)
         return Reply(GetResult.Response(goal.status, unix_seconds(), goal.kept), goal.fault)
 
     def _find(self, goal_id: str) -> AnyHandler | None:
@@ -272,15 +282,35 @@ class ActionService(Group):
             return
         goal.state.move(GoalStatus.EXECUTING)
         self._publish_status(goal)
-        goal.task = self._call(self.on_goal, goal, partial(self._conclude, goal))
+        self._pursue(goal, partial(self._conclude, goal))
 
-    def _call(
+    def _pursue(self, goal: AnyHandler, then: Ended) -> None:
+        """Call ``on_goal``, in a task or a thread of its own."""
+        if is_async(self.on_goal):
+            goal.task = self._await(self.on_goal, goal, then)
+            return
+        # Not on the workers: goals that last would hold up the other callbacks, and one another.
+        job = Job(self.name, partial(self._work_on, goal), then)
+        try:
+            goal.thread = self.hub.workers.serve_alone(job)
+        except RuntimeError as exc:  # the system has no more threads, or the program is ending
+            then(None, exc)
+
+    def _work_on(self, goal: AnyHandler) -> Any:
+        """Call ``on_goal``, unless the goal was to end before this thread ran. On that thread."""
+        return self.on_goal(goal) if goal.status is GoalStatus.EXECUTING else None
+
+    def _call(self, callback: Callable[[Any], Any], goal: AnyHandler) -> None:
+        """Tell ``on_cancel`` or ``on_getresult``, where this callback belongs."""
+        if is_async(callback):
+            self._await(callback, goal, self._note_error)
+        else:
+            self.hub.workers.serve(Job(self.name, lambda: callback(goal), self._note_error))
+
+    def _await(
         self, callback: Callable[[Any], Any], goal: AnyHandler, then: Ended
-    ) -> asyncio.Task[Any] | None:
-        """Call back, where this callback belongs; the task in which that is done, if it is one."""
-        if not is_async(callback):
-            self.hub.workers.serve(Job(self.name, lambda: callback(goal), then))
-            return None
+    ) -> asyncio.Task[Any]:
+        """Call a coroutine function; the task in which that is done."""
         task = self.hub.spawn(_outcome_of(callback, goal))
         self._tasks.add(task)
 
@@ -307,13 +337,14 @@ class ActionService(Group):
         if goal.task is not None and goal.task is not _callback.get():
             goal.task.cancel()
         if self.on_cancel is not None:
-            self._call(self.on_cancel, goal, self._note_error)
+            self._call(self.on_cancel, goal)
         if goal is self._waiting:
             self._waiting = None
             self._finish(goal, GoalStatus.CANCELED)
 
     def _conclude(self, goal: AnyHandler, result: Any, error: BaseException | None) -> None:
         """The callback has ended."""
+        goal.thread = None
         if goal.is_finished():
             return  # too late: the service was stopped meanwhile
         if result is not None:

@@ -30,6 +30,8 @@ class Handler(Generic[GoalT, ResultT, FeedbackT]):
         """What was set as the result so far."""
         self.state = GoalState()
         self.task: asyncio.Task[Any] | None = None
+        self.thread: threading.Thread | None = None
+        """Where the callback runs: in the one or the other."""
         self.fault: Fault | None = None
         self.kept: Any = {}
         """The result as plain data, for those who ask."""
@@ -126,7 +128,7 @@ class FeedbackPublisher(Publisher[Any]):
         return self.pack(FeedbackNews(feedback, goal_id), self.topic)
 
     def wait_for_room(self, packet: Packet, post: Callable[[Packet, str], bool]) -> None:
-        """``post_when_room`` for a worker thread."""
+        """``post_when_room`` for another thread than the loop."""
         loop = self.hub.loop
         if loop is None:
             return  # stopped: the goal has ended, and this would come after it
