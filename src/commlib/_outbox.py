@@ -7,10 +7,11 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from commlib._params import Offline
-from commlib._session import Link
+from commlib._session import Sink
 from commlib.exceptions import CommlibError, ConnectionLost, EndpointClosed
 from commlib.transports.base import LinkStats
 
@@ -43,7 +44,7 @@ class Outbox:
         self._stats = stats
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread = 0
-        self._link: Link | None = None
+        self._link: Sink | None = None
         self._paused = False
         # Re-entrant, because a signal handler may publish while the same thread is publishing.
         self._lock = threading.RLock()
@@ -64,20 +65,26 @@ class Outbox:
         """
         with self._lock:
             if self._link is None:
-                return self._put_offline(frame, note)
-            if not (self._frames or self._flushing) and self._link.write_now(frame, note):
-                return True
-            size = self._bytes + len(frame) + FRAME_COST
-            if size > MAX_BYTES and self._bytes:
-                return False
-            self._bytes = size
-            self._frames.append(frame)
-            self._notes.append(note)
-            if self._wake_pending or self._paused:
-                return True
-            self._wake_pending = True
-            loop = self._loop
-        assert loop is not None, "a link is only ever set on a loop"
+                is_taken = self._put_offline(frame, note)
+                is_news = is_taken and self._drop_excess()
+                loop = None  # there is nothing to wake it for
+            else:
+                if not (self._frames or self._flushing) and self._link.write_now(frame, note):
+                    return True
+                size = self._bytes + len(frame) + FRAME_COST
+                if size > MAX_BYTES and self._bytes:
+                    return False
+                self._bytes = size
+                self._frames.append(frame)
+                self._notes.append(note)
+                if self._wake_pending or self._paused:
+                    return True
+                self._wake_pending = is_taken = True
+                is_news, loop = False, self._loop
+        if is_news:  # logged without the lock: a handler may wait for one whose holder publishes
+            log.warning("%s is away for long: the oldest messages are dropped", self._name)
+        if loop is None:
+            return is_taken
         if threading.get_ident() == self._loop_thread:
             loop.call_soon(self._flush)
         else:
@@ -107,15 +114,20 @@ class Outbox:
         self._notes.append(note)
         self._bytes += len(frame)
         self._born.append(time.monotonic())
+        return True
+
+    def _drop_excess(self) -> bool:
+        """Drop what is beyond the offline policy; whether that is the first loss of the outage."""
+        policy, dropped = self._offline, 0
         while self._frames and (
             len(self._frames) > policy.max_messages or self._bytes > policy.max_bytes
         ):
             self._drop_oldest()
-            self._stats.overflow += 1
-            if not self._overflowing:
-                self._overflowing = True
-                log.warning("%s is away for long: the oldest messages are dropped", self._name)
-        return True
+            dropped += 1
+        self._stats.overflow += dropped
+        is_first = dropped > 0 and not self._overflowing
+        self._overflowing |= is_first
+        return is_first
 
     def _drop_oldest(self) -> None:
         self._bytes -= len(self._frames.popleft())
@@ -128,7 +140,7 @@ class Outbox:
             self._drop_oldest()
             self._stats.expired += 1
 
-    def set_link(self, link: Link | None) -> None:
+    def set_link(self, link: Sink | None) -> None:
         """The link is there, or away (None). On the loop."""
         with self._lock:
             self._loop = asyncio.get_running_loop()
@@ -146,6 +158,25 @@ class Outbox:
         self._flush()
         if link is None:
             self.wake()  # what holds for them now is the offline policy
+
+    def put_back(self, frames: Iterable[bytes], notes: Iterable[object]) -> None:
+        """Take back what was written and did not arrive, before all that waits. On the loop."""
+        with self._lock:
+            self._frames.extendleft(reversed(list(frames)))
+            self._notes.extendleft(reversed(list(notes)))
+
+    async def confirm(self, question: bytes, closed: asyncio.Future[Any]) -> None:
+        """Ask the broker something behind all that waits; return when it has answered.
+
+        Raises ConnectionLost when ``closed`` comes first. On the loop.
+        """
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        while not self.put(question, answer):
+            await self.room()
+        await asyncio.wait([answer, closed], return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise ConnectionLost(f"{self._name} was lost")
+        answer.result()
 
     def on_room(self, room: bool) -> None:
         """The socket is full (False), or has room again. On the loop."""
@@ -182,13 +213,14 @@ class Outbox:
         """Give up all that waits, counted as expired, and take nothing more. On the loop."""
         with self._lock:
             self._closed = True
-            if self._frames:
-                log.warning("%s: %d messages were never sent", self._name, len(self._frames))
-            self._stats.expired += len(self._frames)
+            given_up = len(self._frames)
+            self._stats.expired += given_up
             self._frames.clear()
             self._notes.clear()
             self._born.clear()
             self._bytes = 0
+        if given_up:
+            log.warning("%s: %d messages were never sent", self._name, given_up)
         self.wake()
 
     @property

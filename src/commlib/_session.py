@@ -30,8 +30,22 @@ AUTH_PAUSE = 30.0  # s; brokers count failed logins
 PROBE_GRACE = 5.0  # s between the probe of a silent link and its end
 
 
-class Link(Protocol):
-    """An open connection, as a session and its outbox see it."""
+class Sink(Protocol):
+    """What an outbox writes to."""
+
+    def write(self, frames: Iterable[bytes], notes: Iterable[object], /) -> None:
+        """Write frames in one go; each note stands for the answer to its frame."""
+
+    def write_now(self, frame: bytes, note: object, /) -> bool:
+        """Write from a thread that is not the loop's, if nothing else is under way.
+
+        False: nothing was written.
+        """
+        ...
+
+
+class Link(Sink, Protocol):
+    """An open connection, as a session sees it."""
 
     closed: asyncio.Future[Exception | None]
     keepalive: float | None
@@ -40,16 +54,6 @@ class Link(Protocol):
     @property
     def heard(self) -> float:
         """When the broker last said anything, in the loop's time."""
-        ...
-
-    def write(self, frames: Iterable[bytes], notes: Iterable[object]) -> None:
-        """Write frames in one go; each note stands for the answer to its frame."""
-
-    def write_now(self, frame: bytes, note: object) -> bool:
-        """Write from a thread that is not the loop's, if nothing else is under way.
-
-        False: nothing was written.
-        """
         ...
 
     def probe(self) -> None:

@@ -114,7 +114,8 @@ class RemoteLogger(logging.Handler):
 
     Logging never waits for the broker and never raises because of it. Without a connection the
     last 1000 records are kept, and sent with the next one that finds it back, or by ``flush()``.
-    More than that, or more than 1000 records in a second, are dropped and counted in ``dropped``.
+    More than that, or more than 1000 records in a second, are dropped and counted in ``dropped``,
+    and so are those that a node still keeps when it has been stopped.
     Records of this library's own loggers are left out, for sending one might bring about another;
     those of nodes' loggers, ``commlib.node.<name>``, are the program's and are sent.
     """
@@ -191,6 +192,15 @@ class RemoteLogger(logging.Handler):
                 sent = self._send_first()
             finally:
                 self._flushing.release()
+
+    def drop_kept(self) -> None:
+        """Drop what waits for the connection, and count it: there will be none."""
+        self.acquire()  # other threads may be about to keep or drop something
+        try:
+            self.dropped += len(self._kept)
+            self._kept.clear()
+        finally:
+            self.release()
 
     def _send_first(self) -> bool:
         packet = self._kept.popleft()

@@ -10,6 +10,7 @@ from commlib import aio
 from commlib._face import Endpoint, Runnable, begin, stop
 from commlib._params import BaseParameters
 from commlib._portal import enter
+from commlib._stats import Stats
 from commlib._typing import FeedbackT, GoalT, Req, Resp, ResultT, T
 from commlib.aio._control import NodeStartMessage, NodeStopMessage
 from commlib.aio._endpoint import Options, Params
@@ -147,6 +148,14 @@ class Node(Runnable, Decorators):
     def health(self) -> bool:
         """Whether it runs, is connected, and the broker has confirmed every endpoint."""
         return self._core.health
+
+    @property
+    def stats(self) -> Stats:
+        """The counters of its signs of life, control services and remote log together, as now.
+
+        Those of the connection are among them; ports have counters of their own.
+        """
+        return self._core.stats
 
     @property
     def log(self) -> logging.Logger:

@@ -15,6 +15,7 @@ import pytest
 from brokers import Broker
 from collected import DEADLINE, Collected, eventually
 from commlib import aio
+from commlib.action import GoalHandler
 from commlib.exceptions import ConnectError, EndpointClosed, RPCTimeout
 from commlib.msg import ActionMessage, HeartbeatMessage
 from commlib.node import Node, NodeStartMessage, NodeState, NodeStopMessage
@@ -149,14 +150,13 @@ def test_a_beat_that_nobody_can_take_is_dropped_and_counted(
     broker: Broker, make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = make_node(heartbeat_interval=SOON)
-    (heart,) = node._core._own
-    eventually(lambda: heart.own_stats.sent >= 1)
+    eventually(lambda: node.stats.sent >= 1)
 
     monkeypatch.setattr(node._core.hub.transport, "publish", lambda topic, packet: False)
-    eventually(lambda: heart.own_stats.dropped >= 2)
+    eventually(lambda: node.stats.dropped >= 2)
     monkeypatch.undo()
-    sent = heart.own_stats.sent
-    eventually(lambda: heart.own_stats.sent > sent)
+    sent = node.stats.sent
+    eventually(lambda: node.stats.sent > sent)
 
 
 @pytest.mark.parametrize("interval", [0, -1, float("nan"), float("inf")])
@@ -553,6 +553,25 @@ def test_a_stopped_node_publishes_no_records_and_leaves_no_handler(
         assert node.log.handlers == []
         node.log.error("after")
     assert [line["msg"].partition(" - ")[2] for line in lines.items] == ["first", "second"]
+
+
+def test_what_callbacks_log_while_their_node_stops_is_published(
+    broker: Broker, heard: Heard, topic: str
+) -> None:
+    lines, entered = heard(f"{topic}.logs"), Collected()
+    with Node(topic, connection_params=broker.url, remote_logger=True) as node:
+
+        def on_goal(goal: GoalHandler) -> dict[str, int]:
+            entered(goal)
+            goal.cancel_event.wait(DEADLINE)
+            node.log.warning("told to end")
+            return {}
+
+        node.create_action(f"{topic}.wait", on_goal=on_goal)
+        node.create_action_client(f"{topic}.wait").send_goal({})
+        entered.wait(1)
+    assert lines.first["msg"].endswith(" - told to end")
+    assert node.stats.dropped == 0
 
 
 async def test_records_of_any_thread_are_published_from_asyncio(

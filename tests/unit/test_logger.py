@@ -325,6 +325,19 @@ def test_records_wait_for_the_connection_in_order_up_to_a_bound(
     assert outlet.texts[3:] == ["6"]
 
 
+def test_what_waits_is_dropped_and_counted_when_there_will_be_no_connection(
+    log: logging.Logger, remote: RemoteLogger, outlet: Outlet
+) -> None:
+    outlet.open = False
+    for number in range(3):
+        log.error(number)
+    remote.drop_kept()
+    assert remote.dropped == 3
+    outlet.open = True
+    log.error(3)
+    assert (outlet.texts, remote.dropped) == (["3"], 3)
+
+
 def test_more_than_so_many_a_second_are_dropped_and_counted(
     log: logging.Logger, remote: RemoteLogger, outlet: Outlet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

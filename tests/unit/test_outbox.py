@@ -7,15 +7,17 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Awaitable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
+from bystander import Bystander
 from collected import DEADLINE
 from commlib import _outbox
 from commlib._outbox import Outbox
 from commlib._params import Offline
-from commlib.exceptions import AuthError, CommlibError, ConnectionLost
+from commlib.exceptions import AuthError, CommlibError, ConnectionLost, EndpointClosed
 from commlib.transports.base import LinkStats
 from fake_link import FakeLink
 
@@ -334,6 +336,21 @@ async def test_what_is_given_up_is_counted() -> None:
     link = FakeLink()
     outbox.set_link(link)
     assert link.writes == []
+
+
+async def test_while_it_logs_what_is_lost_other_threads_may_use_it() -> None:
+    outbox = Outbox_(Offline(max_messages=1))
+
+    def put() -> None:
+        with suppress(EndpointClosed):
+            outbox.put(b"of another thread", None)
+
+    with Bystander(put).on("commlib.session") as bystander:
+        outbox.put(b"1", None)
+        outbox.put(b"2", None)
+        assert bystander.was_free == [True]
+        outbox.close()
+    assert bystander.was_free == [True, True]
 
 
 # ---- signal handlers ----

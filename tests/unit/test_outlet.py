@@ -195,6 +195,22 @@ async def test_the_stop_sends_what_it_can_and_counts_the_rest() -> None:
     assert (stats.dropped, stats.waiting) == (2, 0)
 
 
+async def test_it_can_be_started_again_and_has_nothing_of_the_last_run() -> None:
+    sink = Paper()
+    outlet, stats, _ = make(sink)
+    sink.turn(False)
+    put(outlet, 1)
+    await outlet.stop(0)
+    outlet.start()
+    put(outlet, 2)
+    assert stats.waiting == 1
+    sink.turn(True)
+    assert await sink.until(1) == [b"2"]
+    assert (stats.dropped, stats.forwarded) == (1, 1)
+    await outlet.stop(1)
+    assert sink.listeners == []
+
+
 async def test_a_closed_sink_is_an_error_like_others() -> None:
     sink = Paper()
     outlet, _, errors = make(sink)

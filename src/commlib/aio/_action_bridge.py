@@ -11,7 +11,8 @@ from commlib._stats import BridgeStats
 from commlib._store import Keep
 from commlib.aio._action import part_name
 from commlib.aio._bridge import Bridge, BridgeOptions, BridgeType
-from commlib.aio._endpoint import Params
+from commlib.aio._endpoint import GRACE, Params
+from commlib.aio._outlet import RESUME_SECONDS, Outlet
 from commlib.aio._rpc_bridge import RPCBridge
 from commlib.aio._topic_bridge import TopicBridge
 from commlib.aio.rpc import TASKS
@@ -26,7 +27,8 @@ class ActionOptions(BridgeOptions, total=False):
     * ``concurrency``: how many calls of each kind may be under way at once.
     * ``timeout`` (s): how long an answer is waited for where the caller does not say how long it
       waits itself.
-    * ``keep``: how much feedback waits while the broker of the clients is away.
+    * ``keep``: how much waits, states and feedback together, while the broker of the clients is
+      away.
     """
 
     concurrency: int
@@ -39,7 +41,8 @@ class ActionBridge(Bridge):
 
     An action is three services and two topics: so this is three bridges for calls there, and two
     for topics back. Whatever a goal, its feedback and its result hold is passed on, and goals keep
-    their ids. Options: ``ActionOptions``.
+    their ids. States and feedback keep their order, also if they have to wait. Options:
+    ``ActionOptions``.
     """
 
     def __init__(
@@ -59,11 +62,14 @@ class ActionBridge(Bridge):
         _topics.check_topic(to_uri, "to_uri")
         super().__init__(btype, from_uri, to_uri, from_broker_params, to_broker_params, **options)
         self.parts: list[Bridge] = []
+        self._outlet = Outlet(
+            *(self.hub, self.name, keep, RESUME_SECONDS, self._stats, self._report)
+        )
         there: BridgeOptions = {"hub": self.hub, "sink_hub": self.sink, "on_error": self._on_error}
         back: BridgeOptions = {"hub": self.sink, "sink_hub": self.hub, "on_error": self._on_error}
         for name in NEWS:
             names = part_name(to_uri, name), part_name(from_uri, name)
-            self.parts.append(TopicBridge(None, *names, keep=keep, **back))
+            self.parts.append(TopicBridge(None, *names, outlet=self._outlet, **back))
         for name in CALLS:
             names = part_name(from_uri, name), part_name(to_uri, name)
             part = RPCBridge(None, *names, concurrency=concurrency, timeout=timeout, **there)
@@ -86,9 +92,12 @@ class ActionBridge(Bridge):
         return super().ready and all(part.ready for part in self.parts)
 
     async def _begin(self) -> None:
+        await self._outlet.stop(0)  # after a run that a broker has refused
+        self._outlet.start()
         # One after another, so that what clients hear of a goal is bridged before goals are taken.
         for part in self.parts:
             await part.start()
 
     async def _end(self) -> None:
         await asyncio.gather(*(part.stop() for part in self.parts))
+        await self._outlet.stop(GRACE)

@@ -37,8 +37,9 @@ length.
 
 
 class Outlet:
-    """Sends packets to the topics of one hub. All methods are for the loop.
+    """Sends packets to the topics of one hub, in the order in which they were put.
 
+    Bridges that share one keep the order of what they put together. All methods are for the loop.
     ``report`` is told of what can never be sent.
     """
 
@@ -52,27 +53,27 @@ class Outlet:
         report: Callable[[Packet, BaseException], None],
     ) -> None:
         self._sink = sink
-        self._transport = sink.transport
         self._name = name
         self._keep = keep
         # A burst that the sink cannot take at once has as much room as before a slow callback.
         self._keep_briefly = keep.with_room_for(Bounds().max_messages, Bounds().max_bytes)
-        self._store = Store(keep)
         self._resume_after = resume_after
         self._stats = stats
         self._report = report
-        self._loop = asyncio.get_running_loop()
-        self._is_open = False
-        self._away_since = self._loop.time()
-        self._resuming: asyncio.TimerHandle | None = None
-        self._overflowing = False
-        self._unconfirmed = self._unconfirmed_bytes = 0
-        self._news, self._done = asyncio.Event(), asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._confirming: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to send, as soon as the sink is there."""
+        """Begin to send, as soon as the sink is there; after ``stop()`` it can be started again."""
+        # All of it anew: the last run may have been on another connection, and another loop.
+        self._transport = self._sink.transport
+        self._loop = asyncio.get_running_loop()
+        self._store = Store(self._keep)
+        self._is_open = self._overflowing = False
+        self._away_since = self._loop.time()
+        self._resuming: asyncio.TimerHandle | None = None
+        self._unconfirmed = self._unconfirmed_bytes = 0
+        self._confirming: asyncio.Task[None] | None = None
+        self._news, self._done = asyncio.Event(), asyncio.Event()
         self._sink.listeners.append(self._note_state)
         if self._transport.connected:
             self._open()

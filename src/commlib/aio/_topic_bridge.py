@@ -29,11 +29,14 @@ class TopicOptions(BridgeOptions, total=False):
     * ``keep``: how much waits while the sink is away.
     * ``resume_after`` (s): how long it is held back, at most, when the sink is there again, so that
       subscribers which have lost the same broker are back as well.
+    * ``outlet``: what sends to the sink where bridges share the order of their messages; who has
+      made it starts and stops it, and ``keep`` and ``resume_after`` are its own.
     """
 
     envelope: bool | None
     keep: Keep
     resume_after: float
+    outlet: Outlet | None
 
 
 class _Topics(Bridge):
@@ -51,6 +54,7 @@ class _Topics(Bridge):
         envelope: bool | None = None,
         keep: Keep = Keep(),  # noqa: B008 - it is frozen
         resume_after: float = RESUME_SECONDS,
+        outlet: Outlet | None = None,
         **options: Unpack[BridgeOptions],
     ) -> None:
         super().__init__(btype, from_uri, to_uri, from_params, to_params, **options)
@@ -60,14 +64,15 @@ class _Topics(Bridge):
             self._reader = self._make_reader(msg_type)
         self._only_properties = self._reader is not None and self._reader.has_header_and_data
         self._envelope = envelope
-        self._keep = keep
-        self._resume_after = resume_after
         self._is_native = self.sink.transport.traits.native_headers
         self._source_limit = self.hub.params.max_payload
         self._limit = self.sink.params.max_payload
         self._is_plain = self._reader is None and not self._is_native and envelope is not False
         self._routes: dict[str, Route] = {}
-        self._outlet: Outlet | None = None
+        self._has_own_outlet = outlet is None
+        self._outlet = outlet or Outlet(
+            *(self.sink, self.name, keep, resume_after, self._stats, self._report)
+        )
         self._subscription: Subscription | None = None
 
     def target(self, topic: str) -> str:
@@ -84,18 +89,15 @@ class _Topics(Bridge):
         return route
 
     async def _begin(self) -> None:
-        if self._outlet is not None:
-            await self._outlet.stop(0)  # of a run that the source has refused
-        self._outlet = Outlet(
-            *(self.sink, self.name, self._keep, self._resume_after, self._stats, self._report)
-        )
-        self._outlet.start()
+        if self._has_own_outlet:
+            await self._outlet.stop(0)  # after a run that the source has refused
+            self._outlet.start()
         self._subscription = await self.hub.transport.subscribe(self.from_uri, self._take)
 
     async def _end(self) -> None:
         if self._subscription is not None:
             await self._subscription.close()
-        if self._outlet is not None:
+        if self._has_own_outlet:
             await self._outlet.stop(GRACE)
 
     def _take(self, packet: Packet) -> None:
@@ -114,7 +116,6 @@ class _Topics(Bridge):
         if passed is None or len(packet.payload) > self._source_limit:
             passed = self._examine(packet, route)
         if passed is not None:
-            assert self._outlet is not None, "it is there before the subscription is"
             self._outlet.put(route.topic, passed)
 
     def _examine(self, packet: Packet, route: Route) -> Packet | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import signal
 import threading
@@ -11,6 +12,7 @@ from os import urandom
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from commlib._params import BaseParameters
+from commlib._stats import Stats
 from commlib._topics import join
 from commlib.aio._control import NodeStartMessage, NodeStopMessage
 from commlib.aio._endpoint import Endpoint, FormOptions, Params, text_of
@@ -129,6 +131,7 @@ class Node(Ports):
         if has_stop_rpc or ctrl_services:
             self.new_stop_service()
         self._remote_logger: RemoteLogger | None = None
+        self._logs: Publisher[Any] | None = None
         if remote_logger:
             self._log_remotely(remote_logger_uri or join(self.namespace, "logs"), envelope)
 
@@ -140,10 +143,10 @@ class Node(Ports):
     def _log_remotely(self, topic: str, envelope: bool) -> None:
         from commlib.logger import RemoteLogger
 
-        publisher: Publisher[Any] = Publisher(topic, hub=self.hub, envelope=envelope)
-        self._own.append(publisher)
+        self._logs = Publisher(topic, hub=self.hub, envelope=envelope)
+        self._own.append(self._logs)
         self.hub.apart.add(topic)
-        handler = self._remote_logger = RemoteLogger(self.namespace, publisher)
+        handler = self._remote_logger = RemoteLogger(self.namespace, self._logs)
         self._listeners.append(lambda connected, reason: handler.flush())
 
     def _listen(self) -> None:
@@ -163,6 +166,26 @@ class Node(Ports):
             and self.connected
             and all(part.ready for part in (*self._own, *self.endpoints) if not part.stopped)
         )
+
+    @property
+    def stats(self) -> Stats:
+        """The counters of its signs of life, control services and remote log together, as now.
+
+        Those of the connection are among them; ports have counters of their own.
+        """
+        link = self.hub.link_stats
+        total = Stats(
+            unconfirmed=link.unconfirmed,
+            rejected=link.refused,
+            discarded=link.overflow + link.expired,
+            reconnects=link.reconnects,
+        )
+        for part in self._own:
+            for name, count in dataclasses.asdict(part.own_stats).items():
+                setattr(total, name, getattr(total, name) + count)
+        if self._remote_logger is not None:
+            total.dropped += self._remote_logger.dropped
+        return total
 
     @property
     def running(self) -> bool:
@@ -227,10 +250,9 @@ class Node(Ports):
         if self._stopping is not None:
             self._stopping.set()
         # First the control services, so that nobody starts again what is being stopped.
-        await asyncio.gather(*(part.stop() for part in self._own))
+        await asyncio.gather(*(part.stop() for part in self._own if part is not self._logs))
         await self._stop_ports()
-        if self._remote_logger is not None:
-            self.log.removeHandler(self._remote_logger)
+        await self._stop_logging()
         self.hub.users.discard(self)
         if not self.hub.users:
             await self.hub.close()
@@ -241,6 +263,15 @@ class Node(Ports):
         self._turning = asyncio.Lock()  # the next life may be on another loop
         if self.state is NodeState.RUNNING:
             self.state = NodeState.STOPPED
+
+    async def _stop_logging(self) -> None:
+        """Stop the remote log: last, for callbacks that come to their end may have much to tell."""
+        if self._remote_logger is None or self._logs is None:
+            return
+        self.log.removeHandler(self._remote_logger)
+        self._remote_logger.flush()
+        await self._logs.stop()
+        self._remote_logger.drop_kept()
 
     async def __aenter__(self) -> Self:
         try:

@@ -217,15 +217,7 @@ class RedisTransport:
         link = self._commands.link
         if not isinstance(link, RedisLink):
             return
-        # Through the outbox, behind what waits there: others may go on to publish all the time.
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        while not self._outbox.put(command("PING"), answer):
-            await self._outbox.room()
-        ends: list[asyncio.Future[Any]] = [answer, link.closed]
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            raise ConnectionLost(f"{self._name} was lost")
-        answer.result()
+        await self._outbox.confirm(command("PING"), link.closed)
 
     def clock(self) -> int:
         return int(time.monotonic() * 1000 + self._clock_offset)
