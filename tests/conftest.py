@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 
-from brokers import Broker, RedisServer, need_redis, running_redis, running_valkey
+from brokers import (
+    Broker,
+    MosquittoServer,
+    NatsServer,
+    RedisServer,
+    making,
+    running,
+    running_valkey,
+)
 from commlib import _portal
 from commlib._face import stop
 from commlib.aio._hub import Hub
@@ -28,7 +36,7 @@ LEAVING_SECONDS = 5.0
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     """The Redis server of this run; tests that kill or configure one take ``make_redis``."""
-    with running_redis() as server:
+    with running(RedisServer) as server:
         yield server
 
 
@@ -39,23 +47,55 @@ def valkey_server() -> Iterator[ValkeyProcess]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def mosquitto_server() -> Iterator[MosquittoServer]:
+    """The Mosquitto of this run; tests that kill or configure one take ``make_mosquitto``."""
+    with running(MosquittoServer) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mqtt_server(mosquitto_server: MosquittoServer) -> MosquittoServer:
+    """Mosquitto, spoken to in MQTT 5."""
+    return mosquitto_server
+
+
+@pytest.fixture(scope="session")
+def mqtt311_server(mosquitto_server: MosquittoServer) -> Broker:
+    """The same one, spoken to in MQTT 3.1.1."""
+    return Broker(Broker(mosquitto_server.url).with_options(protocol="MQTTv311"))
+
+
+@pytest.fixture(scope="session")
+def nats_server() -> Iterator[NatsServer]:
+    """The NATS server of this run, which speaks MQTT 3.1.1."""
+    with running(NatsServer) as server:
+        yield server
+
+
 @pytest.fixture
 def make_redis() -> Iterator[Callable[..., RedisServer]]:
     """Starts Redis servers of the test's own, with the options of ``RedisServer``."""
-    need_redis()
-    servers: list[RedisServer] = []
-
-    def make(**options: Any) -> RedisServer:
-        server = RedisServer(**options)
-        servers.append(server)
-        return server.start()
-
-    yield make
-    for server in servers:
-        server.close()
+    with making(RedisServer) as make:
+        yield make
 
 
-@pytest.fixture(params=["memory", "redis", "valkey"])
+@pytest.fixture
+def make_mosquitto() -> Iterator[Callable[..., MosquittoServer]]:
+    """Starts Mosquittos of the test's own, with the options of ``MosquittoServer``."""
+    with making(MosquittoServer) as make:
+        yield make
+
+
+@pytest.fixture
+def make_nats() -> Iterator[Callable[..., NatsServer]]:
+    """Starts NATS servers of the test's own, with the options of ``NatsServer``."""
+    with making(NatsServer) as make:
+        yield make
+
+
+# There are fixtures for "mqtt", "mqtt311" and "nats" as well, for when there is a transport.
+@pytest.fixture(params=["memory", "redis", "valkey", "mqtt", "mqtt311", "nats"])
 def broker(request: pytest.FixtureRequest) -> Broker:
     """Each broker in turn. A test asks for its ``traits``, never for its name."""
     return Broker.named(request.param, request.getfixturevalue)

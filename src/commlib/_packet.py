@@ -63,7 +63,8 @@ class Packet(Struct, gc=False):
 
     ``header`` is set where the broker carries headers beside the payload, else it is inside.
     ``ttl`` is the time in seconds after which nobody wants the packet, for brokers that drop such
-    packets themselves. ``waited``: it was on the broker before its consumer was.
+    packets themselves. ``waited``: it was on the broker before its consumer was. ``qos`` and
+    ``retain`` are for brokers that have such a thing: how hard to try, and whether to keep it.
     """
 
     payload: bytes
@@ -71,6 +72,8 @@ class Packet(Struct, gc=False):
     header: Header | None = None
     ttl: float | None = None
     waited: bool = False
+    qos: int = 0
+    retain: bool = False
 
 
 class Envelope(Struct):

@@ -65,6 +65,8 @@ class BaseParameters:
 
     schemes: ClassVar[tuple[str, ...]] = ()
     """The URL schemes of this kind of broker."""
+    url_names: ClassVar[dict[str, str]] = {}
+    """Options that have another name in a URL."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.offline, Offline):
@@ -101,7 +103,8 @@ class BaseParameters:
             raise ValueError(f"{parts.scheme}:// is not one of {', '.join(cls.schemes)}")
         options = cls._from_url_parts(parts)
         known = {f.name: f.type for f in fields(cls) if _is_plain(str(f.type))}
-        for name, text in parse_qsl(parts.query, keep_blank_values=True):
+        for spelled, text in parse_qsl(parts.query, keep_blank_values=True):
+            name = cls.url_names.get(spelled, spelled)
             if name not in known:
                 raise ValueError(
                     f"{name!r} is no option of {cls.schemes[0]}://; {nearest(name, known)}"
@@ -128,6 +131,8 @@ class NetworkParameters(BaseParameters):
     password: str
     unix_socket: str = ""
     ssl: bool | SSLContext
+
+    url_names: ClassVar[dict[str, str]] = {"tls": "ssl"}
 
     @property
     def credentials(self) -> tuple[str, str]:

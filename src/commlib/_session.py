@@ -48,8 +48,10 @@ class Link(Sink, Protocol):
     """An open connection, as a session sees it."""
 
     closed: asyncio.Future[Exception | None]
-    keepalive: float | None
-    """Seconds of silence that the broker allows; None: those of the parameters."""
+    @property
+    def keepalive(self) -> float | None:
+        """Seconds of silence that the broker allows; None: those of the parameters."""
+        ...
 
     @property
     def heard(self) -> float:

@@ -27,10 +27,14 @@ class PublisherOptions(Options, total=False):
 
     ``envelope=False`` writes the bare data, for readers that know nothing of commlib.
     ``sequence=False`` leaves out the numbers by which subscribers count what they missed.
+    ``qos`` (0, 1 or 2) and ``retain`` (the broker keeps the last message of each topic for those
+    who subscribe later) are for brokers that have such a thing, as MQTT does.
     """
 
     envelope: bool
     sequence: bool
+    qos: int
+    retain: bool
 
 
 class Sender(Endpoint, Generic[T]):
@@ -44,12 +48,22 @@ class Sender(Endpoint, Generic[T]):
         *,
         envelope: bool = True,
         sequence: bool = True,
+        qos: int = 0,
+        retain: bool = False,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(name, conn_params, **options)
+        traits = self.hub.transport.traits
+        if qos not in traits.delivery_levels:
+            levels = " or ".join(map(str, traits.delivery_levels))
+            raise ValueError(f"qos={qos}: {self.hub.params} delivers at QoS {levels}")
+        if retain and not traits.retained:
+            raise ValueError(f"retain=True: {self.hub.params} keeps no messages")
+        self._qos = int(qos)
+        self._retain = retain
         self.msg_type = msg_type
         self._writer: Writer[T] = self._make_writer(msg_type)
-        self._native = self.hub.transport.traits.native_headers
+        self._native = traits.native_headers
         self._envelope = envelope or self._native
         self._sequenced = sequence
         self._begin_sequence()
@@ -65,15 +79,19 @@ class Sender(Endpoint, Generic[T]):
         Raises SerializationError. From any thread.
         """
         header = None
+        beside = not self._envelope and self.hub.transport.traits.header_beside_bare
         if self._sequenced_for is not self.hub.transport:
             # A new life, or a forked child, which must not go on with its parent's numbers.
             self._begin_sequence()
-        if self._envelope:
+        if self._envelope or beside:
             seq = self._sequence.next(topic) if self._origin else -1
             header = Header(int(time() * 1000), self._writer.properties, self._origin, seq)
             if error is not None:
                 header.error = error
-        return self._writer.pack(msg, header, self._native)
+        packet = self._writer.pack(msg, header, self._native or beside)
+        if self._qos or self._retain:
+            packet.qos, packet.retain = self._qos, self._retain
+        return packet
 
     def post(self, packet: Packet, topic: str) -> bool:
         """Hand a packet to the connection; False when it has no room. From any thread."""

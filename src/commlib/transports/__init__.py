@@ -20,6 +20,8 @@ MODULES = {
     "redis+unix": "commlib.transports.redis",
     "valkey": "commlib.transports.redis",
     "valkeys": "commlib.transports.redis",
+    "mqtt": "commlib.transports.mqtt",
+    "mqtts": "commlib.transports.mqtt",
     "memory": "commlib.transports.memory",
 }
 """The module of each URL scheme."""

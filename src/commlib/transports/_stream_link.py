@@ -83,7 +83,7 @@ class StreamLink(asyncio.BufferedProtocol):
 
     # What a session and its outbox call.
 
-    def write(self, frames: Iterable[bytes], notes: Iterable[object]) -> None:
+    def write(self, frames: Iterable[bytes], notes: Iterable[object], /) -> None:
         with self._write_lock:
             # Noted even if the connection is about to be lost: then they count as unconfirmed.
             self._note(notes)
@@ -94,7 +94,7 @@ class StreamLink(asyncio.BufferedProtocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(rest + data)
 
-    def write_now(self, frame: bytes, note: object) -> bool:
+    def write_now(self, frame: bytes, note: object, /) -> bool:
         """Write a frame from another thread, if nothing is under way. True: now it is."""
         if (
             self._direct is None

@@ -27,6 +27,9 @@ class Traits:
     what nobody consumes. ``competing``: several consumers of a queue share its packets.
     ``native_wildcards``: characters of its own pattern language that pass through.
     ``separator``: the one that it splits topics at; empty where it does not matter.
+    ``header_beside_bare``: a header can travel beside a payload that is the bare data.
+    ``delivery_levels``: the QoS that a packet can have. ``retained``: it can keep the last packet
+    of a topic for those who subscribe later.
     """
 
     native_headers: bool = False
@@ -34,6 +37,9 @@ class Traits:
     competing: bool = True
     native_wildcards: str = ""
     separator: str = ""
+    header_beside_bare: bool = False
+    delivery_levels: tuple[int, ...] = (0,)
+    retained: bool = False
 
 
 @dataclass(slots=True)

@@ -1,0 +1,141 @@
+"""Messages at QoS 1 and 2 on their way out, until the broker has taken them over.
+
+Theory. At QoS 1 the broker answers PUBLISH with PUBACK. At QoS 2 it answers with PUBREC, we say
+PUBREL, it says PUBCOMP; from PUBREC on it has the message. At most ``link.granted.window`` of
+them may be unanswered. Sessions are clean, so a new connection knows nothing of the last one: what
+was not answered is sent again at QoS 1 (at least once), and given up and counted at QoS 2 (exactly
+once: the broker may have had it).
+
+Source: MQTT 5.0, sections 4.3 and 4.9.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from msgspec import Struct
+
+from commlib.exceptions import ConnectError
+from commlib.transports import _mqtt_frames as frames
+from commlib.transports._mqtt_bytes import u16
+from commlib.transports._mqtt_codes import FAILURE, refusal
+from commlib.transports._mqtt_link import MqttLink
+from commlib.transports.base import LinkStats
+
+MAX_WAITING = 1000  # taken from the outbox while the window is full; beyond, that has no room
+
+
+class Delivery(Struct):
+    """One message: its frame is cut at ``split``, where its packet identifier belongs."""
+
+    topic: str
+    qos: int
+    split: int
+    frame: bytes = b""
+    is_taken: bool = False
+    """Whether the broker has it for certain, and only the end of the exchange is missing."""
+
+
+class Deliveries:
+    """All of them on one transport; an outbox takes it for a link.
+
+    ``on_refused`` is told the topic and why, ``on_room`` whether more is taken.
+    """
+
+    def __init__(self, stats: LinkStats, on_refused: Callable[[str, Exception], None]) -> None:
+        self._stats = stats
+        self._on_refused = on_refused
+        self._link: MqttLink | None = None
+        self._is_full = False
+        self.on_room: Callable[[bool], None] = lambda room: None
+        self._waiting: deque[Delivery] = deque()
+        self._under_way: dict[int, Delivery] = {}
+        self._idle: list[asyncio.Future[None]] = []
+
+    def attach(self, link: MqttLink) -> None:
+        """There is a connection."""
+        self._link = link
+        link.on_acknowledged = self._acknowledged
+
+    def detach(self) -> list[Delivery]:
+        """The connection is away; returns what is still to be sent, again or for the first time."""
+        self._link = None
+        again = []
+        for delivery in self._under_way.values():
+            if delivery.qos == 1:
+                again.append(delivery)
+            elif not delivery.is_taken:
+                self._stats.unconfirmed += 1
+        again += self._waiting
+        self._under_way.clear()
+        self._waiting.clear()
+        self._is_full = False
+        self._note_idle()
+        return again
+
+    # What the outbox sees of a link.
+
+    def write(self, parts: Iterable[bytes], notes: Iterable[object], /) -> None:
+        """Take messages over; each note is its Delivery."""
+        for frame, note in zip(parts, notes, strict=True):
+            assert isinstance(note, Delivery), "nothing else is put into this outbox"
+            note.frame = frame
+            self._waiting.append(note)
+        self._pump()
+
+    def write_now(self, frame: bytes, note: object, /) -> bool:
+        """Never: there is a window to be kept."""
+        return False
+
+    async def drained(self) -> None:
+        """Return when the broker has taken over all that was written."""
+        if self._waiting or self._under_way:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._idle.append(waiter)
+            await waiter
+
+    # Inside.
+
+    def _pump(self) -> None:
+        link = self._link
+        if link is None:
+            return
+        out = []
+        while self._waiting and len(self._under_way) < link.granted.window:
+            delivery = self._waiting.popleft()
+            packet_id = link.take_id()
+            self._under_way[packet_id] = delivery
+            frame, split = delivery.frame, delivery.split
+            out.append(frame[:split] + u16.pack(packet_id) + frame[split:])
+        if out:
+            link.write(out, ())
+        is_full = len(self._waiting) >= MAX_WAITING
+        if is_full != self._is_full:
+            self._is_full = is_full
+            self.on_room(not is_full)
+        self._note_idle()
+
+    def _note_idle(self) -> None:
+        if not (self._waiting or self._under_way):
+            for waiter in self._idle:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._idle.clear()
+
+    def _acknowledged(self, kind: int, packet_id: int, code: int) -> None:
+        delivery = self._under_way.get(packet_id)
+        assert self._link is not None, "it is the link that tells of this"
+        if delivery is None:
+            return  # a second answer, or one to what we have given up
+        if code >= FAILURE:
+            self._stats.refused += 1
+            self._on_refused(delivery.topic, refusal(delivery.topic, code, "", ConnectError))
+        elif kind == frames.PUBREC:
+            delivery.is_taken = True
+            self._link.write([frames.acknowledge(frames.PUBREL, packet_id)], ())
+            return
+        del self._under_way[packet_id]
+        self._link.give_id_back(packet_id)
+        self._pump()

@@ -1,0 +1,107 @@
+"""PUBLISH and its acknowledgements as bytes: the packets of every message. Pure.
+
+Source: MQTT 3.1.1 and MQTT 5.0, sections 3.3 to 3.7.
+"""
+
+from __future__ import annotations
+
+from commlib.transports._mqtt_bytes import (
+    ALIAS,
+    EXPIRY,
+    SUBSCRIPTION_ID,
+    USER_PROPERTY,
+    Malformed,
+    length,
+    read_length,
+    read_properties,
+    text,
+    u16,
+    u32,
+)
+
+PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP = 0x30, 0x40, 0x50, 0x62, 0x70
+RETAIN, QOS_SHIFT, QOS_MASK = 0x01, 1, 0x06
+
+NO_PROPERTIES = b"\x00"
+"""What stands in the place of properties on MQTT 5."""
+
+
+def publish(topic: bytes, payload: bytes, flags: int, properties: bytes) -> bytes:
+    """PUBLISH at QoS 0; ``topic`` as `text` makes it, ``properties`` with their length, if any."""
+    size = len(topic) + len(properties) + len(payload)
+    return b"%c%b%b%b%b" % (PUBLISH | flags, length(size), topic, properties, payload)
+
+
+def publish_parts(
+    topic: bytes, payload: bytes, flags: int, properties: bytes
+) -> tuple[bytes, bytes]:
+    """The same at QoS 1 or 2: what comes before the packet identifier, and what comes after it."""
+    size = len(topic) + 2 + len(properties) + len(payload)
+    return b"%c%b%b" % (PUBLISH | flags, length(size), topic), properties + payload
+
+
+def publish_properties(expiry: float | None, pairs: list[tuple[str, str]]) -> bytes:
+    """The properties of a PUBLISH on MQTT 5: seconds to live, and user properties."""
+    body = b""
+    if expiry is not None:
+        seconds = min(max(round(expiry + 0.5), 1), 0xFFFFFFFF)
+        body = b"%c%b" % (EXPIRY, u32.pack(seconds))
+    for name, value in pairs:
+        body += b"%c%b%b" % (USER_PROPERTY, text(name), text(value))
+    return length(len(body)) + body
+
+
+def downgraded(frame: bytes) -> bytes:
+    """A PUBLISH that was made for MQTT 5 as MQTT 3.1.1 has it; any other packet as it is."""
+    head = frame[0]
+    if head & 0xF0 != PUBLISH:
+        return frame
+    _, start = read_length(frame, 1)
+    begin = start + 2 + u16.unpack_from(frame, start)[0] + (2 if head & QOS_MASK else 0)
+    size, end = read_length(frame, begin)
+    body = frame[start:begin] + frame[end + size :]
+    return b"%c%b%b" % (head, length(len(body)), body)
+
+
+class Published:
+    """What the properties of a received PUBLISH say, as far as it is of interest."""
+
+    __slots__ = ("expiry", "ids", "pairs")
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.expiry: int | None = None
+        self.pairs: list[tuple[str, str]] = []
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether all messages of a topic have these properties."""
+        return self.expiry is None and not self.pairs
+
+
+def read_published(data: bytes, at: int) -> tuple[Published, int]:
+    """The properties of a PUBLISH, and where its payload begins. Raises Malformed."""
+    published = Published()
+    found, at = read_properties(data, at)
+    for kind, value in found:
+        if kind == SUBSCRIPTION_ID:
+            published.ids.append(value)
+        elif kind == EXPIRY:
+            published.expiry = value
+        elif kind == USER_PROPERTY:
+            published.pairs.append(value)
+        elif kind == ALIAS:
+            raise Malformed("a topic alias, which was not allowed")
+    return published, at
+
+
+def acknowledge(kind: int, packet_id: int) -> bytes:
+    """PUBACK, PUBREC, PUBREL or PUBCOMP, of success."""
+    return b"%c\x02%b" % (kind, u16.pack(packet_id))
+
+
+def read_acknowledgement(body: bytes) -> tuple[int, int]:
+    """The packet identifier and the reason code of one of those, or of UNSUBACK."""
+    if len(body) < 2:
+        raise Malformed("an acknowledgement without a packet identifier")
+    return u16.unpack_from(body)[0], body[2] if len(body) > 2 else 0

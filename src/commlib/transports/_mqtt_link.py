@@ -1,0 +1,326 @@
+"""One connection to an MQTT broker: packets cut out of the stream, and answers found for questions.
+
+Source: MQTT 3.1.1 and MQTT 5.0, OASIS standards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from math import ceil
+from typing import TYPE_CHECKING
+
+from commlib._packet import Packet
+from commlib.exceptions import ConnectError, ConnectionLost
+from commlib.transports import _mqtt_control as control
+from commlib.transports import _mqtt_frames as frames
+from commlib.transports._mqtt_bytes import Malformed, read_length
+from commlib.transports._mqtt_codes import refusal
+from commlib.transports._mqtt_control import MAX_IDS, V5, Granted
+from commlib.transports._mqtt_frames import Published
+from commlib.transports._mqtt_headers import read_pairs
+from commlib.transports._stream_link import StreamLink, open_stream
+from commlib.transports.base import Handler
+
+if TYPE_CHECKING:
+    from commlib.transports._mqtt_params import ConnectionParameters
+
+Route = tuple[tuple[Handler, str], ...]
+"""Who takes the messages of a topic, and what name the topic has for each."""
+
+FindRoute = Callable[[str, Published], tuple[Route, bool]]
+"""Finds the route of a topic, and whether it is worth remembering."""
+
+LONGEST_HEAD = 128 * 1024  # bytes of a PUBLISH before its payload: a topic and some properties
+QUIET_SECONDS = 0.0001  # after this a thread may write itself; before, a burst is to be gathered
+MAX_ROUTES = 10_000  # topics whose receivers are remembered
+UNSUPPORTED_VERSION = (0x01, 0x84)  # reasons of a CONNACK, on MQTT 3.1.1 and 5
+
+
+class VersionRefused(ConnectError):
+    """The broker does not speak this version of MQTT."""
+
+
+class MqttLink(StreamLink):
+    """An open connection.
+
+    ``on_route(topic, published)`` tells who takes the messages of a topic; it is asked once for
+    each topic and asked again after ``forget_routes``. ``on_retained`` is asked instead for what
+    the broker had stored. A packet whose payload is longer than ``limit`` is handed over cut off
+    right behind it, so that its receivers refuse it and the connection goes on.
+    """
+
+    def __init__(self, name: str, version: int, limit: int) -> None:
+        super().__init__(name)
+        self.version = version
+        self.granted = Granted(0)
+        self.downgrades = False
+        """Whether what is published was made for MQTT 5, and this link does not speak that."""
+        self.on_route: FindRoute = lambda topic, published: ((), False)
+        self.on_retained: Callable[[str, Published], Route] = lambda topic, published: ()
+        self.on_acknowledged: Callable[[int, int, int], None] = lambda kind, packet_id, code: None
+        self._limit = limit + LONGEST_HEAD
+        self._heard = self._wrote = self._loop.time()
+        self._has_properties = version == V5
+        self._partial = bytearray()
+        self._wanted = 0  # bytes of the packet in _partial, if known
+        self._skip = 0  # bytes to come of a packet that was handed over already
+        self._routes: dict[bytes, Route] = {}
+        self._connack: asyncio.Future[bytes] = self._loop.create_future()
+        self._pings: deque[asyncio.Future[None] | None] = deque()
+        self._asked: dict[int, asyncio.Future[int] | None] = {}
+        self._used_ids: set[int] = set()
+        self._last_id = 0
+        self._received: set[int] = set()  # at QoS 2 and not released yet
+
+    # What a session asks.
+
+    @property
+    def heard(self) -> float:
+        """The older of the last signs of life in each direction: the broker wants to hear, too."""
+        return min(self._heard, self._wrote)
+
+    def probe(self) -> None:
+        """Ask for a sign of life."""
+        self.write([control.PINGREQ], [None])
+
+    def write(self, parts: Iterable[bytes], notes: Iterable[object], /) -> None:
+        super().write(map(frames.downgraded, parts) if self.downgrades else parts, notes)
+
+    def write_now(self, frame: bytes, note: object, /) -> bool:
+        return super().write_now(frames.downgraded(frame) if self.downgrades else frame, note)
+
+    def abort(self, reason: Exception | None) -> None:
+        if reason is None and self._connack.done() and not self.closed.done():
+            self.write([control.FAREWELL], [])  # else the broker would publish our will
+        super().abort(reason)
+
+    def _note(self, notes: Iterable[object]) -> None:
+        self._wrote = self._loop.time()
+        for note in notes:
+            if note is None or isinstance(note, asyncio.Future):
+                self._pings.append(note)
+
+    def _is_idle(self) -> bool:
+        return self._loop.time() - self._wrote > QUIET_SECONDS
+
+    def _ended(self) -> None:
+        error = ConnectionLost(f"{self.name} was lost")
+        for waiter in (self._connack, *self._pings, *self._asked.values()):
+            if waiter is not None and not waiter.done():
+                waiter.set_exception(error)
+                waiter.exception()  # marked as seen: perhaps nobody waits any more
+
+    # Questions.
+
+    async def greet(self, frame: bytes) -> Granted:
+        """Send CONNECT; what the broker answers. Raises ConnectionLost, Malformed."""
+        self.write([frame], [])
+        self.granted = control.read_connack(self.version, await self._connack)
+        self.keepalive = self.granted.keepalive
+        return self.granted
+
+    def ping(self) -> asyncio.Future[None]:
+        """Ask for a sign of life; it comes behind all that the broker has to do before."""
+        answer: asyncio.Future[None] = self._loop.create_future()
+        self.write([control.PINGREQ], [answer])
+        return answer
+
+    def subscribe(self, topic: str, qos: int, number: int) -> asyncio.Future[int]:
+        """Ask for a filter; the future brings the broker's code."""
+        packet_id = self.take_id()
+        answer = self._asked[packet_id] = self._loop.create_future()
+        self.write([control.subscribe(self.version, packet_id, topic, qos, number)], [])
+        return answer
+
+    def unsubscribe(self, topic: str) -> None:
+        """Give a filter up."""
+        packet_id = self.take_id()
+        self._asked[packet_id] = None
+        self.write([control.unsubscribe(self.version, packet_id, topic)], [])
+
+    def take_id(self) -> int:
+        """A packet identifier that is not in use. Raises ConnectionLost if all are."""
+        for _ in range(MAX_IDS):
+            self._last_id = self._last_id % MAX_IDS + 1
+            if self._last_id not in self._used_ids:
+                self._used_ids.add(self._last_id)
+                return self._last_id
+        raise ConnectionLost(f"{self.name}: the broker leaves {MAX_IDS} questions unanswered")
+
+    def give_id_back(self, packet_id: int) -> None:
+        """This identifier may be used again."""
+        self._used_ids.discard(packet_id)
+
+    # Packets.
+
+    def forget_routes(self) -> None:
+        """Ask for all routes again: a subscription has begun or ended."""
+        self._routes.clear()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._heard = self._loop.time()
+        data = bytes(self._buffer[:nbytes])
+        if self._skip:
+            skipped = min(self._skip, nbytes)
+            self._skip -= skipped
+            data = data[skipped:]
+        if self._partial:
+            self._partial += data
+            if len(self._partial) < self._wanted:
+                return
+            data = bytes(self._partial)
+            self._partial = bytearray()
+        try:
+            rest = self._take_packets(data)
+        except (Malformed, IndexError) as exc:
+            self.abort(ConnectionLost(f"{self.name} does not speak MQTT: {exc}"))
+            return
+        if rest < len(data):
+            self._partial = bytearray(data[rest:])
+
+    def _take_packets(self, data: bytes) -> int:
+        """Take all whole packets; where the rest begins."""
+        at, end = 0, len(data)
+        routes = self._routes
+        has_properties = self._has_properties
+        while end - at >= 2:
+            head, size, start = data[at], data[at + 1], at + 2
+            if size > 0x7F:
+                try:
+                    size, start = read_length(data, at + 1)
+                except IndexError:
+                    self._wanted = 0
+                    return at
+            stop = start + size
+            if stop > end and not self._is_enough(head, size, start, end):
+                self._wanted = min(size, self._limit) + start - at
+                return at
+            if head == frames.PUBLISH:  # at QoS 0 and not retained: nearly every packet
+                behind = start + 2 + (data[start] << 8 | data[start + 1])
+                if has_properties:
+                    behind += 1 + data[behind]
+                # Only a short block of properties can be found here: a longer one has no route.
+                route = routes.get(data[start:behind])
+                if route is not None and behind <= stop:
+                    payload = data[behind:stop]
+                    for handler, name in route:
+                        handler(Packet(payload, name))
+                else:
+                    self._take_publish(head, data[start:stop])
+            elif head & 0xF0 == frames.PUBLISH:
+                self._take_publish(head, data[start:stop])
+            else:
+                self._take_other(head, data[start:stop])
+            at = stop
+        if at > end:  # its rest is of no interest
+            self._skip = at - end
+            at = end
+        return at
+
+    def _is_enough(self, head: int, size: int, start: int, end: int) -> bool:
+        """Whether a packet of which more is to come is too long, and enough of it is here."""
+        if size <= self._limit:
+            return False
+        if head & 0xF0 != frames.PUBLISH:
+            raise Malformed(f"a packet of the kind {head:#04x} with {size} bytes")
+        return end - start >= self._limit
+
+    def _take_publish(self, head: int, body: bytes) -> None:
+        """A PUBLISH that is not plain, or of a topic that was not seen for a while."""
+        behind = 2 + int.from_bytes(body[:2])
+        try:
+            topic = str(body[2:behind], "utf8")
+        except UnicodeDecodeError as exc:
+            raise Malformed(f"a topic that is no UTF-8: {exc}") from exc
+        if not topic or len(body) < behind:
+            raise Malformed("a PUBLISH without a whole topic")
+        qos = (head & frames.QOS_MASK) >> frames.QOS_SHIFT
+        packet_id = 0
+        if qos:
+            packet_id = int.from_bytes(body[behind : behind + 2])
+            behind += 2
+            if not packet_id or qos > 2:
+                raise Malformed("a PUBLISH without a packet identifier")
+        published = Published()
+        if self._has_properties:
+            published, behind = frames.read_published(body, behind)
+        if qos != 2 or packet_id not in self._received:
+            if head & frames.RETAIN:
+                route = self.on_retained(topic, published)
+            else:
+                route, recurs = self.on_route(topic, published)
+                if qos == 0 and recurs and published.is_constant:
+                    if len(self._routes) >= MAX_ROUTES:
+                        self._routes.clear()
+                    self._routes[body[:behind]] = route
+            header = read_pairs(published.pairs) if published.pairs else None
+            for handler, name in route:
+                handler(Packet(body[behind:], name, header, published.expiry))
+        if qos == 1:
+            self.write([frames.acknowledge(frames.PUBACK, packet_id)], [])
+        elif qos == 2:
+            self._received.add(packet_id)
+            self.write([frames.acknowledge(frames.PUBREC, packet_id)], [])
+
+    def _take_other(self, head: int, body: bytes) -> None:
+        kind = head & 0xF0
+        if kind in (frames.PUBACK, frames.PUBREC, frames.PUBCOMP):
+            self.on_acknowledged(kind, *frames.read_acknowledgement(body))
+        elif head == frames.PUBREL:
+            packet_id, _ = frames.read_acknowledgement(body)
+            self._received.discard(packet_id)
+            self.write([frames.acknowledge(frames.PUBCOMP, packet_id)], [])
+        elif kind == control.PINGRESP:
+            answer = self._pings.popleft() if self._pings else None
+            if answer is not None and not answer.done():
+                answer.set_result(None)
+        elif kind in (control.SUBACK, control.UNSUBACK):
+            self._answer(*control.read_suback(self.version, body))
+        elif kind == control.CONNACK and not self._connack.done():
+            self._connack.set_result(body)
+        elif kind == control.DISCONNECT:
+            code, said = control.read_disconnect(body)
+            self.abort(refusal(self.name, code, said, ConnectionLost))
+        else:
+            raise Malformed(f"a packet of the kind {head:#04x}")
+
+    def _answer(self, packet_id: int, code: int) -> None:
+        self.give_id_back(packet_id)
+        answer = self._asked.pop(packet_id, None)
+        if answer is not None and not answer.done():
+            answer.set_result(code)
+
+
+async def dial(
+    name: str, params: ConnectionParameters, client_id: str, version: int, *, is_main: bool
+) -> MqttLink:
+    """Open a connection and log in; ``is_main`` for the one that the will belongs to.
+
+    Raises VersionRefused, AuthError, ConnectError or OSError.
+    """
+    link = await open_stream(lambda: MqttLink(name, version, params.max_payload), params)
+    try:
+        await _greet(link, params, client_id, is_main)
+    except BaseException:
+        link.abort(None)
+        raise
+    return link
+
+
+async def _greet(
+    link: MqttLink, params: ConnectionParameters, client_id: str, is_main: bool
+) -> None:
+    will = params.will.as_will() if params.will is not None and is_main else None
+    user, password = params.credentials
+    frame = control.connect(link.version, client_id, ceil(params.keepalive), user, password, will)
+    try:
+        granted = await link.greet(frame)
+    except ConnectionLost as exc:  # some brokers do not say that they do not know a version
+        raise VersionRefused(f"{link.name}: the broker has closed the connection") from exc
+    except Malformed as exc:
+        raise ConnectError(f"{link.name} does not speak MQTT: {exc}") from exc
+    if granted.code:
+        kind = VersionRefused if granted.code in UNSUPPORTED_VERSION else ConnectError
+        raise refusal(link.name, granted.code, granted.said, kind)
