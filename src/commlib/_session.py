@@ -48,6 +48,7 @@ class Link(Sink, Protocol):
     """An open connection, as a session sees it."""
 
     closed: asyncio.Future[Exception | None]
+
     @property
     def keepalive(self) -> float | None:
         """Seconds of silence that the broker allows; None: those of the parameters."""

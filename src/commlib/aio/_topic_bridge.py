@@ -9,7 +9,7 @@ from commlib._hops import is_loop
 from commlib._lanes import CALLBACK_ERRORS
 from commlib._letter import open_letter, pass_on
 from commlib._packet import Packet
-from commlib._routes import Pairs, Route, checked_pairs, prefixed, samples
+from commlib._routes import Pairs, Route, checked_pairs, prefixed, samples, spelled
 from commlib._store import Keep
 from commlib._wire import Reader
 from commlib.aio._bridge import Bridge, BridgeOptions, BridgeType
@@ -170,9 +170,10 @@ class PTopicBridge(_Topics):
     """What is published on the topics of a pattern is published on the other broker.
 
     The topic there is ``<to_namespace>.<topic>``, in the notation of the namespace if it has more
-    than one word, of the sink's broker if that has one of its own, else of the topic; then each
-    pair ``(from, to)`` of ``uri_transform`` is replaced, in order. An empty namespace leaves the
-    topic as it is. ``msg_type=None`` passes anything on. Options: ``TopicOptions``.
+    than one word, else of ``from_uri``; in this each pair ``(from, to)`` of ``uri_transform`` is
+    replaced, in order. A broker that has a notation of its own gets it in that one. An empty
+    namespace leaves the topic as it is. ``msg_type=None`` passes anything on. Options:
+    ``TopicOptions``.
 
     Raises ValueError for a ``from_uri`` without ``*``, and for a pattern that would match what this
     bridge itself publishes on the same broker.
@@ -200,8 +201,10 @@ class PTopicBridge(_Topics):
             *(from_broker_params, to_broker_params, msg_type),
             **options,
         )
-        native = self.hub.transport.traits.native_wildcards
-        self._matches = _topics.matcher(from_uri, native) or (lambda topic: False)
+        source = self.hub.transport.traits
+        self._separator = source.separator
+        pattern = spelled(from_uri, source.separator)
+        self._matches = _topics.matcher(pattern, source.native_wildcards) or (lambda topic: False)
         self._is_same_broker = self.hub.params.address == self.sink.params.address
         for topic in samples(from_uri):
             if self._feeds_itself(self.target(topic)):
@@ -211,18 +214,19 @@ class PTopicBridge(_Topics):
                 )
 
     def takes(self, topic: str) -> bool:
-        """Whether it takes what is published on this topic."""
-        return self._matches(topic)
+        """Whether it takes what is published on this topic, in either notation of its broker."""
+        return self._matches(spelled(topic, self._separator))
 
     def _feeds_itself(self, target: str) -> bool:
-        return self._is_same_broker and self._matches(target)
+        return self._is_same_broker and self.takes(target)
 
     def target(self, topic: str) -> str:
         separator = self.sink.transport.traits.separator
-        target = prefixed(self.to_namespace, topic, separator)
+        # A topic in slash notation stays in it if it can: dots in its words are not separators.
+        target = prefixed(self.to_namespace, topic, separator if separator in topic else "")
         for old, new in self.uri_transform:
             target = target.replace(old, new)
-        return target
+        return spelled(target, separator)
 
     def _route(self, topic: str) -> Route:
         route = super()._route(topic)

@@ -156,15 +156,12 @@ class Board:
         if not wanted.fresh:
             wanted.fresh = fresh
 
-        def answered(answer: asyncio.Future[int]) -> None:
-            if answer.exception() is not None:
-                return  # the link was lost, and the next one asks again
-            code = answer.result()
+        def answered(code: int) -> None:
             wanted.fresh = fresh
             what = f"SUBSCRIBE {wanted.text}"
             wanted.confirm(None if code < FAILURE else refusal(what, code, "", ConnectError))
 
-        link.subscribe(wanted.text, HIGHEST_QOS, wanted.number).add_done_callback(answered)
+        link.subscribe(wanted.text, HIGHEST_QOS, wanted.number, answered)
 
     def leave(self, channel: Channel) -> None:
         """Serve a channel no more; a filter without channels is given up."""

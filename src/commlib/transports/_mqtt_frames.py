@@ -5,6 +5,8 @@ Source: MQTT 3.1.1 and MQTT 5.0, sections 3.3 to 3.7.
 
 from __future__ import annotations
 
+from math import ceil
+
 from commlib.transports._mqtt_bytes import (
     ALIAS,
     EXPIRY,
@@ -44,7 +46,7 @@ def publish_properties(expiry: float | None, pairs: list[tuple[str, str]]) -> by
     """The properties of a PUBLISH on MQTT 5: seconds to live, and user properties."""
     body = b""
     if expiry is not None:
-        seconds = min(max(round(expiry + 0.5), 1), 0xFFFFFFFF)
+        seconds = min(max(ceil(expiry), 1), 0xFFFFFFFF)
         body = b"%c%b" % (EXPIRY, u32.pack(seconds))
     for name, value in pairs:
         body += b"%c%b%b" % (USER_PROPERTY, text(name), text(value))

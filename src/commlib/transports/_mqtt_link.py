@@ -69,7 +69,7 @@ class MqttLink(StreamLink):
         self._routes: dict[bytes, Route] = {}
         self._connack: asyncio.Future[bytes] = self._loop.create_future()
         self._pings: deque[asyncio.Future[None] | None] = deque()
-        self._asked: dict[int, asyncio.Future[int] | None] = {}
+        self._asked: dict[int, Callable[[int], None]] = {}
         self._used_ids: set[int] = set()
         self._last_id = 0
         self._received: set[int] = set()  # at QoS 2 and not released yet
@@ -107,7 +107,7 @@ class MqttLink(StreamLink):
 
     def _ended(self) -> None:
         error = ConnectionLost(f"{self.name} was lost")
-        for waiter in (self._connack, *self._pings, *self._asked.values()):
+        for waiter in (self._connack, *self._pings):
             if waiter is not None and not waiter.done():
                 waiter.set_exception(error)
                 waiter.exception()  # marked as seen: perhaps nobody waits any more
@@ -127,17 +127,16 @@ class MqttLink(StreamLink):
         self.write([control.PINGREQ], [answer])
         return answer
 
-    def subscribe(self, topic: str, qos: int, number: int) -> asyncio.Future[int]:
-        """Ask for a filter; the future brings the broker's code."""
+    def subscribe(self, topic: str, qos: int, number: int, answered: Callable[[int], None]) -> None:
+        """Ask for a filter; ``answered`` is told the broker's code, before what comes behind it."""
         packet_id = self.take_id()
-        answer = self._asked[packet_id] = self._loop.create_future()
+        self._asked[packet_id] = answered
         self.write([control.subscribe(self.version, packet_id, topic, qos, number)], [])
-        return answer
 
     def unsubscribe(self, topic: str) -> None:
         """Give a filter up."""
         packet_id = self.take_id()
-        self._asked[packet_id] = None
+        self._asked[packet_id] = lambda code: None
         self.write([control.unsubscribe(self.version, packet_id, topic)], [])
 
     def take_id(self) -> int:
@@ -288,9 +287,9 @@ class MqttLink(StreamLink):
 
     def _answer(self, packet_id: int, code: int) -> None:
         self.give_id_back(packet_id)
-        answer = self._asked.pop(packet_id, None)
-        if answer is not None and not answer.done():
-            answer.set_result(code)
+        answered = self._asked.pop(packet_id, None)
+        if answered is not None:
+            answered(code)
 
 
 async def dial(

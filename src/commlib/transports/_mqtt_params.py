@@ -84,7 +84,7 @@ class ConnectionParameters(NetworkParameters):
     creds: Credentials | None = None
     username: str = ""
     password: str = field(default="", repr=False)
-    keepalive: float = 60.0
+    keepalive: float = field(default=60.0, kw_only=True)
     ssl: bool | SSLContext = False
     client_id: str = ""
     will: Will | None = None

@@ -39,10 +39,9 @@ class Sessions:
         return session
 
     async def drop(self, session: Session) -> None:
-        """Close a connection that is needed no more."""
+        """Close a connection that is needed no more; it counts no longer."""
+        self._sessions.remove(session)
         await session.close()
-        if session in self._sessions:
-            self._sessions.remove(session)
 
     def _note(self, reason: Exception | None) -> None:
         if reason is None:

@@ -1,0 +1,310 @@
+"""Which filters a broker is asked for, and who gets what it sends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from commlib._packet import Packet
+from commlib.exceptions import AuthError, ConnectError
+from commlib.transports import _mqtt_control as control
+from commlib.transports import _mqtt_frames as frames
+from commlib.transports._mqtt_board import Board, Boards, Channel
+from commlib.transports._mqtt_control import V5, V311
+from mqtt_wire import Wire
+
+
+class Network:
+    """All connections of one transport to a broker that says yes to everything."""
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+        self.numbered = version == V5
+        self.wires: dict[Board, Wire] = {}
+        self.closed: list[Board] = []
+        self.boards = Boards(self._open, self.closed.append)
+        self.got: list[tuple[str, str, bytes]] = []
+
+    async def begin(self) -> None:
+        self.boards.settle(numbered=self.numbered)
+        await self.link(self.boards.main)
+
+    async def link(self, board: Board) -> None:
+        wire = self.wires[board] = Wire(self.version)
+        restored = asyncio.ensure_future(board.restore(wire.link))
+        await asyncio.sleep(0)
+        self.answer()
+        wire.comes(b"\xd0\x00")
+        await restored
+
+    def _open(self) -> Board:
+        board = Board()
+        wire = self.wires[board] = Wire(self.version)
+        board.attach(wire.link)
+        return board
+
+    def add(
+        self, topic: str, who: str = "", **options: bool
+    ) -> tuple[Channel, Callable[..., None]]:
+        def take(packet: Packet) -> None:
+            self.got.append((who or topic, packet.topic, packet.payload))
+
+        return self.boards.add(topic, take, **options), take
+
+    def asked(self) -> list[str]:
+        """The filters that were asked for, or with a minus given up, since the last look."""
+        found = []
+        for wire in self.wires.values():
+            for packet in wire.packets():
+                if packet[0] == control.SUBSCRIBE:
+                    found.append(self._filter(packet[2:-1]))
+                elif packet[0] == control.UNSUBSCRIBE:
+                    found.append(f"-{self._filter(packet[2:])}")
+        return found
+
+    def _filter(self, body: bytes) -> str:
+        at = 2 + (body[2] + 1 if self.version == V5 else 0)
+        return body[at + 2 :].decode()
+
+    def answer(self, code: int = 2) -> list[str]:
+        """Say the same to all questions."""
+        found = []
+        for wire in self.wires.values():
+            for packet in wire.packets():
+                if packet[0] == control.SUBSCRIBE:
+                    found.append(self._filter(packet[2:-1]))
+                    nothing = b"\x00" if self.version == V5 else b""
+                    body = packet[2:4] + nothing + bytes((code,))
+                    wire.comes(b"\x90%c%b" % (len(body), body))
+        return found
+
+    def says(self, topic: str, payload: bytes = b"", *numbers: int, flags: int = 0) -> None:
+        """The broker sends a message to the first connection."""
+        told = b"".join(b"\x0b%c" % number for number in numbers)
+        properties = bytes((len(told),)) + told if self.version == V5 else None
+        wire = self.wires[self.boards.main]
+        wire.comes(wire.publish(topic, payload, flags, properties))
+
+    def takers(self) -> list[str]:
+        """Who got something since the last look."""
+        found = sorted(who for who, _, _ in self.got)
+        self.got.clear()
+        return found
+
+
+async def network(version: int) -> Network:
+    """A broker that is connected."""
+    network = Network(version)
+    await network.begin()
+    return network
+
+
+# ---- with numbers ----
+
+
+async def test_each_filter_has_a_number_and_a_copy_goes_to_its_own() -> None:
+    new = await network(V5)
+    for topic in ("o.*", "o.a", "o.*.c"):
+        new.add(topic)
+    assert new.answer() == ["o/#", "o/a", "o/+/c"]
+    new.says("o/a", b"", 1)
+    new.says("o/a", b"", 2)
+    assert new.takers() == ["o.*", "o.a"]
+    new.says("o/a", b"", 1, 2)  # one copy for both
+    assert new.takers() == ["o.*", "o.a"]
+    new.says("o/a", b"", 99)
+    new.says("unknown", b"")
+    assert new.takers() == []
+
+
+async def test_both_spellings_of_a_name_share_a_filter() -> None:
+    new = await network(V5)
+    new.add("a.b")
+    new.add("a/b")
+    assert new.answer() == ["a/b", "a/b"]
+    new.says("a/b", b"", 1)
+    assert new.got == [("a.b", "a.b", b""), ("a/b", "a/b", b"")]
+
+
+async def test_a_pattern_is_filtered_again_by_our_grammar() -> None:
+    new = await network(V5)
+    new.add("a.*")
+    new.add("a/*")
+    new.add("a/#")
+    for topic in ("a", "a/b", "a/b/c"):
+        new.says(topic, b"", 1)
+    assert [name for who, name, _ in new.got if who == "a.*"] == ["a.b", "a.b.c"]
+    assert [name for who, name, _ in new.got if who == "a/*"] == ["a/b", "a/b/c"]
+    assert [name for who, name, _ in new.got if who == "a/#"] == ["a", "a/b", "a/b/c"]
+
+
+async def test_those_who_share_ask_for_a_share() -> None:
+    new = await network(V5)
+    channel, take = new.add("work", shares=True)
+    new.add("work", "all")
+    assert new.answer() == ["$share/commlib/work", "work"]
+    new.says("work", b"", 1)
+    assert new.takers() == ["work"]
+    new.says("work", b"", 2)
+    assert new.takers() == ["all"]
+    new.boards.remove(channel, take)
+    assert new.asked() == ["-$share/commlib/work"]
+
+
+# ---- without numbers ----
+
+
+async def test_what_is_covered_is_served_from_what_the_wider_filter_brings() -> None:
+    old = await network(V311)
+    old.add("o.*")
+    old.add("o.a")
+    old.add("o.b.c")
+    # Asked for again, so that each gets what the broker has stored.
+    assert old.answer() == ["o/#", "o/#", "o/#"]
+    old.says("o/a")
+    assert old.takers() == ["o.*", "o.a"]
+    old.says("o/b/c")
+    assert old.takers() == ["o.*", "o.b.c"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("o.a", "o.*"), ("*.a.b", "o.*.b"), ("o/+/x", "o/y/+"), ("a", "a/#")]
+)
+async def test_what_overlaps_without_being_covered_needs_a_connection_of_its_own(
+    first: str, second: str
+) -> None:
+    old = await network(V311)
+    old.add(first)
+    channel, take = old.add(second)
+    assert len(old.wires) == 2
+    assert channel.wanted is not None
+    assert channel.wanted.board is not old.boards.main
+    old.add(second.replace("*", "z").replace("+", "z").replace("#", "z"), "covered")
+    assert len(old.wires) == 2, "it finds room on one of the two"
+    old.boards.remove(channel, take)
+    covered = next(c for c in old.boards._channels.values() if c is not channel)
+    assert covered.wanted is not None
+
+
+async def test_a_further_connection_is_closed_with_its_last_filter() -> None:
+    old = await network(V311)
+    old.add("o.a")
+    channel, take = old.add("o.*")
+    assert channel.wanted is not None
+    board = channel.wanted.board
+    old.boards.remove(channel, take)
+    assert old.closed == [board]
+
+
+async def test_what_does_not_overlap_shares_the_connection() -> None:
+    old = await network(V311)
+    for topic in ("a.b", "a.c", "b.*", "c/+/d", "c/+/e", "rpc-1/+"):
+        old.add(topic)
+    assert len(old.wires) == 1
+    for topic, takers in {"a/b": ["a.b"], "b/x": ["b.*"], "rpc-1/t": ["rpc-1/+"]}.items():
+        old.says(topic)
+        assert old.takers() == takers
+
+
+async def test_a_filter_stays_as_long_as_what_it_covers() -> None:
+    old = await network(V311)
+    wide, take_wide = old.add("o.*")
+    narrow, take_narrow = old.add("o.a")
+    old.answer()
+    old.boards.remove(wide, take_wide)
+    assert old.asked() == []
+    old.says("o/a")
+    old.says("o/b")
+    assert old.takers() == ["o.a"]
+    old.boards.remove(narrow, take_narrow)
+    assert old.asked() == ["-o/#"]
+
+
+# ---- what the broker has stored ----
+
+
+@pytest.mark.parametrize("version", [V311, V5])
+async def test_what_is_stored_goes_to_those_who_have_just_come(version: int) -> None:
+    broker = await network(version)
+    numbers = (1,) if version == V5 else ()
+    broker.add("a", "first")
+    broker.answer()
+    broker.says("a", b"old", *numbers, flags=frames.RETAIN)
+    assert broker.takers() == ["first"]
+    broker.add("a", "second")
+    assert broker.answer() == ["a"]
+    broker.says("a", b"old", *numbers, flags=frames.RETAIN)
+    assert broker.takers() == ["second"]
+    broker.says("a", b"new", *numbers)
+    assert broker.takers() == ["first", "second"]
+
+
+# ---- yes, no, and again ----
+
+
+async def test_the_brokers_word_is_waited_for() -> None:
+    new = await network(V5)
+    channel, _ = new.add("a")
+    assert not channel.confirmed.done()
+    new.answer()
+    await channel.confirmed
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(0x87, AuthError), (0x80, ConnectError), (0x8F, ConnectError)]
+)
+async def test_a_no_is_raised(code: int, kind: type[Exception]) -> None:
+    new = await network(V5)
+    channel, _ = new.add("a")
+    new.answer(code)
+    with pytest.raises(kind, match="SUBSCRIBE a: the broker says"):
+        await channel.confirmed
+
+
+async def test_a_new_connection_is_asked_for_everything() -> None:
+    new = await network(V5)
+    kept = [new.add(topic)[0] for topic in ("a", "b.*")]
+    gone, take = new.add("c")
+    new.answer()
+    new.boards.main.attach(None)
+    new.boards.remove(gone, take)
+    late, _ = new.add("d")
+
+    new.wires.clear()
+    board = new.boards.main
+    wire = new.wires[board] = Wire(V5)
+    restored = asyncio.ensure_future(board.restore(wire.link))
+    await asyncio.sleep(0)
+    assert not any(channel.confirmed.done() for channel in (*kept, late))
+    assert new.answer() == ["a", "b/#", "d"]
+    wire.comes(b"\xd0\x00")
+    await restored
+    for channel in (*kept, late):
+        await channel.confirmed
+
+
+async def test_another_kind_of_broker_gives_all_filters_another_place() -> None:
+    new = await network(V5)
+    for topic in ("o.*", "o.a", "*.a"):
+        new.add(topic)
+    new.version = V311
+    new.boards.settle(numbered=False)
+    channels = list(new.boards._channels.values())
+    places = [channel.wanted.board for channel in channels if channel.wanted is not None]
+    assert places[0] is places[1] is new.boards.main
+    assert places[2] is not new.boards.main
+
+
+async def test_handlers_of_one_name_share_a_channel() -> None:
+    new = await network(V5)
+    first, take = new.add("a", "first")
+    second, _ = new.add("a", "second")
+    assert first is second
+    new.says("a", b"", 1)
+    assert new.takers() == ["first", "second"]
+    new.boards.remove(first, take)
+    new.boards.remove(first, take)  # once more: nothing happens
+    new.says("a", b"", 1)
+    assert new.takers() == ["second"]
