@@ -1,0 +1,149 @@
+"""The tables of docs/brokers.md, made of the traits and of a run of tests/conformance."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from pathlib import Path
+
+from commlib.transports import resolve
+from commlib.transports.base import Traits
+
+PAGE = Path(__file__).parent.parent / "docs" / "brokers.md"
+WRITE = "BROKERS_PAGE"
+"""With this in the environment the page is written instead of being compared."""
+
+# The brokers of the suite, each with a URL that its traits are told by.
+BROKERS = {
+    "memory": ("memory", "memory://"),
+    "redis": ("Redis", "redis://"),
+    "valkey": ("Valkey", "valkey://"),
+    "mqtt": ("Mosquitto, MQTT 5", "mqtt://"),
+    "mqtt311": ("Mosquitto, 3.1.1", "mqtt://?protocol=MQTTv311"),
+    "nats": ("NATS, 3.1.1", "mqtt://?protocol=MQTTv311"),
+}
+PATTERNS = {
+    "test_pubsub": "PubSub",
+    "test_patterns": "pattern subscriptions",
+    "test_forms": "serializers, compression, bare payloads",
+    "test_quality": "QoS, retained messages",
+    "test_rpc": "RPC",
+    "test_actions": "actions",
+    "test_action_aio": "actions in asyncio",
+    "test_action_peers": "actions with other peers",
+    "test_events": "events",
+    "test_groups": "many topics or services on one connection",
+    "test_node": "nodes",
+    "test_node_services": "heartbeats, control services, remote log",
+    "test_bridges": "bridges",
+    "test_aio": "all of it in asyncio",
+    "test_errors": "errors, garbage",
+}
+Outcomes = dict[tuple[str, str], set[str]]
+"""From the file and the broker: what came out, "passed", "failed", or why a test was skipped."""
+
+
+class Record:
+    """What a run of the conformance suite has shown."""
+
+    def __init__(self) -> None:
+        self.outcomes: Outcomes = defaultdict(set)
+
+    def note(self, nodeid: str, outcome: str, reason: str) -> None:
+        """The end of one test, or of its setup where it was skipped there."""
+        found = re.match(r"tests/conformance/(test_\w+)\.py::.*\[(\w+)", nodeid)
+        if found is not None and found[2] in BROKERS:
+            self.outcomes[found[1], found[2]].add(reason or outcome)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every pattern was tried on every broker, and nothing failed."""
+        tried = {(file, broker) for file in PATTERNS for broker in BROKERS}
+        return tried <= self.outcomes.keys() and not any(
+            "failed" in outcomes for outcomes in self.outcomes.values()
+        )
+
+    def page(self) -> str:
+        """The page as it should be."""
+        text = PAGE.read_text()
+        text = _between(text, "traits", traits_table())
+        return _between(text, "conformance", self._table())
+
+    def _table(self) -> str:
+        notes: list[str] = []
+        rows = [
+            [label, *(self._cell(file, broker, notes) for broker in BROKERS)]
+            for file, label in PATTERNS.items()
+        ]
+        lines = _table(["", *(label for label, _ in BROKERS.values())], rows)
+        return "\n".join([*lines, *(f"\n{n}. Not tried: {text}." for n, text in _numbered(notes))])
+
+    def _cell(self, file: str, broker: str, notes: list[str]) -> str:
+        reasons = sorted(self.outcomes[file, broker] - {"passed"})
+        for reason in reasons:
+            if reason not in notes:
+                notes.append(reason)
+        numbers = ", ".join(str(notes.index(reason) + 1) for reason in reasons)
+        return f"yes, but {numbers}" if numbers else "yes"
+
+
+def traits_table() -> str:
+    """What each broker can do, from its Traits."""
+    traits = {name: resolve(url).make_transport().traits for name, (_, url) in BROKERS.items()}
+    rows: list[list[str]] = [
+        [text, *(tell(traits[name]) for name in BROKERS)] for text, tell in _TRAITS
+    ]
+    return "\n".join(_table(["", *(label for label, _ in BROKERS.values())], rows))
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+_TRAITS = [
+    ("several services of one name share its requests", lambda t: _yes(t.competing)),
+    ("a queue keeps what nobody consumes", lambda t: _yes(t.stores_unread)),
+    ("QoS", lambda t: ", ".join(map(str, t.delivery_levels))),
+    ("the last message is kept for those who come later (`retain`)", lambda t: _yes(t.retained)),
+    ("headers beside the payload", lambda t: _headers(t)),
+    ("wildcards of its own that pass through", lambda t: _code(t.native_wildcards)),
+]
+
+
+def _headers(traits: Traits) -> str:
+    if traits.native_headers:
+        return "always"
+    return "beside bare payloads" if traits.header_beside_bare else "no"
+
+
+def _code(characters: str) -> str:
+    return " ".join(f"`{character}`" for character in characters) or "none"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+
+
+def _numbered(notes: list[str]) -> list[tuple[int, str]]:
+    return list(enumerate(notes, 1))
+
+
+def _between(text: str, name: str, table: str) -> str:
+    marks = f"<!-- {name}: made by the tests -->\n", f"<!-- end of {name} -->"
+    before, _, rest = text.partition(marks[0])
+    _, end, behind = rest.partition(marks[1])
+    assert end, f"{PAGE.name} has no marks for its table of {name}"
+    return f"{before}{marks[0]}\n{table}\n\n{end}{behind}"
+
+
+def settle(record: Record) -> str:
+    """Write the page, or compare it; returns what is wrong with it, empty if nothing is."""
+    if not record.is_whole:
+        return ""  # a part of the suite, or a failure that is told elsewhere
+    page = record.page()
+    if os.environ.get(WRITE) == "write":
+        PAGE.write_text(page)
+    if PAGE.read_text() != page:
+        return f"docs/brokers.md is not what this run has shown; write it: {WRITE}=write make test"
+    return ""
