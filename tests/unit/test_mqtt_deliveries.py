@@ -120,3 +120,16 @@ async def test_drained_returns_when_the_broker_has_everything() -> None:
 
 async def test_a_thread_never_writes_by_itself() -> None:
     assert not Sender().deliveries.write_now(b"", None)
+
+
+async def test_what_would_end_the_connection_each_time_it_is_sent_is_refused() -> None:
+    sender = Sender()
+    sender.wire.link.granted.max_qos = 1
+    sender.wire.link.granted.max_packet = 20
+    sender.send("two", qos=2)
+    sender.send("x" * 20, "good")
+    assert sender.sent() == [("good", 1)]
+    assert [text.partition("says: ")[2] for _, text in sender.refused] == [
+        "it does not deliver at this QoS",
+        "the packet is too large",
+    ]

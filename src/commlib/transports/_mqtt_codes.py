@@ -6,7 +6,7 @@ from commlib.exceptions import AuthError, CommlibError
 
 FAILURE = 0x80
 """From here on a code says no."""
-NOT_AUTHORIZED = 0x87
+NOT_AUTHORIZED, PACKET_TOO_LARGE, QOS_NOT_SUPPORTED = 0x87, 0x95, 0x9B
 TEXTS = {
     0x01: "it does not speak this version of MQTT",
     0x02: "the client id is not allowed",

@@ -20,7 +20,7 @@ from msgspec import Struct
 from commlib.exceptions import ConnectError
 from commlib.transports import _mqtt_frames as frames
 from commlib.transports._mqtt_bytes import u16
-from commlib.transports._mqtt_codes import FAILURE, refusal
+from commlib.transports._mqtt_codes import FAILURE, PACKET_TOO_LARGE, QOS_NOT_SUPPORTED, refusal
 from commlib.transports._mqtt_link import MqttLink
 from commlib.transports.base import LinkStats
 
@@ -105,6 +105,9 @@ class Deliveries:
         out = []
         while self._waiting and len(self._under_way) < link.granted.window:
             delivery = self._waiting.popleft()
+            if code := _reason_against(delivery, link):
+                self._refuse(delivery, code)
+                continue
             packet_id = link.take_id()
             self._under_way[packet_id] = delivery
             frame, split = delivery.frame, delivery.split
@@ -130,8 +133,7 @@ class Deliveries:
         if delivery is None:
             return  # a second answer, or one to what we have given up
         if code >= FAILURE:
-            self._stats.refused += 1
-            self._on_refused(delivery.topic, refusal(delivery.topic, code, "", ConnectError))
+            self._refuse(delivery, code)
         elif kind == frames.PUBREC:
             delivery.is_taken = True
             self._link.write([frames.acknowledge(frames.PUBREL, packet_id)], ())
@@ -139,3 +141,17 @@ class Deliveries:
         del self._under_way[packet_id]
         self._link.give_id_back(packet_id)
         self._pump()
+
+    def _refuse(self, delivery: Delivery, code: int) -> None:
+        self._stats.refused += 1
+        self._on_refused(delivery.topic, refusal(delivery.topic, code, "", ConnectError))
+
+
+def _reason_against(delivery: Delivery, link: MqttLink) -> int:
+    """Why the broker would end the connection for this message, again and again; 0 if it won't.
+
+    It was written for a broker that could do more, or before it was known what this one can.
+    """
+    if delivery.qos > link.granted.max_qos:
+        return QOS_NOT_SUPPORTED
+    return PACKET_TOO_LARGE if len(delivery.frame) + 2 > link.granted.max_packet else 0
