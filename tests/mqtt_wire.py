@@ -56,7 +56,15 @@ class Wire:
         self.written.append(data)
 
     def abort(self) -> None:
-        self.is_cut = True
+        if not self.is_cut:
+            self.is_cut = True
+            asyncio.get_running_loop().call_soon(self.link.connection_lost, None)
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.abort()  # the broker closes its end at once
 
     def is_closing(self) -> bool:
         return self.is_cut

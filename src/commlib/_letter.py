@@ -89,15 +89,22 @@ class Letter:
         self._data: Any = b""
 
     def forward(
-        self, hops: tuple[str, ...], *, native: bool, envelope: bool | None, limit: int
+        self,
+        hops: tuple[str, ...],
+        *,
+        native: bool,
+        envelope: bool | None,
+        limit: int,
+        beside: bool = False,
     ) -> Packet:
         """The packet for the next broker, with its header as it was but for the hops.
 
         ``native``: whether that broker carries headers itself. If not, ``envelope`` asks for an
-        envelope or for bare data; None leaves what came bare bare. Raises PayloadTooBig.
+        envelope or for bare data; None leaves what came bare bare. ``beside``: it can carry a
+        header beside bare data. Raises PayloadTooBig.
         """
         if native or envelope is False or (self.is_bare and envelope is None):
-            return self._unwrapped(self._with(hops) if native else None, limit)
+            return self._unwrapped(self._with(hops) if native or beside else None, limit)
         if self._form is None:
             return self.wrap(self._with(hops), limit=limit)
         header = _with_hops(self._raw_header, hops, self._form)

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from commlib._params import Offline
@@ -159,11 +159,31 @@ class Outbox:
         if link is None:
             self.wake()  # what holds for them now is the offline policy
 
-    def put_back(self, frames: Iterable[bytes], notes: Iterable[object]) -> None:
-        """Take back what was written and did not arrive, before all that waits. On the loop."""
+    def put_back(self, frames: list[bytes], notes: list[object], born: list[float]) -> None:
+        """Take back what was written and did not arrive, before all that waits; the link is away.
+
+        ``born`` tells when each was put here first, by the monotonic clock. On the loop.
+        """
         with self._lock:
-            self._frames.extendleft(reversed(list(frames)))
-            self._notes.extendleft(reversed(list(notes)))
+            self._frames.extendleft(reversed(frames))
+            self._notes.extendleft(reversed(notes))
+            self._born.extendleft(reversed(born))
+            self._bytes += sum(map(len, frames))
+
+    def revise(self, revised: Callable[[bytes, object], bytes | None]) -> None:
+        """Put other frames in the place of those that wait, or none where it gives None.
+
+        While the link is away, before one is set that cannot write all of them. On the loop.
+        """
+        with self._lock:
+            waiting = list(zip(self._frames, self._notes, self._born, strict=True))
+            self._frames, self._notes, self._born = deque(), deque(), deque()
+            for frame, note, born in waiting:
+                new = revised(frame, note)
+                if new is not None:
+                    self._frames.append(new)
+                    self._notes.append(note)
+                    self._born.append(born)
 
     async def confirm(self, question: bytes, closed: asyncio.Future[Any]) -> None:
         """Ask the broker something behind all that waits; return when it has answered.

@@ -154,7 +154,7 @@ class Session:
         self._hurry.set()
 
     async def _attempt(self) -> CommlibError | None:
-        """One life of the link; returns why there was none."""
+        """One life of the link; returns why there was none, or should be no other one soon."""
         try:
             async with asyncio.timeout(self._params.connect_timeout):
                 link = await self._dial()
@@ -172,7 +172,7 @@ class Session:
         finally:
             link.abort(None)
             self._note_link(None, reason or ConnectionLost(f"{self.name} was closed"))
-        return None
+        return reason if isinstance(reason, AuthError) else None
 
     def _note_failure(self, exc: CommlibError | OSError) -> CommlibError:
         error = exc if isinstance(exc, CommlibError) else self._connect_error(exc)

@@ -46,7 +46,7 @@ class Full:
         taken: bool = self._publish(topic, packet)
         return taken
 
-    async def room(self) -> None:
+    async def room(self, packet: Packet) -> None:
         await self._has_room.wait()
 
     def make_room(self, service: ActionService) -> None:

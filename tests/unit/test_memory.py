@@ -141,7 +141,7 @@ async def test_many_threads_lose_nothing_and_each_keeps_its_order(
         for number in range(500):
             while not other.publish("a", Packet(b"%d %d" % (thread, number))):
                 refusals(thread)
-                asyncio.run_coroutine_threadsafe(other.room(), loop).result(DEADLINE)
+                asyncio.run_coroutine_threadsafe(other.room(Packet(b"")), loop).result(DEADLINE)
 
     await asyncio.gather(*(asyncio.to_thread(publish, thread) for thread in range(8)))
     await soon(asyncio.to_thread(eventually, lambda: len(handler.packets) == 4000))
@@ -163,7 +163,7 @@ async def test_while_one_subscriber_has_no_room_nobody_gets_a_copy_and_the_publi
     for _ in range(3):
         assert publisher.publish("only.full", Packet(b"x"))
     assert not publisher.publish("a", Packet(b"y"))
-    await soon(publisher.room())
+    await soon(publisher.room(Packet(b"")))
     assert handlers[1].got == []
     assert publisher.publish("a", Packet(b"y"))
     await soon(idle.drained())

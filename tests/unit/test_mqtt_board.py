@@ -11,8 +11,10 @@ from commlib._packet import Packet
 from commlib.exceptions import AuthError, ConnectError
 from commlib.transports import _mqtt_control as control
 from commlib.transports import _mqtt_frames as frames
-from commlib.transports._mqtt_board import Board, Boards, Channel
+from commlib.transports._mqtt_board import Board, Boards
+from commlib.transports._mqtt_channel import Channel
 from commlib.transports._mqtt_control import V5, V311
+from commlib.transports.base import LinkStats
 from mqtt_wire import Wire
 
 
@@ -24,23 +26,27 @@ class Network:
         self.numbered = version == V5
         self.wires: dict[Board, Wire] = {}
         self.closed: list[Board] = []
-        self.boards = Boards(self._open, self.closed.append)
+        self.stats = LinkStats()
+        self.boards = Boards(self.stats, self._open, self.closed.append)
         self.got: list[tuple[str, str, bytes]] = []
 
     async def begin(self) -> None:
         self.boards.settle(numbered=self.numbered)
         await self.link(self.boards.main)
 
-    async def link(self, board: Board) -> None:
+    async def link(self, board: Board) -> list[str]:
+        """Connect a board; the filters that it asks for."""
         wire = self.wires[board] = Wire(self.version)
         restored = asyncio.ensure_future(board.restore(wire.link))
-        await asyncio.sleep(0)
-        self.answer()
-        wire.comes(b"\xd0\x00")
+        asked = []
+        while not restored.done():
+            await asyncio.sleep(0)
+            asked += self.answer()
         await restored
+        return asked
 
     def _open(self) -> Board:
-        board = Board()
+        board = Board(self.stats)
         wire = self.wires[board] = Wire(self.version)
         board.attach(wire.link)
         return board
@@ -78,6 +84,8 @@ class Network:
                     nothing = b"\x00" if self.version == V5 else b""
                     body = packet[2:4] + nothing + bytes((code,))
                     wire.comes(b"\x90%c%b" % (len(body), body))
+                elif packet == control.PINGREQ:
+                    wire.comes(b"\xd0\x00")
         return found
 
     def says(self, topic: str, payload: bytes = b"", *numbers: int, flags: int = 0) -> None:
@@ -142,7 +150,7 @@ async def test_a_pattern_is_filtered_again_by_our_grammar() -> None:
 
 async def test_those_who_share_ask_for_a_share() -> None:
     new = await network(V5)
-    channel, take = new.add("work", shares=True)
+    channel, take = new.add("work", is_queue=True)
     new.add("work", "all")
     assert new.answer() == ["$share/commlib/work", "work"]
     new.says("work", b"", 1)
@@ -241,6 +249,45 @@ async def test_what_is_stored_goes_to_those_who_have_just_come(version: int) -> 
     assert broker.takers() == ["first", "second"]
 
 
+@pytest.mark.parametrize("version", [V311, V5])
+async def test_what_is_stored_may_take_its_time(version: int) -> None:
+    broker = await network(version)
+    numbers = (1,) if version == V5 else ()
+    broker.add("a.*", "first")
+    broker.answer()
+    await asyncio.sleep(0)
+    broker.says("a/1", b"", *numbers, flags=frames.RETAIN)
+    broker.add("a.*", "second")
+    for n in (2, 1, 2):  # at QoS 1 what was asked for first may still be under way
+        broker.says(f"a/{n}", b"", *numbers, flags=frames.RETAIN)
+    assert sorted((who, name) for who, name, _ in broker.got) == [
+        ("first", "a.1"),
+        ("first", "a.2"),
+        ("second", "a.1"),
+        ("second", "a.2"),
+    ]
+
+
+async def test_after_a_while_of_silence_nothing_stored_is_under_way_any_more() -> None:
+    new = await network(V5)
+    new.add("a", "first")
+    for _ in range(4):
+        new.answer()
+        await asyncio.sleep(0)
+    wire = new.wires[new.boards.main]
+    assert control.PINGREQ not in wire.packets()
+    new.says("a", b"", 1, flags=frames.RETAIN)
+    assert new.takers() == []
+
+
+async def test_a_stored_request_is_nobodys() -> None:
+    new = await network(V5)
+    new.add("work", is_queue=True)
+    new.says("work", b"", 1, flags=frames.RETAIN)
+    assert new.takers() == []
+    assert new.stats.expired == 1
+
+
 # ---- yes, no, and again ----
 
 
@@ -272,15 +319,9 @@ async def test_a_new_connection_is_asked_for_everything() -> None:
     new.boards.remove(gone, take)
     late, _ = new.add("d")
 
-    new.wires.clear()
-    board = new.boards.main
-    wire = new.wires[board] = Wire(V5)
-    restored = asyncio.ensure_future(board.restore(wire.link))
-    await asyncio.sleep(0)
     assert not any(channel.confirmed.done() for channel in (*kept, late))
-    assert new.answer() == ["a", "b/#", "d"]
-    wire.comes(b"\xd0\x00")
-    await restored
+    new.wires.clear()
+    assert await new.link(new.boards.main) == ["a", "b/#", "d"]
     for channel in (*kept, late):
         await channel.confirmed
 
@@ -308,3 +349,31 @@ async def test_handlers_of_one_name_share_a_channel() -> None:
     new.boards.remove(first, take)  # once more: nothing happens
     new.says("a", b"", 1)
     assert new.takers() == ["second"]
+
+
+async def test_what_a_refused_filter_covered_is_asked_for_by_itself() -> None:
+    old = await network(V311)
+    wide, take = old.add("*", "all")
+    narrow, _ = old.add("a.b")
+    inbox, _ = old.add("rpc-1/+", is_queue=True)
+    assert old.answer(0x80)[:1] == ["#"]
+    with pytest.raises(ConnectError, match="SUBSCRIBE #"):
+        await wide.confirmed
+    old.boards.remove(wide, take)
+    assert set(old.answer()) >= {"a/b", "rpc-1/+"}
+    await narrow.confirmed
+    await inbox.confirmed
+    assert len(old.wires) == 1
+
+
+async def test_what_was_refused_is_tried_again_on_the_next_connection() -> None:
+    old = await network(V311)
+    wide, _ = old.add("*", "all")
+    old.add("a.b")
+    old.answer(0x80)
+    old.answer()
+    old.boards.settle(numbered=False)
+    assert (await old.link(old.boards.main))[0] == "#"
+    await wide.confirmed
+    old.says("a/b")
+    assert old.takers() == ["a.b", "all"]

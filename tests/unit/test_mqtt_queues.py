@@ -2,57 +2,102 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from commlib._packet import Packet
 from commlib.transports._mqtt_board import Board, Boards
-from commlib.transports._mqtt_queues import MAX_PENDING, Consumer, Inbox
+from commlib.transports._mqtt_control import V5
+from commlib.transports._mqtt_queues import MAX_PENDING, Consumer, Inbox, Queue
 from commlib.transports.base import LinkStats
+from mqtt_wire import Wire
 
 
-def boards() -> Boards:
-    return Boards(Board, lambda board: None)
+class Fixture:
+    """A queue, and what becomes of what is in it."""
+
+    def __init__(self) -> None:
+        self.stats = LinkStats()
+        self.boards = Boards(self.stats, lambda: Board(self.stats), lambda board: None)
+        self.queues: dict[str, Queue] = {}
+        self.returned: list[bytes] = []
+        self.got: list[bytes] = []
+        self.queue = Queue(
+            *("work", self.queues, self.boards, self.stats),
+            lambda name, packet: self.returned.append(packet.payload),
+        )
+
+    def join(self, credit: int) -> Consumer:
+        return self.queue.join(lambda packet: self.got.append(packet.payload), credit)
 
 
 async def test_a_consumer_takes_no_more_than_it_can_work_off() -> None:
-    got: list[bytes] = []
-    consumer = Consumer(lambda packet: got.append(packet.payload), 2, LinkStats())
+    work = Fixture()
+    consumer = work.join(2)
     packets = [Packet(b"%d" % n) for n in range(4)]
     for packet in packets:
-        consumer.take(packet)
-    assert got == [b"0", b"1"]
+        work.queue.take(packet)
+    assert work.got == [b"0", b"1"]
     consumer.done(packets[0])
-    assert got == [b"0", b"1", b"2"]
+    assert work.got == [b"0", b"1", b"2"]
     consumer.done(packets[1])
     consumer.done(packets[2])
-    consumer.take(Packet(b"4"))
-    assert got == [b"0", b"1", b"2", b"3", b"4"]
+    work.queue.take(Packet(b"4"))
+    assert work.got == [b"0", b"1", b"2", b"3", b"4"]
+
+
+async def test_consumers_of_one_connection_share_the_packets() -> None:
+    work = Fixture()
+    for _ in range(2):
+        work.join(2)
+    for n in range(5):
+        work.queue.take(Packet(b"%d" % n))
+    assert work.got == [b"0", b"1", b"2", b"3"], "the fifth waits for one of the two"
 
 
 async def test_what_waited_for_too_long_is_dropped_and_counted() -> None:
-    got: list[bytes] = []
-    stats = LinkStats()
-    consumer = Consumer(lambda packet: got.append(packet.payload), 1, stats)
-    consumer.take(Packet(b"first"))
-    consumer.take(Packet(b"late", ttl=0))
-    consumer.take(Packet(b"last", ttl=60))
+    work = Fixture()
+    consumer = work.join(1)
+    work.queue.take(Packet(b"first"))
+    work.queue.take(Packet(b"late", ttl=0))
+    work.queue.take(Packet(b"last", ttl=60))
     consumer.done(Packet(b"first"))
-    assert got == [b"first", b"last"]
-    assert stats.expired == 1
+    assert work.got == [b"first", b"last"]
+    assert work.stats.expired == 1
 
 
-async def test_what_waits_is_bounded_and_what_is_left_behind_counted() -> None:
-    stats = LinkStats()
-    consumer = Consumer(lambda packet: None, 0, stats)
-    for _ in range(MAX_PENDING + 3):
-        consumer.take(Packet(b""))
-    assert stats.overflow == 3
+async def test_what_waits_is_bounded_and_what_is_left_is_given_back() -> None:
+    work = Fixture()
+    consumer = work.join(0)
+    for n in range(MAX_PENDING + 3):
+        work.queue.take(Packet(b"%d" % n))
+    assert work.stats.overflow == 3
     await consumer.close()
-    assert stats.overflow == MAX_PENDING + 3
+    await consumer.close()
+    assert work.returned == [b"%d" % n for n in range(3, MAX_PENDING + 3)]
+    assert work.queues == {}
+
+
+async def test_what_still_comes_when_the_last_one_leaves_is_given_back() -> None:
+    work = Fixture()
+    consumer = work.join(5)
+    wire = Wire(V5)
+    work.boards.settle(numbered=True)
+    work.boards.main.attach(wire.link)
+    leaving = asyncio.ensure_future(consumer.close())
+    await asyncio.sleep(0)
+    wire.comes(wire.publish("work", b"late", properties=b"\x02\x0b\x01"))
+    assert not leaving.done()
+    wire.comes(b"\xb0\x04\x00\x01\x00\x00")
+    await leaving
+    assert (work.got, work.returned) == ([], [b"late"])
+    wire.comes(wire.publish("work", b"later", properties=b"\x02\x0b\x01"))
+    assert work.returned == [b"late"]
 
 
 async def test_a_reply_is_told_by_its_topic_and_a_late_one_belongs_to_nobody() -> None:
     got: list[tuple[str | None, bytes]] = []
     inbox = Inbox(
-        boards(), "rpc-1", lambda token, packet: got.append((token, packet.payload)) is None
+        Fixture().boards, "rpc-1", lambda token, packet: got.append((token, packet.payload)) is None
     )
     assert inbox.channel.filter == "rpc-1/+"
     for token in ("a", "b", "c"):
@@ -70,7 +115,7 @@ async def test_a_reply_to_something_else_leaves_the_address_open() -> None:
         got.append(token)
         return packet.payload == b"mine"
 
-    inbox = Inbox(boards(), "rpc-1", take)
+    inbox = Inbox(Fixture().boards, "rpc-1", take)
     inbox.address("a")
     for payload in (b"other", b"mine", b"mine"):
         inbox.take(Packet(payload, "rpc-1/a"))

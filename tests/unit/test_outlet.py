@@ -47,7 +47,7 @@ class Paper:
             self._news.set()
         return self.has_room.is_set()
 
-    async def room(self) -> None:
+    async def room(self, packet: Packet) -> None:
         await self.has_room.wait()
 
     async def flush(self) -> None:

@@ -287,7 +287,9 @@ class Caller:
 
     async def _send_unsent(self) -> None:
         while self._unsent:
-            await self._transport.room()
+            waiting = self._unsent[0].packet
+            assert waiting is not None, "it was packed before it was put here"
+            await self._transport.room(waiting)
             while self._unsent:
                 call = self._unsent[0]
                 assert call.packet is not None, "it was packed before it was put here"

@@ -196,7 +196,7 @@ class Outlet:
             turn = 0
             while self._is_open and self._store and self._has_window:
                 if not self._send_first() and self._is_open:
-                    await self._transport.room()
+                    await self._transport.room(self._store.first()[1])
                 turn += 1
                 if turn % TURN == 0:
                     await asyncio.sleep(0)

@@ -132,6 +132,7 @@ class _Topics(Bridge):
             native=self._is_native,
             envelope=self._envelope,
             limit=self._limit,
+            beside=self.sink.transport.traits.header_beside_bare,
         )
 
 
@@ -222,8 +223,9 @@ class PTopicBridge(_Topics):
 
     def target(self, topic: str) -> str:
         separator = self.sink.transport.traits.separator
-        # A topic in slash notation stays in it if it can: dots in its words are not separators.
-        target = prefixed(self.to_namespace, topic, separator if separator in topic else "")
+        # Where the sink wants slashes they stay: only so are the dots beside them kept.
+        notation = "/" if separator == "/" and "/" in topic else ""
+        target = prefixed(self.to_namespace, topic, notation)
         for old, new in self.uri_transform:
             target = target.replace(old, new)
         return spelled(target, separator)

@@ -132,7 +132,7 @@ class Sender(Endpoint, Generic[T]):
             async with asyncio.timeout(timeout):
                 self.check_open()  # it may have been stopped on the way here
                 while not post(packet, topic):
-                    await self.hub.transport.room()
+                    await self.hub.transport.room(packet)
                     self.check_open()
         except TimeoutError as exc:
             raise OutboxFull(

@@ -318,7 +318,7 @@ class RPCService(Input):
         self.hub.spawn(self._send_when_room(reply))
 
     async def _send_when_room(self, reply: tuple[Address, Packet]) -> None:
-        await self.hub.transport.room()
+        await self.hub.transport.room(reply[1])
         self._send(reply)
 
     def _say_present(self, question: Packet) -> None:

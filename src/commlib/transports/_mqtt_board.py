@@ -7,6 +7,10 @@ the numbers it bears. Where there are no numbers a board never holds two filters
 that is covered by another is served from what that one brings, and one that overlaps otherwise
 needs a board, that is a connection, of its own.
 
+A filter stays as long as a channel that it serves: to change over from a wide one to the narrow
+ones that it covered would lose messages, or double them. If the broker refuses a wide filter, what
+it covered is asked for by itself.
+
 What a broker has stored (retained) comes as an answer to SUBSCRIBE, so it goes to those alone for
 whom that was sent, and a further handler makes the filter be asked for again.
 """
@@ -14,95 +18,38 @@ whom that was sent, and a further handler makes the filter be asked for again.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterator
 from itertools import count
 
-from commlib._topics import from_mqtt, is_pattern, matcher, mqtt_filter
-from commlib.exceptions import CommlibError, ConnectError
+from commlib.exceptions import ConnectError
+from commlib.transports._mqtt_channel import Channel, Wanted
 from commlib.transports._mqtt_codes import FAILURE, refusal
-from commlib.transports._mqtt_filters import Levels, covers, is_exact, levels, overlap
+from commlib.transports._mqtt_filters import covers, is_exact, levels, overlap
 from commlib.transports._mqtt_frames import Published
 from commlib.transports._mqtt_link import MqttLink, Route
-from commlib.transports.base import Handler
+from commlib.transports.base import Handler, LinkStats
 
-log = logging.getLogger("commlib.mqtt")
-
-WILDCARDS = "+#"
-"""The wildcards of MQTT that our grammar leaves to the broker."""
 GROUP = "$share/commlib/"
 HIGHEST_QOS = 2  # asked for always: what comes is delivered as it was published
 AT_ONCE = 1000  # filters that are asked for before their answers are waited for
 
 
-class Channel:
-    """A name or pattern that was subscribed, and the handlers behind it.
+class Board:
+    """The filters of one connection.
 
-    ``shares``: each message goes to one of all who share it. ``passing``: hardly any topic of it
-    comes twice.
+    ``on_refused`` is told of a filter that the broker will not have. ``stats`` counts stored
+    requests, which are as good as expired.
     """
 
-    def __init__(self, topic: str, *, shares: bool = False, passing: bool = False) -> None:
-        self.topic = topic
-        self.filter = mqtt_filter(topic)
-        self.levels = levels(self.filter)
-        self.shares = shares
-        self.recurs = not passing
-        self.handlers: tuple[Handler, ...] = ()
-        self.wanted: Wanted | None = None
-        self.confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._is_pattern = is_pattern(topic, WILDCARDS)
-        self._matches = matcher(topic, WILDCARDS) if self._is_pattern else None
-
-    def name(self, topic: str) -> str | None:
-        """A topic that the filter matches, as this channel spells it; None if it does not match."""
-        if not self._is_pattern:
-            return self.topic
-        name = from_mqtt(topic, self.topic)
-        return name if self._matches is None or self._matches(name) else None
-
-    def renew(self) -> None:
-        """The broker has to confirm again."""
-        if self.confirmed.done():
-            self.confirmed = self.confirmed.get_loop().create_future()
-
-    def confirm(self, error: CommlibError | None) -> None:
-        """The broker has said yes, or why not."""
-        if self.confirmed.done():
-            return
-        if error is None:
-            self.confirmed.set_result(None)
-            return
-        log.warning("%s cannot be subscribed: %s", self.topic, error)
-        self.confirmed.set_exception(error)
-        self.confirmed.exception()  # marked as seen: after a reconnection nobody waits for it
-
-
-class Wanted:
-    """A filter that the broker is asked for, with the channels that it serves."""
-
-    def __init__(self, board: Board, text: str, wanted: Levels, number: int) -> None:
-        self.board = board
-        self.text = text
-        self.levels = wanted
-        self.number = number
-        self.channels: list[Channel] = []
-        self.fresh: tuple[Handler, ...] = ()
-        """Those who are sent what the broker has stored."""
-
-    def confirm(self, error: CommlibError | None) -> None:
-        for channel in self.channels:
-            channel.confirm(error)
-
-
-class Board:
-    """The filters of one connection."""
-
-    def __init__(self) -> None:
+    def __init__(self, stats: LinkStats) -> None:
         self.link: MqttLink | None = None
+        self.on_refused: Callable[[Wanted], None] = lambda wanted: None
+        self._stats = stats
         self._wanted: dict[str, Wanted] = {}
         self._by_number: dict[int, Wanted] = {}
         self._numbers = count(1)
+        self._unsettled: set[Wanted] = set()  # those with somebody fresh
+        self._pinging: asyncio.Future[None] | None = None
         # Where a topic is looked for that bears no number.
         self._exact: dict[str, list[Channel]] = {}
         self._children: dict[str, list[Channel]] = {}  # of filters that end with /+
@@ -124,11 +71,19 @@ class Board:
 
     def has_overlap(self, channel: Channel) -> bool:
         """Whether a filter of this board matches something that the channel's does."""
-        against = self._patterns() if is_exact(channel.levels) else iter(self._wanted.values())
+        against = self._patterns() if is_exact(channel.levels) else self._granted()
         return any(overlap(wanted.levels, channel.levels) for wanted in against)
 
+    @property
+    def has_refusals(self) -> bool:
+        """Whether the broker has refused a filter."""
+        return any(wanted.is_refused for wanted in self._wanted.values())
+
+    def _granted(self) -> Iterator[Wanted]:
+        return (wanted for wanted in self._wanted.values() if not wanted.is_refused)
+
     def _patterns(self) -> Iterator[Wanted]:
-        return (wanted for wanted in self._wanted.values() if not is_exact(wanted.levels))
+        return (wanted for wanted in self._granted() if not is_exact(wanted.levels))
 
     def want(self, channel: Channel, prefix: str, *, numbered: bool) -> Wanted:
         """A new filter for a channel, yet to be asked for."""
@@ -153,32 +108,75 @@ class Board:
         if link is None:
             return
         link.forget_routes()
-        if not wanted.fresh:
-            wanted.fresh = fresh
+        wanted.refresh(fresh, ping_under_way=self._pinging is not None)
 
         def answered(code: int) -> None:
-            wanted.fresh = fresh
-            what = f"SUBSCRIBE {wanted.text}"
-            wanted.confirm(None if code < FAILURE else refusal(what, code, "", ConnectError))
+            if code < FAILURE:
+                for channel in wanted.channels:
+                    channel.confirm(None)
+            else:
+                self._refuse(wanted, code)
 
         link.subscribe(wanted.text, HIGHEST_QOS, wanted.number, answered)
+        self._unsettled.add(wanted)
+        self._ping(link)
 
-    def leave(self, channel: Channel) -> None:
-        """Serve a channel no more; a filter without channels is given up."""
-        wanted, channel.wanted = channel.wanted, None
+    def _refuse(self, wanted: Wanted, code: int) -> None:
+        error = refusal(f"SUBSCRIBE {wanted.text}", code, "", ConnectError)
+        wanted.is_refused = True
+        for channel in wanted.channels:
+            if channel.levels == wanted.levels:
+                channel.confirm(error)
+        self.on_refused(wanted)
+
+    def _ping(self, link: MqttLink) -> None:
+        """Find out when all that the broker has stored has come."""
+        if self._pinging is not None:
+            return
+        pinging = self._pinging = link.ping()
+
+        def answered(answer: asyncio.Future[None]) -> None:
+            if self._pinging is not pinging:
+                return
+            self._pinging = None
+            if answer.exception() is None:
+                self._unsettled = {w for w in self._unsettled if not w.note_pong()}
+                if self._unsettled and self.link is link:
+                    self._ping(link)
+
+        pinging.add_done_callback(answered)
+
+    def leave(self, channel: Channel, *, keep: bool = False) -> asyncio.Future[None] | None:
+        """Serve a channel no more; a filter without channels is given up.
+
+        The future is done when the broker has confirmed that, or the link has ended; with ``keep``
+        the channel is served until then.
+        """
+        wanted, ended = channel.wanted, None
         assert wanted is not None, "it has joined before"
+        if wanted.channels == [channel]:
+            del self._wanted[wanted.text]
+            self._unsettled.discard(wanted)
+            if self.link is not None:
+                ended = self.link.unsubscribe(wanted.text)
+        if keep and ended is not None:
+            ended.add_done_callback(lambda _: self._forget(channel))
+        else:
+            self._forget(channel)
+        return ended
+
+    def _forget(self, channel: Channel) -> None:
+        wanted, channel.wanted = channel.wanted, None
+        assert wanted is not None, "it is forgotten once"
         wanted.channels.remove(channel)
+        if not wanted.channels:
+            self._by_number.pop(wanted.number, None)
         shelf, key = self._shelf(channel)
         shelf[key].remove(channel)
         if not shelf[key]:
             del shelf[key]
         if self.link is not None:
             self.link.forget_routes()
-        if not wanted.channels:
-            del self._wanted[wanted.text]
-            self._by_number.pop(wanted.number, None)
-            if self.link is not None:
-                self.link.unsubscribe(wanted.text)
 
     def _shelf(self, channel: Channel) -> tuple[dict[str, list[Channel]], str]:
         """Where a channel is found by its topics, and under what name."""
@@ -193,9 +191,6 @@ class Board:
     async def restore(self, link: MqttLink) -> None:
         """Ask for everything on a new link; returns when the broker has answered."""
         self.attach(link)
-        for wanted in self._wanted.values():
-            for channel in wanted.channels:
-                channel.renew()
         for number, wanted in enumerate(list(self._wanted.values()), 1):
             self.ask(wanted, tuple(h for channel in wanted.channels for h in channel.handlers))
             if number % AT_ONCE == 0:
@@ -205,9 +200,14 @@ class Board:
     def attach(self, link: MqttLink | None) -> None:
         """The link is there, or away."""
         self.link = link
+        self._pinging = None
+        self._unsettled.clear()
         if link is not None:
             link.on_route = self._route
             link.on_retained = self._route_retained
+        for wanted in self._wanted.values():
+            for channel in wanted.channels:
+                channel.renew()
 
     def _route(self, topic: str, published: Published) -> tuple[Route, bool]:
         found = list(self._find(topic, published))
@@ -215,12 +215,15 @@ class Board:
         return route, all(channel.recurs for channel, _ in found)
 
     def _route_retained(self, topic: str, published: Published) -> Route:
-        return tuple(
-            (handler, name)
-            for channel, name in self._find(topic, published)
-            for handler in channel.handlers
-            if channel.wanted is not None and handler in channel.wanted.fresh
-        )
+        route = []
+        for channel, name in self._find(topic, published):
+            wanted = channel.wanted
+            assert wanted is not None, "it would not be found"
+            if channel.is_queue:
+                self._stats.expired += 1  # a request or reply of who knows when
+            else:
+                route += [(h, name) for h in channel.handlers if wanted.takes_stored(h, topic)]
+        return tuple(route)
 
     def _find(self, topic: str, published: Published) -> Iterator[tuple[Channel, str]]:
         for channel in self._candidates(topic, published):
@@ -248,24 +251,30 @@ class Boards:
     """
 
     def __init__(
-        self, open_board: Callable[[], Board], close_board: Callable[[Board], None]
+        self,
+        stats: LinkStats,
+        open_board: Callable[[], Board],
+        close_board: Callable[[Board], None],
     ) -> None:
-        self.main = Board()
-        self._boards = [self.main]
+        self._stats = stats
         self._open = open_board
         self._close = close_board
         self._channels: dict[tuple[str, bool], Channel] = {}
         self._numbered: bool | None = None
         """Whether filters have numbers; None while it is not known what the broker can do."""
+        self._begin()
 
-    def add(
-        self, topic: str, handler: Handler, *, shares: bool = False, passing: bool = False
-    ) -> Channel:
+    def _begin(self) -> None:
+        self.main = Board(self._stats)
+        self.main.on_refused = self._place_anew
+        self._boards = [self.main]
+
+    def add(self, topic: str, handler: Handler, *, is_queue: bool = False) -> Channel:
         """Note a handler, and ask for its filter. Raises ValueError if MQTT allows no such."""
-        channel = self._channels.get((topic, shares))
+        channel = self._channels.get((topic, is_queue))
         if channel is None:
-            channel = Channel(topic, shares=shares, passing=passing)
-            self._channels[topic, shares] = channel
+            channel = Channel(topic, is_queue=is_queue)
+            self._channels[topic, is_queue] = channel
         channel.handlers += (handler,)
         if channel.wanted is not None:
             channel.wanted.board.ask(channel.wanted, (handler,))
@@ -273,43 +282,56 @@ class Boards:
             self._place(channel)
         return channel
 
-    def remove(self, channel: Channel, handler: Handler) -> None:
-        """Forget a handler, and the channel with the last one."""
+    def remove(
+        self, channel: Channel, handler: Handler, *, keep_until_confirmed: bool = False
+    ) -> asyncio.Future[None] | None:
+        """Forget a handler, and the channel with the last one.
+
+        With ``keep_until_confirmed`` it goes on being called until the broker sends no more; the
+        future, where there is one, is done then.
+        """
+        if handler not in channel.handlers:
+            return None
+        board = channel.wanted.board if channel.wanted is not None else None
+        if channel.handlers == (handler,):
+            self._channels.pop((channel.topic, channel.is_queue), None)
+            if board is None:
+                channel.handlers = ()
+                return None
+            return self._leave(board, channel, keep_until_confirmed)
         handlers = list(channel.handlers)
-        if handler not in handlers:
-            return
         handlers.remove(handler)
         channel.handlers = tuple(handlers)
-        board = channel.wanted.board if channel.wanted is not None else None
         if board is not None and board.link is not None:
             board.link.forget_routes()
-        if handlers:
-            return
-        self._channels.pop((channel.topic, channel.shares), None)
-        if board is not None:
-            board.leave(channel)
-            if board.is_empty and board is not self.main:
-                self._boards.remove(board)
-                self._close(board)
+        return None
+
+    def _leave(self, board: Board, channel: Channel, keep: bool) -> asyncio.Future[None] | None:
+        ended = board.leave(channel, keep=keep)
+        if not keep:
+            channel.handlers = ()
+        if board.is_empty and board is not self.main:
+            self._boards.remove(board)
+            self._close(board)
+        return ended
 
     def settle(self, *, numbered: bool) -> None:
         """It is known what the broker can do: find a place for every channel.
 
         ``numbered``: it has subscription identifiers, and shared subscriptions.
         """
-        if numbered == self._numbered:
+        if numbered == self._numbered and not any(board.has_refusals for board in self._boards):
             return
         self._numbered = numbered
         for board in self._boards[1:]:
             self._close(board)
-        self.main = Board()
-        self._boards = [self.main]
+        self._begin()
         for channel in self._channels.values():
             self._place(channel)
 
     def _place(self, channel: Channel) -> None:
         if self._numbered:
-            prefix = GROUP if channel.shares else ""
+            prefix = GROUP if channel.is_shared else ""
             wanted = self.main.find(prefix + channel.filter)
             wanted = wanted or self.main.want(channel, prefix, numbered=True)
         else:
@@ -323,5 +345,12 @@ class Boards:
             if not board.has_overlap(channel):
                 return board
         board = self._open()
+        board.on_refused = self._place_anew
         self._boards.append(board)
         return board
+
+    def _place_anew(self, refused: Wanted) -> None:
+        """Ask by themselves for those that a filter served which the broker refuses."""
+        for channel in [c for c in refused.channels if c.levels != refused.levels]:
+            refused.board.leave(channel)
+            self._place(channel)

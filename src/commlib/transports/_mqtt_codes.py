@@ -6,7 +6,7 @@ from commlib.exceptions import AuthError, CommlibError
 
 FAILURE = 0x80
 """From here on a code says no."""
-NOT_AUTHORIZED, PACKET_TOO_LARGE, QOS_NOT_SUPPORTED = 0x87, 0x95, 0x9B
+PACKET_TOO_LARGE, RETAIN_NOT_SUPPORTED, QOS_NOT_SUPPORTED = 0x95, 0x9A, 0x9B
 TEXTS = {
     0x01: "it does not speak this version of MQTT",
     0x02: "the client id is not allowed",
@@ -27,7 +27,7 @@ TEXTS = {
     0x8B: "the server is shutting down",
     0x8C: "bad authentication method",
     0x8D: "nothing was heard from us for too long",
-    0x8E: "another client came with the same client id",
+    0x8E: "another client came with the same client id; no two may have the same",
     0x8F: "the topic filter is not allowed",
     0x90: "the topic name is not allowed",
     0x93: "too many messages at once that wait for an acknowledgement",
@@ -45,7 +45,8 @@ TEXTS = {
     0xA1: "it has no subscription identifiers",
     0xA2: "it has no wildcard subscriptions",
 }
-_AUTH = frozenset({0x04, 0x05, 0x86, NOT_AUTHORIZED, 0x8A, 0x8C})
+# The last one: two clients that fight for an id, which only a person can end.
+_AUTH = frozenset({0x04, 0x05, 0x86, 0x87, 0x8A, 0x8C, 0x8E})
 
 
 def refusal(what: str, code: int, said: str, otherwise: type[CommlibError]) -> CommlibError:

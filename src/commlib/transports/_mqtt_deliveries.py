@@ -1,10 +1,11 @@
 """Messages at QoS 1 and 2 on their way out, until the broker has taken them over.
 
 Theory. At QoS 1 the broker answers PUBLISH with PUBACK. At QoS 2 it answers with PUBREC, we say
-PUBREL, it says PUBCOMP; from PUBREC on it has the message. At most ``link.granted.window`` of
-them may be unanswered. Sessions are clean, so a new connection knows nothing of the last one: what
-was not answered is sent again at QoS 1 (at least once), and given up and counted at QoS 2 (exactly
-once: the broker may have had it).
+PUBREL, it says PUBCOMP. At most ``link.granted.window`` of them may be unanswered. Sessions are
+clean, so a new connection knows nothing of the last one: what was not answered to the end is sent
+again at QoS 1 (at least once), and given up and counted at QoS 2 (exactly once: the broker may have
+had it). A message with which the connection was lost several times may be the reason for that, and
+is given up as well.
 
 Source: MQTT 5.0, sections 4.3 and 4.9.
 """
@@ -20,10 +21,17 @@ from msgspec import Struct
 from commlib.exceptions import ConnectError
 from commlib.transports import _mqtt_frames as frames
 from commlib.transports._mqtt_bytes import u16
-from commlib.transports._mqtt_codes import FAILURE, PACKET_TOO_LARGE, QOS_NOT_SUPPORTED, refusal
+from commlib.transports._mqtt_codes import (
+    FAILURE,
+    PACKET_TOO_LARGE,
+    QOS_NOT_SUPPORTED,
+    RETAIN_NOT_SUPPORTED,
+    refusal,
+)
 from commlib.transports._mqtt_link import MqttLink
 from commlib.transports.base import LinkStats
 
+MAX_LOSSES = 3
 MAX_WAITING = 1000  # taken from the outbox while the window is full; beyond, that has no room
 
 
@@ -33,15 +41,17 @@ class Delivery(Struct):
     topic: str
     qos: int
     split: int
+    born: float
+    """When it was published, by the monotonic clock."""
     frame: bytes = b""
-    is_taken: bool = False
-    """Whether the broker has it for certain, and only the end of the exchange is missing."""
+    losses: int = 0
+    """How often the connection was lost while it was under way."""
 
 
 class Deliveries:
     """All of them on one transport; an outbox takes it for a link.
 
-    ``on_refused`` is told the topic and why, ``on_room`` whether more is taken.
+    ``on_refused`` is told the topic and why, and counts, ``on_room`` whether more is taken.
     """
 
     def __init__(self, stats: LinkStats, on_refused: Callable[[str, Exception], None]) -> None:
@@ -64,9 +74,10 @@ class Deliveries:
         self._link = None
         again = []
         for delivery in self._under_way.values():
-            if delivery.qos == 1:
+            delivery.losses += 1
+            if delivery.qos == 1 and delivery.losses < MAX_LOSSES:
                 again.append(delivery)
-            elif not delivery.is_taken:
+            else:
                 self._stats.unconfirmed += 1
         again += self._waiting
         self._under_way.clear()
@@ -89,9 +100,14 @@ class Deliveries:
         """Never: there is a window to be kept."""
         return False
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether the broker has taken over all that was written."""
+        return not (self._waiting or self._under_way)
+
     async def drained(self) -> None:
         """Return when the broker has taken over all that was written."""
-        if self._waiting or self._under_way:
+        if not self.is_idle:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._idle.append(waiter)
             await waiter
@@ -121,7 +137,7 @@ class Deliveries:
         self._note_idle()
 
     def _note_idle(self) -> None:
-        if not (self._waiting or self._under_way):
+        if self.is_idle:
             for waiter in self._idle:
                 if not waiter.done():
                     waiter.set_result(None)
@@ -132,10 +148,9 @@ class Deliveries:
         assert self._link is not None, "it is the link that tells of this"
         if delivery is None:
             return  # a second answer, or one to what we have given up
-        if code >= FAILURE:
+        if code >= FAILURE and kind != frames.PUBCOMP:  # there it says that it has forgotten us
             self._refuse(delivery, code)
         elif kind == frames.PUBREC:
-            delivery.is_taken = True
             self._link.write([frames.acknowledge(frames.PUBREL, packet_id)], ())
             return
         del self._under_way[packet_id]
@@ -143,7 +158,6 @@ class Deliveries:
         self._pump()
 
     def _refuse(self, delivery: Delivery, code: int) -> None:
-        self._stats.refused += 1
         self._on_refused(delivery.topic, refusal(delivery.topic, code, "", ConnectError))
 
 
@@ -154,4 +168,6 @@ def _reason_against(delivery: Delivery, link: MqttLink) -> int:
     """
     if delivery.qos > link.granted.max_qos:
         return QOS_NOT_SUPPORTED
+    if delivery.frame[0] & frames.RETAIN and not link.granted.retains:
+        return RETAIN_NOT_SUPPORTED
     return PACKET_TOO_LARGE if len(delivery.frame) + 2 > link.granted.max_packet else 0

@@ -9,7 +9,9 @@ from math import ceil
 
 from commlib.transports._mqtt_bytes import (
     ALIAS,
+    CONTENT_TYPE,
     EXPIRY,
+    FORMAT,
     SUBSCRIPTION_ID,
     USER_PROPERTY,
     Malformed,
@@ -68,17 +70,14 @@ def downgraded(frame: bytes) -> bytes:
 class Published:
     """What the properties of a received PUBLISH say, as far as it is of interest."""
 
-    __slots__ = ("expiry", "ids", "pairs")
+    __slots__ = ("expiry", "ids", "is_constant", "pairs")
 
     def __init__(self) -> None:
         self.ids: list[int] = []
         self.expiry: int | None = None
         self.pairs: list[tuple[str, str]] = []
-
-    @property
-    def is_constant(self) -> bool:
-        """Whether all messages of a topic have these properties."""
-        return self.expiry is None and not self.pairs
+        self.is_constant = True
+        """Whether all messages of a topic are likely to have these properties."""
 
 
 def read_published(data: bytes, at: int) -> tuple[Published, int]:
@@ -86,6 +85,7 @@ def read_published(data: bytes, at: int) -> tuple[Published, int]:
     published = Published()
     found, at = read_properties(data, at)
     for kind, value in found:
+        published.is_constant &= kind in (SUBSCRIPTION_ID, FORMAT, CONTENT_TYPE)
         if kind == SUBSCRIPTION_ID:
             published.ids.append(value)
         elif kind == EXPIRY:

@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 from math import ceil
+from ssl import SSLError
 from typing import TYPE_CHECKING
 
 from commlib._packet import Packet
@@ -33,13 +34,19 @@ FindRoute = Callable[[str, Published], tuple[Route, bool]]
 """Finds the route of a topic, and whether it is worth remembering."""
 
 LONGEST_HEAD = 128 * 1024  # bytes of a PUBLISH before its payload: a topic and some properties
+LEAVE_SECONDS = 0.2  # how long the broker is given to close the connection that we leave
 QUIET_SECONDS = 0.0001  # after this a thread may write itself; before, a burst is to be gathered
+LONGEST_KEY = 1000  # bytes of a topic and its properties that are remembered
 MAX_ROUTES = 10_000  # topics whose receivers are remembered
 UNSUPPORTED_VERSION = (0x01, 0x84)  # reasons of a CONNACK, on MQTT 3.1.1 and 5
 
 
 class VersionRefused(ConnectError):
     """The broker does not speak this version of MQTT."""
+
+
+class ClosedEarly(ConnectError):
+    """The broker has closed the connection instead of an answer to CONNECT."""
 
 
 class MqttLink(StreamLink):
@@ -68,8 +75,12 @@ class MqttLink(StreamLink):
         self._skip = 0  # bytes to come of a packet that was handed over already
         self._routes: dict[bytes, Route] = {}
         self._connack: asyncio.Future[bytes] = self._loop.create_future()
+        self._greeted = False
+        self.gone: asyncio.Future[None] = self._loop.create_future()
+        """Done when the socket is closed."""
         self._pings: deque[asyncio.Future[None] | None] = deque()
         self._asked: dict[int, Callable[[int], None]] = {}
+        self._leaving: set[asyncio.Future[None]] = set()
         self._used_ids: set[int] = set()
         self._last_id = 0
         self._received: set[int] = set()  # at QoS 2 and not released yet
@@ -92,9 +103,31 @@ class MqttLink(StreamLink):
         return super().write_now(frames.downgraded(frame) if self.downgrades else frame, note)
 
     def abort(self, reason: Exception | None) -> None:
-        if reason is None and self._connack.done() and not self.closed.done():
-            self.write([control.FAREWELL], [])  # else the broker would publish our will
-        super().abort(reason)
+        if reason is None and self._greeted and not self.closed.done():
+            self._take_leave()
+        else:
+            super().abort(reason)
+
+    def _take_leave(self) -> None:
+        """Say goodbye, else the broker would publish our will, and wait a moment for its answer.
+
+        A socket that is closed with something in it that nobody has read is reset by the kernel,
+        and what was written last may get lost with that.
+        """
+        transport = self._transport
+        assert transport is not None, "it was connected"
+        self.write([control.FAREWELL], [])
+        if transport.can_write_eof():
+            transport.write_eof()
+            self._loop.call_later(LEAVE_SECONDS, transport.abort)
+        else:
+            transport.close()
+        self._end(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if not self.gone.done():
+            self.gone.set_result(None)
 
     def _note(self, notes: Iterable[object]) -> None:
         self._wrote = self._loop.time()
@@ -106,7 +139,12 @@ class MqttLink(StreamLink):
         return self._loop.time() - self._wrote > QUIET_SECONDS
 
     def _ended(self) -> None:
-        error = ConnectionLost(f"{self.name} was lost")
+        reason = self.closed.result()
+        error = ConnectionLost(f"{self.name} was lost" + (f": {reason}" if reason else ""))
+        error.__cause__ = reason
+        for ended in self._leaving:
+            ended.set_result(None)
+        self._leaving.clear()
         for waiter in (self._connack, *self._pings):
             if waiter is not None and not waiter.done():
                 waiter.set_exception(error)
@@ -119,6 +157,7 @@ class MqttLink(StreamLink):
         self.write([frame], [])
         self.granted = control.read_connack(self.version, await self._connack)
         self.keepalive = self.granted.keepalive
+        self._greeted = not self.granted.code
         return self.granted
 
     def ping(self) -> asyncio.Future[None]:
@@ -133,11 +172,19 @@ class MqttLink(StreamLink):
         self._asked[packet_id] = answered
         self.write([control.subscribe(self.version, packet_id, topic, qos, number)], [])
 
-    def unsubscribe(self, topic: str) -> None:
-        """Give a filter up."""
+    def unsubscribe(self, topic: str) -> asyncio.Future[None]:
+        """Give a filter up; done when the broker sends no more for it, or the link has ended."""
         packet_id = self.take_id()
-        self._asked[packet_id] = lambda code: None
+        ended: asyncio.Future[None] = self._loop.create_future()
+        self._leaving.add(ended)
+
+        def answered(code: int) -> None:
+            self._leaving.discard(ended)
+            ended.set_result(None)
+
+        self._asked[packet_id] = answered
         self.write([control.unsubscribe(self.version, packet_id, topic)], [])
+        return ended
 
     def take_id(self) -> int:
         """A packet identifier that is not in use. Raises ConnectionLost if all are."""
@@ -159,6 +206,8 @@ class MqttLink(StreamLink):
         self._routes.clear()
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self.closed.done():
+            return  # leave was taken: nobody is handed anything any more
         self._heard = self._loop.time()
         data = bytes(self._buffer[:nbytes])
         if self._skip:
@@ -250,7 +299,8 @@ class MqttLink(StreamLink):
                 route = self.on_retained(topic, published)
             else:
                 route, recurs = self.on_route(topic, published)
-                if qos == 0 and recurs and published.is_constant:
+                # What has a longer block of properties is not looked for, see `_take_packets`.
+                if qos == 0 and recurs and published.is_constant and behind < LONGEST_KEY:
                     if len(self._routes) >= MAX_ROUTES:
                         self._routes.clear()
                     self._routes[body[:behind]] = route
@@ -297,7 +347,7 @@ async def dial(
 ) -> MqttLink:
     """Open a connection and log in; ``is_main`` for the one that the will belongs to.
 
-    Raises VersionRefused, AuthError, ConnectError or OSError.
+    Raises VersionRefused, ClosedEarly, AuthError, ConnectError or OSError.
     """
     link = await open_stream(lambda: MqttLink(name, version, params.max_payload), params)
     try:
@@ -316,8 +366,10 @@ async def _greet(
     frame = control.connect(link.version, client_id, ceil(params.keepalive), user, password, will)
     try:
         granted = await link.greet(frame)
-    except ConnectionLost as exc:  # some brokers do not say that they do not know a version
-        raise VersionRefused(f"{link.name}: the broker has closed the connection") from exc
+    except ConnectionLost as exc:
+        if isinstance(exc.__cause__, SSLError):
+            raise ConnectError(f"{link.name} cannot be reached: {exc.__cause__}") from exc
+        raise ClosedEarly(f"{link.name}: the broker has closed the connection at once") from exc
     except Malformed as exc:
         raise ConnectError(f"{link.name} does not speak MQTT: {exc}") from exc
     if granted.code:

@@ -2,59 +2,109 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
 
 from commlib._packet import Packet
-from commlib.transports._mqtt_board import Boards, Channel
+from commlib.transports._mqtt_board import Boards
+from commlib.transports._mqtt_channel import Channel
 from commlib.transports.base import Address, Handler, LinkStats, ReplyHandler
 
 MAX_PENDING = 10_000  # requests that wait for a consumer that is busy; the oldest is dropped
+LEAVE_SECONDS = 0.5  # how long the broker is waited for when the last consumer leaves
 
 
 class Consumer:
-    """Takes packets from a queue; what comes while it is busy waits here."""
+    """Takes packets from a queue, so many at once as it has credit for."""
 
     working = True
 
-    def __init__(self, handler: Handler, prefetch: int, stats: LinkStats) -> None:
-        self._handler = handler
-        self._credit = prefetch
-        self._stats = stats
-        self._pending: deque[tuple[float, Packet]] = deque()
-        self._leave: Callable[[], None] = lambda: None
+    def __init__(self, queue: Queue, handler: Handler, credit: int) -> None:
+        self.credit = credit
+        self.handler = handler
+        self._queue = queue
 
-    def on_close(self, leave: Callable[[], None]) -> None:
-        """What ends the subscription."""
-        self._leave = leave
+    def done(self, packet: Packet) -> None:
+        self.credit += 1
+        self._queue.feed()
+
+    async def close(self) -> None:
+        await self._queue.leave(self)
+
+
+class Queue:
+    """The consumers of one queue on one transport, and what waits for a free one of them.
+
+    It is in ``queues`` by its name, until the last one has gone. ``give_back`` is called with what
+    is left then: on a broker where others share the queue they get it, elsewhere they have it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        queues: dict[str, Queue],
+        boards: Boards,
+        stats: LinkStats,
+        give_back: Callable[[str, Packet], None],
+    ) -> None:
+        self._queues = queues
+        self._name = name
+        self._boards = boards
+        self._stats = stats
+        self._give_back = give_back
+        self._consumers: list[Consumer] = []
+        self._pending: deque[tuple[float, Packet]] = deque()
+        self.channel: Channel = boards.add(name, self.take, is_queue=True)
+        queues[name] = self
+
+    def join(self, handler: Handler, credit: int) -> Consumer:
+        """One more consumer."""
+        consumer = Consumer(self, handler, credit)
+        self._consumers.append(consumer)
+        self.feed()
+        return consumer
 
     def take(self, packet: Packet) -> None:
         """One more packet; on the loop."""
-        if self._credit > 0:
-            self._credit -= 1
-            self._handler(packet)
-            return
         if len(self._pending) >= MAX_PENDING:
             self._pending.popleft()
             self._stats.overflow += 1
         expires = float("inf") if packet.ttl is None else time.monotonic() + packet.ttl
         self._pending.append((expires, packet))
+        self.feed()
 
-    def done(self, packet: Packet) -> None:
-        self._credit += 1
-        while self._pending and self._credit > 0:
+    def feed(self) -> None:
+        """Hand over what waits, to those who have the most credit."""
+        while self._pending and self._consumers:
+            free = max(self._consumers, key=lambda consumer: consumer.credit)
+            if free.credit <= 0:
+                return
             expires, packet = self._pending.popleft()
             if expires > time.monotonic():
-                self._credit -= 1
-                self._handler(packet)
+                free.credit -= 1
+                free.handler(packet)
             else:
                 self._stats.expired += 1
 
-    async def close(self) -> None:
-        self._leave()
-        self._stats.overflow += len(self._pending)
-        self._pending.clear()
+    async def leave(self, consumer: Consumer) -> None:
+        """One consumer less; with the last one the subscription ends."""
+        if consumer not in self._consumers:
+            return
+        self._consumers.remove(consumer)
+        if self._consumers:
+            return
+        del self._queues[self._name]
+        ended = self._boards.remove(self.channel, self.take, keep_until_confirmed=True)
+        if ended is not None:
+            await asyncio.wait([ended], timeout=LEAVE_SECONDS)
+        while self._pending:
+            expires, packet = self._pending.popleft()
+            if expires > time.monotonic():
+                self._give_back(self._name, packet)
+            else:
+                self._stats.expired += 1
 
 
 class Inbox:
@@ -70,7 +120,7 @@ class Inbox:
         self._prefix = prefix
         self._handler = handler
         self._open: set[str] = set()
-        self.channel: Channel = boards.add(f"{prefix}/+", self.take, passing=True)
+        self.channel: Channel = boards.add(f"{prefix}/+", self.take, is_queue=True)
 
     def address(self, token: str) -> Address:
         self._open.add(token)

@@ -10,6 +10,16 @@ from commlib.transports._stream_link import StreamLink
 from commlib.transports.base import LinkStats, StateHandler
 
 
+class Ending:
+    """A subscription as its owner sees it: something that ends."""
+
+    def __init__(self, end: Callable[[], object]) -> None:
+        self._end = end
+
+    async def close(self) -> None:
+        self._end()
+
+
 class Sessions:
     """All sessions of a transport: connected when each that was ever linked is.
 

@@ -169,8 +169,8 @@ class Transport(Protocol):
         """Open return addresses for calls."""
         ...
 
-    async def room(self) -> None:
-        """Return when ``publish`` and ``send`` have room again."""
+    async def room(self, packet: Packet) -> None:
+        """Return when ``publish`` and ``send`` have room again for such a packet."""
 
     async def flush(self) -> None:
         """Return when the broker has confirmed all that was published so far."""

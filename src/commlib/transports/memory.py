@@ -330,7 +330,7 @@ class MemoryTransport:
     def connected(self) -> bool:
         return self._loop is not None
 
-    async def room(self) -> None:
+    async def room(self, packet: Packet) -> None:
         if self._blocked_by is not None:
             await self._blocked_by.drained()
 

@@ -29,8 +29,10 @@ import asyncio
 import logging
 import os
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import count
 from typing import TYPE_CHECKING
 
 from commlib import events, pubsub, rpc
@@ -38,24 +40,32 @@ from commlib._outbox import Outbox
 from commlib._packet import Packet
 from commlib._params import Offline as Offline
 from commlib._session import Link, Session
-from commlib._topics import to_mqtt
+from commlib._topics import check_topic, to_mqtt
 from commlib._typing import Req, Resp, T
-from commlib.exceptions import CommlibError, ConnectError, PayloadTooBig
+from commlib.exceptions import (
+    AuthError,
+    CommlibError,
+    ConnectError,
+    ConnectionLost,
+    PayloadTooBig,
+    SerializationError,
+)
 from commlib.transports import ACTION_CLASSES, loaded_when_needed
 from commlib.transports import _mqtt_frames as frames
-from commlib.transports._mqtt_board import WILDCARDS, Board, Boards, Channel
+from commlib.transports._mqtt_board import Board, Boards
 from commlib.transports._mqtt_bytes import MAX_REMAINING, text
+from commlib.transports._mqtt_channel import WILDCARDS, Channel
 from commlib.transports._mqtt_control import PINGREQ, V5, V311
 from commlib.transports._mqtt_deliveries import Deliveries, Delivery
 from commlib.transports._mqtt_headers import write_pairs
-from commlib.transports._mqtt_link import MqttLink, VersionRefused, dial
+from commlib.transports._mqtt_link import ClosedEarly, MqttLink, VersionRefused, dial
 from commlib.transports._mqtt_params import ConnectionParameters as ConnectionParameters
 from commlib.transports._mqtt_params import Credentials as Credentials
 from commlib.transports._mqtt_params import MQTTProtocolType as MQTTProtocolType
 from commlib.transports._mqtt_params import QoS as QoS
 from commlib.transports._mqtt_params import Will as Will
-from commlib.transports._mqtt_queues import Consumer, Inbox
-from commlib.transports._sessions import Sessions
+from commlib.transports._mqtt_queues import Consumer, Inbox, Queue
+from commlib.transports._sessions import Ending, Sessions
 from commlib.transports.base import (
     Address,
     Handler,
@@ -75,18 +85,6 @@ FLUSH_SECONDS = 0.8  # how long closing waits for what is not written yet
 MAX_TOPICS = 10_000  # names whose spelling is kept
 
 
-class _Subscription:
-    """A handler on a channel."""
-
-    def __init__(self, boards: Boards, channel: Channel, handler: Handler) -> None:
-        self._boards = boards
-        self._channel = channel
-        self._handler = handler
-
-    async def close(self) -> None:
-        self._boards.remove(self._channel, self._handler)
-
-
 class MqttTransport:
     """The seven verbs on MQTT."""
 
@@ -97,9 +95,10 @@ class MqttTransport:
         self.on_refused: Callable[[str, Exception], None] = lambda target, error: None
         assert isinstance(params.protocol, MQTTProtocolType), "seen to when it was made"
         self._version = int(params.protocol)
-        self.traits = _traits(self._version == V5)
+        self.traits = _traits(self._version, competing=self._version == V5)
         self._name = str(params)
-        self._client_id = params.client_id or f"commlib-{os.urandom(8).hex()}"
+        # Of 3.1.1 every broker takes 23 bytes (section 3.1.3.1), with what `_open_board` adds.
+        self._client_id = params.client_id or f"commlib-{os.urandom(6).hex()}"
         self._sessions = Sessions(
             params, self.stats, lambda connected, reason: self.on_state(connected, reason)
         )
@@ -109,16 +108,20 @@ class MqttTransport:
         self._main.on_failure = self._wake
         self._deliveries = Deliveries(self.stats, self._note_refused)
         self._deliveries.on_room = self._reliable.on_room
-        self._boards = Boards(self._open_board, self._close_board)
+        self._boards = Boards(self.stats, self._open_board, self._close_board)
+        self._queues: dict[str, Queue] = {}
         self._extra: dict[Board, Session] = {}
         self._leaving: set[asyncio.Task[None]] = set()
+        self._spoke_5 = False
+        self._suffixes = count(1)
+        self._closed_early = 0  # how often in a row instead of an answer
         # Written by the loop alone, read by all threads.
         self._link: MqttLink | None = None
         self._max_packet = MAX_REMAINING
+        # Used by all threads, each operation whole by itself.
         self._topics: dict[str, bytes] = {}
         self._no_properties = frames.NO_PROPERTIES if self._is_5 else b""
         self._degraded: set[str] = set()
-        self._full = self._outbox
 
     @property
     def _is_5(self) -> bool:
@@ -148,13 +151,25 @@ class MqttTransport:
             with suppress(TimeoutError, CommlibError):
                 async with asyncio.timeout(FLUSH_SECONDS):
                     await self.flush()
-        for session in self._extra.values():
-            await self._sessions.drop(session)
+        extra, self._extra = self._extra, {}
+        for session in extra.values():
+            await self._leave(session)
         if self._leaving:
             await asyncio.wait(self._leaving)
-        await self._main.close()
+        await self._leave(self._main)
         self._outbox.close()
         self._reliable.close()
+        _client_ids.pop(self._client_id_key, None)
+
+    async def _leave(self, session: Session) -> None:
+        """Close a connection, and return when it is."""
+        link = session.link
+        if session is self._main:
+            await session.close()
+        else:
+            await self._sessions.drop(session)
+        if isinstance(link, MqttLink):
+            await link.gone
 
     @property
     def _is_empty(self) -> bool:
@@ -168,40 +183,52 @@ class MqttTransport:
             frame = frames.publish(head, packet.payload, 0, self._no_properties)
             if len(frame) > self._max_packet:
                 raise PayloadTooBig(len(frame), self._max_packet)
-            return self._outbox.put(frame, topic) or self._note_full(self._outbox)
-        return self._publish_as_told(topic, head, packet)
+            return self._outbox.put(frame, topic)
+        frame, note = self._frame(topic, head, packet)
+        if len(frame) > self._max_packet:
+            raise PayloadTooBig(len(frame), self._max_packet)
+        return self._outbox_for(packet).put(frame, note)
 
     def _spell(self, topic: str) -> bytes:
+        """A name as it stands in a packet. Raises SerializationError for what MQTT cannot spell.
+
+        Names come from peers, too, as the address of a reply, and for a wrong one the broker would
+        end the connection.
+        """
+        spelled = to_mqtt(topic)
+        try:
+            check_topic(topic)
+            if set(spelled) & set(WILDCARDS):
+                raise ValueError(f"{topic!r} holds a wildcard of MQTT, and is no name")
+        except ValueError as exc:
+            raise SerializationError(str(exc)) from exc
         if len(self._topics) >= MAX_TOPICS:
             self._topics.clear()
-        head = self._topics[topic] = text(to_mqtt(topic))
+        head = self._topics[topic] = text(spelled)
         return head
 
-    def _publish_as_told(self, topic: str, head: bytes, packet: Packet) -> bool:
-        """Publish what is more than a payload at QoS 0."""
+    def _outbox_for(self, packet: Packet) -> Outbox:
+        return self._reliable if packet.qos else self._outbox
+
+    def _frame(self, topic: str, head: bytes, packet: Packet) -> tuple[bytes, object]:
+        """What is more than a payload at QoS 0, and its note."""
         qos, retain = self._as_broker_can(packet)
         flags = qos << frames.QOS_SHIFT | retain
         properties = b""
         if self._is_5:
             pairs = write_pairs(packet.header) if packet.header is not None else []
             properties = frames.publish_properties(packet.ttl, pairs)
-        if qos:
-            before, behind = frames.publish_parts(head, packet.payload, flags, properties)
-            frame, outbox = before + behind, self._reliable
-            note: object = Delivery(topic, qos, len(before))
-        else:
-            frame, outbox = frames.publish(head, packet.payload, flags, properties), self._outbox
-            note = topic
-        if len(frame) > self._max_packet:
-            raise PayloadTooBig(len(frame), self._max_packet)
-        return outbox.put(frame, note) or self._note_full(outbox)
+        if not packet.qos:
+            return frames.publish(head, packet.payload, flags, properties), topic
+        before, behind = frames.publish_parts(head, packet.payload, flags, properties)
+        return before + behind, Delivery(topic, qos, len(before), time.monotonic())
 
     def _as_broker_can(self, packet: Packet) -> tuple[int, bool]:
         link = self._link
         qos, retain = packet.qos, packet.retain
         if link is not None and qos > link.granted.max_qos:
             self._warn_once(f"the broker delivers at most at QoS {link.granted.max_qos}, not {qos}")
-            qos = link.granted.max_qos
+            qos = max(link.granted.max_qos, 1)  # if not even that, it is refused, and told
         if link is not None and retain and not link.granted.retains:
             self._warn_once("the broker keeps no messages, so retain=True has no effect")
             retain = False
@@ -212,18 +239,17 @@ class MqttTransport:
             self._degraded.add(text)
             log.warning("%s: %s", self._name, text)
 
-    def _note_full(self, outbox: Outbox) -> bool:
-        self._full = outbox
-        return False
-
-    async def subscribe(self, topic: str, handler: Handler) -> _Subscription:
+    async def subscribe(self, topic: str, handler: Handler) -> Ending:
         channel = self._boards.add(topic, handler)
         await self._confirmed(channel, handler)
-        return _Subscription(self._boards, channel, handler)
+        return Ending(lambda: self._boards.remove(channel, handler))
 
     async def _confirmed(self, channel: Channel, handler: Handler) -> None:
+        """Return when the broker has said yes. Raises what keeps it from that for good."""
         try:
             await self._main.ready()
+            if channel.wanted is not None and channel.wanted.board in self._extra:
+                await self._extra[channel.wanted.board].ready()
             await asyncio.shield(channel.confirmed)
         except BaseException:  # cancellation, too
             self._boards.remove(channel, handler)
@@ -233,11 +259,27 @@ class MqttTransport:
         return self.publish(to if isinstance(to, str) else to.reply_to, packet)
 
     async def consume(self, queue: str, handler: Handler, prefetch: int) -> Consumer:
-        consumer = Consumer(handler, prefetch, self.stats)
-        channel = self._boards.add(queue, consumer.take, shares=True)
-        await self._confirmed(channel, consumer.take)
-        consumer.on_close(lambda: self._boards.remove(channel, consumer.take))
+        found = self._queues.get(queue) or Queue(
+            queue, self._queues, self._boards, self.stats, self._give_back
+        )
+        consumer = found.join(handler, prefetch)
+        try:
+            await self._confirmed(found.channel, found.take)
+        except BaseException:
+            await consumer.close()
+            raise
         return consumer
+
+    def _give_back(self, queue: str, packet: Packet) -> None:
+        """A request that no consumer of ours will take any more: others may."""
+        if not self.traits.competing:
+            return  # they have it already
+        try:
+            if self.send(queue, packet):
+                return
+        except CommlibError as exc:
+            log.debug("%s: a request could not be given back: %s", self._name, exc)
+        self.stats.unconfirmed += 1
 
     async def open_inbox(self, handler: ReplyHandler) -> Inbox:
         inbox = Inbox(self._boards, f"rpc-{os.urandom(16).hex()}", handler)
@@ -250,17 +292,19 @@ class MqttTransport:
     def connected(self) -> bool:
         return self._sessions.connected
 
-    async def room(self) -> None:
-        await self._full.room()
+    async def room(self, packet: Packet) -> None:
+        await self._outbox_for(packet).room()
 
     async def flush(self) -> None:
         await self._main.ready()
-        while not self._reliable.empty:
-            await self._reliable.room()
-        await self._deliveries.drained()
         link = self._link
-        if link is not None:
-            await self._outbox.confirm(PINGREQ, link.closed)
+        if link is None:
+            return
+        while not (self._reliable.empty and self._deliveries.is_idle):
+            if self._link is not link:
+                raise ConnectionLost(f"{self._name} was lost")
+            await (self._deliveries.drained() if self._reliable.empty else self._reliable.room())
+        await self._outbox.confirm(PINGREQ, link.closed)
 
     def clock(self) -> int:
         return int(time.time() * 1000)
@@ -283,45 +327,102 @@ class MqttTransport:
         return link
 
     async def _dial_any_version(self) -> MqttLink:
+        """Try MQTT 5 first, if that is wanted, and 3.1.1 where it is refused.
+
+        Some brokers refuse it by closing the connection. But so does one that is just starting, or
+        a proxy in front of it; so that counts only if it is all that was ever seen, and again.
+        """
         try:
-            return await self._dial(self._version, "")
-        except VersionRefused as refused:
-            if not self._is_5:
+            link = await self._dial(self._version, "")
+        except (VersionRefused, ClosedEarly) as exc:
+            self._closed_early += 1
+            is_refusal = isinstance(exc, VersionRefused) or self._closed_early > 1
+            if not self._is_5 or self._spoke_5 or not is_refusal:
                 raise
             link = await self._dial(V311, "")
-            self._warn_once(f"{refused}; taken: MQTT 3.1.1 (protocol=MQTTv311 asks for it at once)")
+            self._warn_once(f"{exc}; taken: MQTT 3.1.1 (protocol=MQTTv311 asks for it at once)")
             return link
+        self._closed_early = 0
+        self._spoke_5 = self._is_5
+        return link
 
     async def _dial(self, version: int, suffix: str) -> MqttLink:
+        self._take_client_id()
         client_id = self._client_id + suffix
         link = await dial(self._name, self.params, client_id, version, is_main=not suffix)
-        link.downgrades = version is not self._version
+        link.downgrades = version != self._version
         return link
+
+    def _take_client_id(self) -> None:
+        """Two connections of one client id would throw each other out, for ever."""
+        owner = _client_ids.setdefault(self._client_id_key, weakref.ref(self))()
+        if owner is not self:
+            if owner is not None:
+                raise AuthError(
+                    f"{self._name}: another connection of this program has the client id "
+                    f"{self._client_id!r}; give each its own, or nodes share_connection=True"
+                )
+            _client_ids[self._client_id_key] = weakref.ref(self)
+
+    @property
+    def _client_id_key(self) -> tuple[str, str]:
+        return self.params.address, self._client_id
 
     def _on_main(self, link: Link | None) -> None:
         assert link is None or isinstance(link, MqttLink)
         self._link = link
         if link is None:
             self._boards.main.attach(None)
-            lost = self._deliveries.detach()
-            self._reliable.put_back([delivery.frame for delivery in lost], lost)
             self._outbox.set_link(None)
             self._reliable.set_link(None)
+            lost = self._deliveries.detach()
+            self._reliable.put_back(
+                [delivery.frame for delivery in lost],
+                list(lost),
+                [delivery.born for delivery in lost],
+            )
             return
-        self.traits = _traits(link.granted.numbers and link.granted.shares)
-        self._max_packet = link.granted.max_packet
+        granted = link.granted
+        self.traits = _traits(link.version, competing=granted.numbers and granted.shares)
+        self._max_packet = granted.max_packet
         link.on_room = self._outbox.on_room
         self._deliveries.attach(link)
+        self._announce(link)
+        self._outbox.revise(self._as_granted)
         self._outbox.set_link(link)
         self._reliable.set_link(self._deliveries)
-        if (birth := self.params.birth) is not None:
-            will = birth.as_will()
-            self.publish(will.topic, Packet(will.payload, qos=will.qos, retain=will.retain))
+        for session in self._extra.values():
+            session.start()
+
+    def _announce(self, link: MqttLink) -> None:
+        """The birth message, before all that waits."""
+        if self.params.birth is None:
+            return
+        birth = self.params.birth.as_will()
+        packet = Packet(birth.payload, qos=birth.qos, retain=birth.retain)
+        try:
+            frame, note = self._frame(birth.topic, self._spell(birth.topic), packet)
+            if len(frame) > self._max_packet:
+                raise PayloadTooBig(len(frame), self._max_packet)
+        except SerializationError as exc:
+            self._note_refused(birth.topic, exc)
+            return
+        (self._deliveries if birth.qos else link).write([frame], [note])
+
+    def _as_granted(self, frame: bytes, note: object) -> bytes | None:
+        """What was written for an unknown broker as this one takes it, None if it does not."""
+        assert self._link is not None, "called when it is known"
+        if len(frame) > self._max_packet:
+            self._note_refused(str(note), PayloadTooBig(len(frame), self._max_packet))
+            return None
+        if frame[0] & 0xF1 == frames.PUBLISH | frames.RETAIN and not self._link.granted.retains:
+            return bytes((frame[0] & ~frames.RETAIN,)) + frame[1:]
+        return frame
 
     def _open_board(self) -> Board:
         """A further connection, for filters that must not meet those of the others."""
-        board = Board()
-        suffix = f"-{len(self._extra) + 1}-{os.urandom(2).hex()}"
+        board = Board(self.stats)
+        suffix = f"-{next(self._suffixes)}"
 
         async def dial_extra() -> MqttLink:
             if self._link is None:
@@ -340,26 +441,31 @@ class MqttTransport:
                 board.attach(None)
 
         session = self._extra[board] = self._sessions.add("overlaps", dial_extra, on_link)
-        session.start()
+        if self._link is not None:  # else it begins with the first one
+            session.start()
         return board
 
     def _close_board(self, board: Board) -> None:
-        leaving = asyncio.get_running_loop().create_task(
-            self._sessions.drop(self._extra.pop(board))
-        )
-        self._leaving.add(leaving)
-        leaving.add_done_callback(self._leaving.discard)
+        session = self._extra.pop(board, None)
+        if session is not None:  # else all is being closed
+            leaving = asyncio.get_running_loop().create_task(self._leave(session))
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
 
     def _note_refused(self, topic: str, error: Exception) -> None:
+        self.stats.refused += 1
         self.on_refused(topic, error)
 
 
-def _traits(is_5: bool) -> Traits:
+_client_ids: dict[tuple[str, str], weakref.ref[MqttTransport]] = {}
+
+
+def _traits(version: int, *, competing: bool) -> Traits:
     return Traits(
-        competing=is_5,
+        competing=competing,
         native_wildcards=WILDCARDS,
         separator="/",
-        header_beside_bare=is_5,
+        header_beside_bare=version == V5,
         delivery_levels=(0, 1, 2),
         retained=True,
     )

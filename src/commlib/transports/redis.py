@@ -34,7 +34,7 @@ from commlib._session import Link, Session
 from commlib._typing import Req, Resp, T
 from commlib.exceptions import CommlibError, ConnectionLost
 from commlib.transports import ACTION_CLASSES, loaded_when_needed
-from commlib.transports._redis_channels import WILDCARDS, Channel, Channels
+from commlib.transports._redis_channels import WILDCARDS, Channels
 from commlib.transports._redis_link import RedisLink, command, dial, expire, push
 from commlib.transports._redis_lists import ReplyLists, RequestConsumer, RequestLists
 from commlib.transports._redis_params import ConnectionParameters as ConnectionParameters
@@ -43,7 +43,7 @@ from commlib.transports._redis_params import TCPConnectionParameters as TCPConne
 from commlib.transports._redis_params import (
     UnixSocketConnectionParameters as UnixSocketConnectionParameters,
 )
-from commlib.transports._sessions import Sessions
+from commlib.transports._sessions import Ending, Sessions
 from commlib.transports.base import (
     Address,
     Handler,
@@ -61,18 +61,6 @@ ORPHAN_SECONDS = 60  # a reply that nobody fetches is deleted by the server afte
 UNSETTLED_FLUSH_SECONDS = 0.1
 FLUSH_SECONDS = 0.8  # how long closing waits for what is not written yet
 MAX_PREFIXES = 10_000  # topics whose command prefix is kept
-
-
-class _Subscription:
-    """A handler on a channel."""
-
-    def __init__(self, channels: Channels, channel: Channel, handler: Handler) -> None:
-        self._channels = channels
-        self._channel = channel
-        self._handler = handler
-
-    async def close(self) -> None:
-        self._channels.remove(self._channel, self._handler)
 
 
 class _Inbox:
@@ -166,7 +154,7 @@ class RedisTransport:
         prefix = self._publish_prefixes[topic] = frame.removesuffix(b"0\r\n\r\n")
         return prefix
 
-    async def subscribe(self, topic: str, handler: Handler) -> _Subscription:
+    async def subscribe(self, topic: str, handler: Handler) -> Ending:
         channel = self._channels.add(topic, handler)
         try:
             await self._channel_session.ready()
@@ -174,7 +162,7 @@ class RedisTransport:
         except BaseException:  # cancellation, too
             self._channels.remove(channel, handler)
             raise
-        return _Subscription(self._channels, channel, handler)
+        return Ending(lambda: self._channels.remove(channel, handler))
 
     def send(self, to: str | Address, packet: Packet) -> bool:
         if isinstance(to, str):
@@ -209,7 +197,7 @@ class RedisTransport:
 
     # Beside the verbs.
 
-    async def room(self) -> None:
+    async def room(self, packet: Packet) -> None:
         await self._outbox.room()
 
     async def flush(self) -> None:

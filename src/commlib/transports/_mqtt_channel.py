@@ -1,0 +1,114 @@
+"""What of MQTT was subscribed, and the filter that brings it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from commlib._topics import from_mqtt, is_pattern, matcher, mqtt_filter
+from commlib.exceptions import CommlibError
+from commlib.transports._mqtt_filters import Levels, levels
+from commlib.transports.base import Handler
+
+if TYPE_CHECKING:
+    from commlib.transports._mqtt_board import Board
+
+log = logging.getLogger("commlib.mqtt")
+
+WILDCARDS = "+#"
+"""The wildcards of MQTT that our grammar leaves to the broker."""
+QUIET_PONGS = 2
+"""So many answers to pings without stored messages between them, and none is under way any more:
+at QoS 2 the broker sends the next one only after a second exchange."""
+
+
+class Channel:
+    """A name or pattern that was subscribed, and the handlers behind it.
+
+    ``is_queue``: it takes requests or replies, so each packet goes to one of all who ask for it,
+    hardly any topic comes twice, and what the broker has stored is of no interest.
+    """
+
+    def __init__(self, topic: str, *, is_queue: bool = False) -> None:
+        self.topic = topic
+        self.filter = mqtt_filter(topic)
+        self.levels = levels(self.filter)
+        self.is_queue = is_queue
+        self.handlers: tuple[Handler, ...] = ()
+        self.wanted: Wanted | None = None
+        self.confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._is_pattern = is_pattern(topic, WILDCARDS)
+        self._matches = matcher(topic, WILDCARDS) if self._is_pattern else None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether others on the broker may take their share of it: a service's queue, no inbox."""
+        return self.is_queue and not self._is_pattern
+
+    @property
+    def recurs(self) -> bool:
+        """Whether a topic of it is likely to come again."""
+        return not self.is_queue or self.is_shared
+
+    def name(self, topic: str) -> str | None:
+        """A topic that the filter matches, as this channel spells it; None if it does not match."""
+        if not self._is_pattern:
+            return self.topic
+        name = from_mqtt(topic, self.topic)
+        return name if self._matches is None or self._matches(name) else None
+
+    def renew(self) -> None:
+        """The broker has to confirm again."""
+        if self.confirmed.done():
+            self.confirmed = self.confirmed.get_loop().create_future()
+
+    def confirm(self, error: CommlibError | None) -> None:
+        """The broker has said yes, or why not."""
+        if self.confirmed.done():
+            return
+        if error is None:
+            self.confirmed.set_result(None)
+            return
+        log.warning("%s cannot be subscribed: %s", self.topic, error)
+        self.confirmed.set_exception(error)
+        self.confirmed.exception()  # marked as seen: after a reconnection nobody waits for it
+
+
+class Wanted:
+    """A filter that the broker is asked for, with the channels that it serves."""
+
+    def __init__(self, board: Board, text: str, wanted: Levels, number: int) -> None:
+        self.board = board
+        self.text = text
+        self.levels = wanted
+        self.number = number
+        self.channels: list[Channel] = []
+        self.is_refused = False
+        self._fresh: dict[Handler, set[str]] = {}
+        self._quiet = 0
+
+    # What the broker has stored comes as an answer to SUBSCRIBE, without a mark at its end. So
+    # those for whom that was sent are fresh until nothing of it can be under way any more, and
+    # each of them gets each topic once, however often the filter is asked for meanwhile.
+
+    def refresh(self, handlers: tuple[Handler, ...], *, ping_under_way: bool) -> None:
+        """The broker is about to send these what it has stored."""
+        self._fresh.update((handler, set()) for handler in handlers)
+        self._quiet = -1 if ping_under_way else 0  # that one was sent before
+
+    def takes_stored(self, handler: Handler, topic: str) -> bool:
+        """Whether a stored message of this topic is meant for a handler; asked once for each."""
+        self._quiet = min(self._quiet, 0)
+        had = self._fresh.get(handler)
+        if had is None or topic in had:
+            return False
+        had.add(topic)
+        return True
+
+    def note_pong(self) -> bool:
+        """The broker has answered a ping; whether nobody is fresh any more."""
+        self._quiet += 1
+        if self._quiet >= QUIET_PONGS:
+            self._fresh.clear()
+        return not self._fresh
