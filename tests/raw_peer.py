@@ -60,4 +60,4 @@ class RawPeer:
 
     def _post(self, verb: Callable[[str, Packet], bool], to: str, packet: Packet) -> None:
         while not verb(to, packet):
-            self._portal.run(self._hub.transport.room)
+            self._portal.run(self._hub.transport.room, packet)

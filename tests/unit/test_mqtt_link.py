@@ -253,6 +253,7 @@ async def test_pings_are_answered_in_their_order_and_the_end_ends_them(
     [
         (b"\xe0\x02\x8b\x00", ConnectionLost, "the server is shutting down"),
         (b"\xe0\x01\x87", AuthError, "not authorized"),
+        (b"\xe0\x01\x8e", AuthError, "no two may have the same"),
         (b"\xe0\x00", ConnectionLost, "reason code 0x00"),
         (b"\xe0\x08\x97\x06\x1f\x00\x03why", ConnectionLost, r"a quota was exceeded \(why\)"),
     ],

@@ -181,6 +181,19 @@ async def test_after_a_link_that_has_lasted_the_pauses_begin_anew(
     await session.close()
 
 
+async def test_after_a_link_that_was_ended_for_want_of_a_right_the_pause_is_long(
+    monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+) -> None:
+    monkeypatch.setattr(_session, "AUTH_PAUSE", 0.009)
+    ended = FakeLink()
+    session = Session_(Dialled(ended, FakeLink()))
+    await session.ready()
+    ended.abort(AuthError("another client came with the same client id"))
+    await session.news.wait(3)
+    assert pauses == [9]
+    await session.close()
+
+
 async def test_a_session_that_is_told_to_hurry_does_not_sit_out_its_pause(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

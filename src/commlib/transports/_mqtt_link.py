@@ -117,11 +117,14 @@ class MqttLink(StreamLink):
         transport = self._transport
         assert transport is not None, "it was connected"
         self.write([control.FAREWELL], [])
-        if transport.can_write_eof():
-            transport.write_eof()
-            self._loop.call_later(LEAVE_SECONDS, transport.abort)
-        else:
-            transport.close()
+        try:
+            if transport.can_write_eof():
+                transport.write_eof()
+            else:
+                transport.close()
+        except OSError:  # the broker has left in this moment
+            transport.abort()
+        self._loop.call_later(LEAVE_SECONDS, transport.abort)
         self._end(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
