@@ -244,11 +244,16 @@ class Reader(Generic[T]):
     def _bare_data(self, tree: Any, payload: bytes, header: Header) -> Any:
         if self._own is not None and isinstance(tree, str | bytes):
             tree = self._read_blob(tree, self._own.CONTENT_TYPE, header)
+        text = _as_text(payload) if self._kind is str or self._kind in _BYTES else None
+        if self._kind in _BYTES and tree == text:
+            return self._kind(payload)  # text and no JSON, so no base64, though it may look so
         try:
             return self.convert(tree, header)
         except Refused:
             if self._kind in _BYTES:
                 return self._kind(payload)  # no base64 in JSON, so they are what was meant
+            if isinstance(text, str):
+                return text  # it happens to be JSON, but text is what is wanted
             raise
 
     def _native_data(self, payload: bytes, header: Header) -> Any:

@@ -292,7 +292,8 @@ class RPCService(Input):
             header = error.header
         if not header.reply_to:
             return None
-        fault = Fault(type(error).__name__[:MAX_TEXT], text_of(error))
+        name = "SerializationError" if isinstance(error, Refused) else type(error).__name__
+        fault = Fault(name[:MAX_TEXT], text_of(error))
         answer = Header(now_ms(), PROPERTIES, id=header.id, error=fault)
         native = self.hub.transport.traits.native_headers
         try:

@@ -21,9 +21,10 @@ import asyncio
 from collections.abc import Callable, Iterator
 from itertools import count
 
-from commlib.exceptions import ConnectError
+from commlib.exceptions import AuthError, ConnectError
 from commlib.transports._mqtt_channel import Channel, Wanted
 from commlib.transports._mqtt_codes import FAILURE, refusal
+from commlib.transports._mqtt_control import V311
 from commlib.transports._mqtt_filters import covers, is_exact, levels, overlap
 from commlib.transports._mqtt_frames import Published
 from commlib.transports._mqtt_link import MqttLink, Route
@@ -122,7 +123,10 @@ class Board:
         self._ping(link)
 
     def _refuse(self, wanted: Wanted, code: int) -> None:
-        error = refusal(f"SUBSCRIBE {wanted.text}", code, "", ConnectError)
+        assert self.link is not None, "it is the link that tells of this"
+        # MQTT 3.1.1 has one code for all reasons, and the usual one is the lack of a right.
+        kind = AuthError if self.link.version == V311 else ConnectError
+        error = refusal(f"SUBSCRIBE {wanted.text}", code, "", kind)
         wanted.is_refused = True
         for channel in wanted.channels:
             if channel.levels == wanted.levels:
@@ -260,6 +264,8 @@ class Boards:
         self._open = open_board
         self._close = close_board
         self._channels: dict[tuple[str, bool], Channel] = {}
+        self.is_answered = True
+        """False: the broker was waited for in vain."""
         self._numbered: bool | None = None
         """Whether filters have numbers; None while it is not known what the broker can do."""
         self._begin()
@@ -320,6 +326,7 @@ class Boards:
 
         ``numbered``: it has subscription identifiers, and shared subscriptions.
         """
+        self.is_answered = True
         if numbered == self._numbered and not any(board.has_refusals for board in self._boards):
             return
         self._numbered = numbered

@@ -81,6 +81,8 @@ def read_connack(version: int, body: bytes) -> Granted:
     # A broker that knows nothing of MQTT 5 answers in its own way.
     elif len(body) > 2:
         _heed(granted, body)
+        if not (granted.window and granted.max_packet and granted.max_qos < 3):
+            raise Malformed("a CONNACK that grants nothing")
     return granted
 
 

@@ -4,8 +4,9 @@ Theory. At QoS 1 the broker answers PUBLISH with PUBACK. At QoS 2 it answers wit
 PUBREL, it says PUBCOMP. At most ``link.granted.window`` of them may be unanswered. Sessions are
 clean, so a new connection knows nothing of the last one: what was not answered to the end is sent
 again at QoS 1 (at least once), and given up and counted at QoS 2 (exactly once: the broker may have
-had it). A message with which the connection was lost several times may be the reason for that, and
-is given up as well.
+had it). That may be the very message for which the broker has ended the connection. So all that
+were under way go one by one then, and one with which the connection was lost several times is given
+up.
 
 Source: MQTT 5.0, sections 4.3 and 4.9.
 """
@@ -59,6 +60,7 @@ class Deliveries:
         self._on_refused = on_refused
         self._link: MqttLink | None = None
         self._is_full = False
+        self._one_by_one = 0  # so many messages yet
         self.on_room: Callable[[bool], None] = lambda room: None
         self._waiting: deque[Delivery] = deque()
         self._under_way: dict[int, Delivery] = {}
@@ -73,8 +75,9 @@ class Deliveries:
         """The connection is away; returns what is still to be sent, again or for the first time."""
         self._link = None
         again = []
-        for delivery in self._under_way.values():
-            delivery.losses += 1
+        self._one_by_one = max(self._one_by_one, len(self._under_way))
+        for index, delivery in enumerate(self._under_way.values()):
+            delivery.losses += index == 0  # the broker takes them in this order
             if delivery.qos == 1 and delivery.losses < MAX_LOSSES:
                 again.append(delivery)
             else:
@@ -119,7 +122,8 @@ class Deliveries:
         if link is None:
             return
         out = []
-        while self._waiting and len(self._under_way) < link.granted.window:
+        window = 1 if self._one_by_one else link.granted.window
+        while self._waiting and len(self._under_way) < window:
             delivery = self._waiting.popleft()
             if code := _reason_against(delivery, link):
                 self._refuse(delivery, code)
@@ -154,6 +158,7 @@ class Deliveries:
             self._link.write([frames.acknowledge(frames.PUBREL, packet_id)], ())
             return
         del self._under_way[packet_id]
+        self._one_by_one = max(self._one_by_one - 1, 0)
         self._link.give_id_back(packet_id)
         self._pump()
 

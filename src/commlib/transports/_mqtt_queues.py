@@ -13,7 +13,7 @@ from commlib.transports._mqtt_channel import Channel
 from commlib.transports.base import Address, Handler, LinkStats, ReplyHandler
 
 MAX_PENDING = 10_000  # requests that wait for a consumer that is busy; the oldest is dropped
-LEAVE_SECONDS = 0.5  # how long the broker is waited for when the last consumer leaves
+LEAVE_SECONDS = 0.3  # how long the broker is waited for when the last consumer leaves
 
 
 class Consumer:
@@ -97,8 +97,9 @@ class Queue:
             return
         del self._queues[self._name]
         ended = self._boards.remove(self.channel, self.take, keep_until_confirmed=True)
-        if ended is not None:
-            await asyncio.wait([ended], timeout=LEAVE_SECONDS)
+        if ended is not None and self._boards.is_answered:
+            _, waiting = await asyncio.wait([ended], timeout=LEAVE_SECONDS)
+            self._boards.is_answered = not waiting  # if not, nobody else has to wait as long
         while self._pending:
             expires, packet = self._pending.popleft()
             if expires > time.monotonic():

@@ -18,9 +18,9 @@ otherwise (``qos=1``); subscribers take each at the QoS that it was published at
 
 What MQTT cannot do: nobody is told when a topic has no subscriber, and at QoS 0 the broker says
 nothing at all, so what is lost with a connection shows as gaps at the subscribers only; on 3.1.1
-services of one name do not share their requests, each gets all of them; a broker without rights
-for a topic may drop a message without a word (Mosquitto does). A queue exists as long as somebody
-consumes it.
+services of one name do not share their requests, each gets all of them; a message for which the
+user has no right may be dropped without a word, or end the connection (Mosquitto 2.0 does). A queue
+exists as long as somebody consumes it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ import os
 import time
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -82,6 +81,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("commlib.mqtt")
 
 FLUSH_SECONDS = 0.8  # how long closing waits for what is not written yet
+UNANSWERED_FLUSH_SECONDS = 0.1
 MAX_TOPICS = 10_000  # names whose spelling is kept
 
 
@@ -147,10 +147,14 @@ class MqttTransport:
 
     async def close(self) -> None:
         if self._link is not None or not (self._is_empty or self._main.failed):
-            # What is not confirmed by then is counted when the link goes.
-            with suppress(TimeoutError, CommlibError):
-                async with asyncio.timeout(FLUSH_SECONDS):
+            # A broker that was already waited for in vain is given no more time than it needs.
+            seconds = FLUSH_SECONDS if self._boards.is_answered else UNANSWERED_FLUSH_SECONDS
+            try:
+                async with asyncio.timeout(seconds):
                     await self.flush()
+            except (TimeoutError, CommlibError):
+                if self._link is not None:
+                    self._link.is_heard = False
         extra, self._extra = self._extra, {}
         for session in extra.values():
             await self._leave(session)
