@@ -2,13 +2,16 @@
 
 from brokers._broker import Broker
 from brokers._mqtt import MosquittoServer, NatsServer
+from brokers._plain import Heard, PlainPeer
 from brokers._redis import RedisServer, RespConnection, running_valkey
 from brokers._server import Server, find, free_port, making, missing, running
 
 __all__ = [
     "Broker",
+    "Heard",
     "MosquittoServer",
     "NatsServer",
+    "PlainPeer",
     "RedisServer",
     "RespConnection",
     "Server",

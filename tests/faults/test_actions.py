@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from brokers import RedisServer, free_port
+from brokers import Server, free_port
 from collected import DEADLINE, Collected, eventually
 from commlib import aio
 from commlib.action import ActionClient, ActionService, GoalStatus
@@ -17,7 +17,7 @@ from commlib.aio import _action_client
 from commlib.exceptions import EndpointClosed, GoalLost, RPCTimeout
 from commlib.transports.redis import ConnectionParameters
 
-MakeRedis = Callable[..., RedisServer]
+MakeServer = Callable[..., Server]
 
 
 @pytest.fixture
@@ -30,9 +30,9 @@ def gate() -> Iterator[threading.Event]:
 
 @pytest.mark.parametrize("ends", ["while it is away", "afterwards"])
 def test_a_goal_outlives_the_broker_and_its_end_is_found_out(
-    make_redis: MakeRedis, gate: threading.Event, ends: str
+    make_server: MakeServer, gate: threading.Event, ends: str
 ) -> None:
-    server = make_redis()
+    server = make_server()
     entered, results = Collected(), Collected()
 
     def on_goal(goal_h: Any) -> Any:
@@ -62,11 +62,11 @@ def test_a_goal_outlives_the_broker_and_its_end_is_found_out(
 
 
 def test_a_goal_is_lost_if_the_broker_does_not_come_back(
-    make_redis: MakeRedis, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+    make_server: MakeServer, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("FIRST_PAUSE", "ANSWER_SECONDS", "SILENCE_SECONDS"):
         monkeypatch.setattr(_action_client, name, 0.1)
-    server = make_redis()
+    server = make_server()
     with (
         ActionService("turn", None, lambda goal_h: gate.wait(DEADLINE), conn_params=server.url),
         ActionClient("turn", conn_params=server.url) as client,

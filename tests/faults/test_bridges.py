@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from brokers import RedisServer
+from brokers import Server
 from collected import Collected, eventually
 from commlib.bridges import Keep, RPCBridge, TopicBridge
 from commlib.exceptions import RPCTimeout
 from commlib.node import Node
 
-MakeRedis = Callable[..., RedisServer]
+MakeServer = Callable[..., Server]
 MEMORY = "memory://bridge-faults"
 
 
@@ -28,9 +28,9 @@ def near() -> Iterator[Node]:
     "outage", [pytest.param(1, id="1s"), pytest.param(10, id="10s", marks=pytest.mark.slow)]
 )
 def test_nothing_is_lost_while_the_sink_is_away_and_order_is_kept(
-    near: Node, make_redis: MakeRedis, outage: float
+    near: Node, make_server: MakeServer, outage: float
 ) -> None:
-    server = make_redis()
+    server = make_server()
     got = Collected()
     with (
         Node("far", connection_params=server.url) as far,
@@ -59,9 +59,9 @@ def test_nothing_is_lost_while_the_sink_is_away_and_order_is_kept(
 
 
 def test_what_comes_in_the_middle_of_an_outage_keeps_its_place(
-    near: Node, make_redis: MakeRedis
+    near: Node, make_server: MakeServer
 ) -> None:
-    server = make_redis()
+    server = make_server()
     got = Collected()
     done = threading.Event()
     sent = 0
@@ -70,7 +70,7 @@ def test_what_comes_in_the_middle_of_an_outage_keeps_its_place(
         Node("far", connection_params=server.url) as far,
         TopicBridge(None, "sonar", "far.sonar", MEMORY, server.url) as bridge,
     ):
-        far.create_subscriber("far.sonar", got)
+        subscriber = far.create_subscriber("far.sonar", got)
         publisher = near.create_publisher("sonar")
 
         def publish_for_ever() -> None:
@@ -90,17 +90,21 @@ def test_what_comes_in_the_middle_of_an_outage_keeps_its_place(
         got.wait(mark + 100)
         done.set()
         thread.join()
-        got.wait(sent - bridge.stats.unconfirmed)
+        # What was on its way when the sink died is counted by the bridge if that broker confirms
+        # what it gets, else by the subscriber.
+        eventually(
+            lambda: sent - len(got.items) <= bridge.stats.unconfirmed + subscriber.stats.gaps,
+            lambda: f"{len(got.items)} of {sent}, {bridge.stats}, {subscriber.stats}",
+        )
 
         assert got.items == sorted(got.items)
         assert bridge.stats.dropped == 0
-        assert sent - len(got.items) <= bridge.stats.unconfirmed
 
 
 def test_beyond_the_bound_the_oldest_are_dropped_and_counted(
-    near: Node, make_redis: MakeRedis
+    near: Node, make_server: MakeServer
 ) -> None:
-    server = make_redis()
+    server = make_server()
     got = Collected()
     keep = Keep(max_messages=100)
     with (
@@ -121,8 +125,10 @@ def test_beyond_the_bound_the_oldest_are_dropped_and_counted(
         assert bridge.stats.forwarded == 100
 
 
-def test_what_waits_for_too_long_is_dropped_and_counted(near: Node, make_redis: MakeRedis) -> None:
-    server = make_redis()
+def test_what_waits_for_too_long_is_dropped_and_counted(
+    near: Node, make_server: MakeServer
+) -> None:
+    server = make_server()
     got = Collected()
     keep = Keep(max_age=0.5)
     with (
@@ -143,11 +149,11 @@ def test_what_waits_for_too_long_is_dropped_and_counted(near: Node, make_redis: 
         assert got.wait() == ["new"]
 
 
-def test_a_bridge_begins_without_its_sink(near: Node, make_redis: MakeRedis) -> None:
-    server = make_redis()
+def test_a_bridge_begins_without_its_sink(near: Node, make_server: MakeServer) -> None:
+    server = make_server()
     server.kill()
     got = Collected()
-    bridge = TopicBridge(None, "sonar", "far.sonar", MEMORY, f"{server.url}?connect_timeout=1")
+    bridge = TopicBridge(None, "sonar", "far.sonar", MEMORY, server.url_with(connect_timeout=1))
     bridge.run(wait=False)
     try:
         publisher = near.create_publisher("sonar")
@@ -168,9 +174,9 @@ def test_a_bridge_begins_without_its_sink(near: Node, make_redis: MakeRedis) -> 
 
 
 def test_what_could_not_be_sent_before_the_stop_is_counted(
-    near: Node, make_redis: MakeRedis
+    near: Node, make_server: MakeServer
 ) -> None:
-    server = make_redis()
+    server = make_server()
     bridge = TopicBridge(None, "sonar", "far.sonar", MEMORY, server.url)
     bridge.run()
     server.kill()
@@ -183,8 +189,8 @@ def test_what_could_not_be_sent_before_the_stop_is_counted(
     assert (bridge.stats.waiting, bridge.stats.dropped) == (0, 10)
 
 
-def test_the_source_dies_and_the_bridge_takes_up_its_topics_again(make_redis: MakeRedis) -> None:
-    server = make_redis()
+def test_the_source_dies_and_the_bridge_takes_up_its_topics_again(make_server: MakeServer) -> None:
+    server = make_server()
     got = Collected()
     with (
         Node("far", connection_params=MEMORY) as far,
@@ -205,8 +211,10 @@ def test_the_source_dies_and_the_bridge_takes_up_its_topics_again(make_redis: Ma
         assert bridge.stats.source.reconnects == 1
 
 
-def test_calls_go_through_again_after_the_sink_has_died(near: Node, make_redis: MakeRedis) -> None:
-    server = make_redis()
+def test_calls_go_through_again_after_the_sink_has_died(
+    near: Node, make_server: MakeServer
+) -> None:
+    server = make_server()
     with (
         Node("far", connection_params=server.url) as far,
         RPCBridge(None, "add", "far.add", MEMORY, server.url),

@@ -6,9 +6,7 @@ they say with ``docs/interop.md``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, TypeVar
 
 import pytest
 
@@ -22,6 +20,14 @@ READS_ENVELOPES = {"0.6.3": True, "0.13.2": False}
 """
 
 VERSIONS = tuple(READS_ENVELOPES)
+
+REDIS = ("redis",)
+MQTT = ("mqtt", "mqtt311")  # ours speaks MQTT 5, and 3.1.1; the releases speak 3.1.1
+BROKERS = (*REDIS, *MQTT)
+"""The brokers, each a fixture ``<name>_server`` with a ``url``, and one of ``released.WATCHES``."""
+
+SECTIONS = {**dict.fromkeys(REDIS, "Redis"), **dict.fromkeys(MQTT, "MQTT")}
+"""The section of the page that has the table of a broker; those of one section are the same."""
 
 
 class Row(StrEnum):
@@ -39,6 +45,7 @@ class Row(StrEnum):
     PUBSUB_BOTH = "PubSub, both sides set to compress"
     PUBSUB_SENDER = "PubSub, only the publisher set to compress"
     PUBSUB_READER = "PubSub, only the subscriber set to compress"
+    EVENT = "Event"
     RPC_TYPED = "RPC, typed"
     RPC_UNTYPED = "RPC, untyped"
     RPC_NEGATIVE = "RPC, negative numbers"
@@ -46,6 +53,8 @@ class Row(StrEnum):
     RPC_MANY_CLIENTS = "RPC, 200 calls through 50 clients at once"
     RPC_AT_A_TIME = "RPC, a service that handles several requests at a time"
     RPC_WAITING = "RPC, a request sent before the service starts"
+    RPC_LATE = "RPC, an answer that comes after its call has timed out"
+    RPC_BESIDE = "RPC, a service of the release and one of ours on one name"
     RPC_RAISES = "RPC, the service raises"
     RPC_BOTH = "RPC, both sides set to compress"
     RPC_CLIENT = "RPC, only the client set to compress"
@@ -62,6 +71,8 @@ class Row(StrEnum):
 IMPOSSIBLE = {
     (Row.PUBSUB_WRAPPED, FROM_PEER, "0.13.2"),
     (Row.PUBSUB_BARE, FROM_PEER, "0.6.3"),
+    # 0.13.2 has no events, only subscribers of their topics.
+    (Row.EVENT, FROM_PEER, "0.13.2"),
     # 0.6.3 knows no compression.
     *(
         (row, direction, "0.6.3")
@@ -75,28 +86,31 @@ IMPOSSIBLE = {
 }
 """The cells that there are no programs for."""
 
-F = TypeVar("F", bound=Callable[..., Any])
+
+def works(
+    row: Row, direction: str, *versions: str, on: tuple[str, ...] = BROKERS
+) -> pytest.MarkDecorator:
+    """The test shows, for each of the versions (or all) on these brokers, that this works."""
+    return _cell("works", row, direction, versions or VERSIONS, on)
 
 
-def works(row: Row, direction: str, *versions: str) -> Callable[[F], F]:
-    """The test shows, for each of the versions (or all), that this works."""
-    return _cell("works", row, direction, versions or VERSIONS)
-
-
-def fault(row: Row, direction: str, *versions: str) -> Callable[[F], F]:
+def fault(
+    row: Row, direction: str, *versions: str, on: tuple[str, ...] = BROKERS
+) -> pytest.MarkDecorator:
     """The test shows what these versions do instead; its docstring tells it in one sentence."""
-    return _cell("fault", row, direction, versions)
+    return _cell("fault", row, direction, versions, on)
 
 
-def limit(row: Row, direction: str, *versions: str) -> Callable[[F], F]:
+def limit(
+    row: Row, direction: str, *versions: str, on: tuple[str, ...] = BROKERS
+) -> pytest.MarkDecorator:
     """As ``fault``, where it is not the release that is to blame but ours."""
-    return _cell("limit", row, direction, versions)
+    return _cell("limit", row, direction, versions, on)
 
 
-def _cell(kind: str, row: Row, direction: str, versions: tuple[str, ...]) -> Callable[[F], F]:
-    def mark(test: F) -> F:
-        marked = pytest.mark.cell(kind, row, direction)(test)
-        peers: F = pytest.mark.parametrize("peer", versions, indirect=True)(marked)
-        return peers
-
-    return mark
+def _cell(
+    kind: str, row: Row, direction: str, versions: tuple[str, ...], on: tuple[str, ...]
+) -> pytest.MarkDecorator:
+    """``conftest.py`` runs the test for each pair of broker and version of all its marks."""
+    pairs = [(broker, version) for broker in on for version in versions]
+    return pytest.mark.cell(kind, row, direction, pairs)

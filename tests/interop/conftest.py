@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from brokers import Broker
+from brokers import Broker, MosquittoServer, making
 from commlib._portal import Portal
-from interop.released import Released
-
-BROKERS = ["redis"]
-"""The brokers, each a fixture ``<name>_server`` with a ``url``, and one of ``released.WATCHES``."""
+from commlib.node import Node
+from interop.cells import BROKERS, READS_ENVELOPES, VERSIONS
+from interop.released import MOSQUITTO_TELLS, Released
 
 CELLS = pytest.StashKey[list[pytest.Item]]()
 """The tests of all cells, whether selected or not."""
@@ -28,6 +27,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.stash[CELLS] = [item for item in ours if item.get_closest_marker("cell")]
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test once for each of its cells, or each broker if it is of none."""
+    marks = metafunc.definition.iter_markers("cell")
+    pairs = sorted({pair for mark in marks for pair in mark.args[-1]}, key=_in_order)
+    if pairs:
+        metafunc.parametrize(("broker", "peer"), pairs, indirect=True)
+    elif "broker" in metafunc.fixturenames:
+        metafunc.parametrize("broker", BROKERS, indirect=True)
+
+
+def _in_order(pair: tuple[str, str]) -> tuple[int, int]:
+    return BROKERS.index(pair[0]), VERSIONS.index(pair[1])
+
+
 @pytest.fixture
 def cells(request: pytest.FixtureRequest) -> list[pytest.Item]:
     """The tests that each show a cell of the matrix."""
@@ -39,10 +52,17 @@ def _clean(portal: Portal) -> None:
     """What released peers send leaves no task or thread of ours behind, either."""
 
 
-@pytest.fixture(params=BROKERS)
+@pytest.fixture(scope="session")
+def mosquitto_server() -> Iterator[MosquittoServer]:
+    """The Mosquitto of this run, which tells what it is asked for."""
+    with making(MosquittoServer) as make:
+        yield make(config=MOSQUITTO_TELLS)
+
+
+@pytest.fixture
 def broker(request: pytest.FixtureRequest) -> Broker:
-    """Each broker in turn."""
-    return Broker(request.getfixturevalue(f"{request.param}_server").url)
+    """Each broker in turn, or those that the test is for."""
+    return Broker.named(request.param, request.getfixturevalue)
 
 
 @pytest.fixture
@@ -64,3 +84,9 @@ def make_peer(broker: Broker, tmp_path: Path) -> Iterator[Callable[[str], Releas
 def peer(request: pytest.FixtureRequest, make_peer: Callable[[str], Released]) -> Released:
     """The peer of the version that the test names."""
     return make_peer(request.param)
+
+
+@pytest.fixture
+def node(peer: Released, make_node: Callable[..., Node]) -> Node:
+    """A node that publishes what the peer can read."""
+    return make_node(envelope=READS_ENVELOPES[peer.version])

@@ -200,6 +200,22 @@ class Peer:
         )
         subscriber.run()
 
+    def send_event(self, **fields: Any) -> None:
+        """Send an event with these fields."""
+        event = importlib.import_module("commlib.events").Event(**fields)
+        self._transport.EventEmitter(conn_params=self._params).send_event(event)
+
+    def settle(self) -> None:
+        """Return when no thread is subscribing: a release asks the broker first, and only then
+        notes what to do with the messages."""
+        while any(map(self._is_subscribing, sys._current_frames().values())):
+            time.sleep(0.001)
+
+    def _is_subscribing(self, frame: FrameType) -> bool:
+        codes = (inner.f_code for inner, _ in traceback.walk_stack(frame))
+        here = self._transport.__file__
+        return any((code.co_name, code.co_filename) == ("subscribe", here) for code in codes)
+
     # -- calls --
 
     def serve(
@@ -239,13 +255,14 @@ class Peer:
         return to_report(client.call(Echo.Request(**data) if typed else data, timeout))
 
     def call_all(self, name: str, requests: list[Any], clients: int, timeout: float) -> list[Any]:
-        """Share these calls out among so many clients, which call at once; all that they return."""
+        """Share these calls out among so many typed clients, which call at once; all that they
+        return."""
         together = threading.Barrier(clients)
 
         def call(share: list[Any]) -> list[Any]:
-            client = self._make_sender("RPCClient", None, False, rpc_name=name)
+            client = self._make_sender("RPCClient", Echo, False, rpc_name=name)
             together.wait(timeout)
-            return [client.call(request, timeout) for request in share]
+            return [to_plain(client.call(Echo.Request(**data), timeout)) for data in share]
 
         with ThreadPoolExecutor(clients) as pool:
             shares = pool.map(call, [requests[first::clients] for first in range(clients)])

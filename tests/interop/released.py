@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
 from urllib.parse import urlsplit
 
-from brokers import RespConnection, missing
-from collected import DEADLINE, Collected
+from brokers import PlainPeer, RespConnection, missing
+from collected import DEADLINE, Collected, eventually
+from commlib._topics import mqtt_filter
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENTS = ROOT / ".venv-interop"
@@ -67,7 +68,32 @@ class RedisWatch:
                 assert time.monotonic() < deadline, f"the peer did not come to {wanted!r}"
 
 
-WATCHES: dict[str, Callable[[str], Watch]] = {"redis": RedisWatch}
+MOSQUITTO_TELLS = ["log_dest stderr", "log_dest topic"]
+MOSQUITTO_TELLS += [f"log_type {kind}" for kind in ("error", "warning", "information", "subscribe")]
+"""What lets a Mosquitto publish which filters it is asked for, and have its log as well."""
+
+
+class MosquittoWatch:
+    """A look at the filters that a Mosquitto is asked for; ``MOSQUITTO_TELLS`` lets it tell."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    @contextmanager
+    def subscribed(self, topic: str) -> Iterator[None]:
+        wanted = f" {mqtt_filter(topic)}".encode()
+        with PlainPeer(self._url) as looker:
+            told = looker.subscribe("$SYS/broker/log/M/subscribe")
+            yield
+            eventually(
+                lambda: any(heard.payload.endswith(wanted) for heard in told.items),
+                lambda: f"the peer did not subscribe{wanted!r}",
+            )
+
+    serving = subscribed
+
+
+WATCHES: dict[str, Callable[[str], Watch]] = {"redis": RedisWatch, "mqtt": MosquittoWatch}
 """How to look at a broker, by the scheme of its URL."""
 
 
@@ -120,12 +146,12 @@ class Released:
 
     def subscribe(self, topic: str, **options: Any) -> Collected:
         """Subscribe it; what it receives is collected, from now on."""
-        with self.watch.subscribed(topic):
+        with self._ready(self.watch.subscribed(topic)):
             return self._collect("subscribe", topic=topic, **options)
 
     def serve(self, name: str, **options: Any) -> Collected:
         """Let it serve a name; its requests are collected."""
-        with self.watch.serving(name):
+        with self._ready(self.watch.serving(name)):
             return self._collect("serve", name=name, **options)
 
     def call(self, name: str, data: Any, timeout: float = DEADLINE, **options: Any) -> Received:
@@ -134,16 +160,14 @@ class Released:
 
     def serve_action(self, name: str, **options: Any) -> Collected:
         """Let it serve an action; its goals are collected."""
-        with ExitStack() as stack:
-            for part in ("send_goal", "cancel_goal", "get_result"):
-                stack.enter_context(self.watch.serving(f"{name}.{part}"))
+        parts = ("send_goal", "cancel_goal", "get_result")
+        with self._ready(*(self.watch.serving(f"{name}.{part}") for part in parts)):
             return self._collect("serve_action", name=name, **options)
 
     def make_action_client(self, name: str, **options: Any) -> Collected:
         """Make it a client of an action; what its callbacks are told is collected."""
-        with ExitStack() as stack:
-            for part in ("status", "feedback"):
-                stack.enter_context(self.watch.subscribed(f"{name}.{part}"))
+        parts = ("status", "feedback")
+        with self._ready(*(self.watch.subscribed(f"{name}.{part}") for part in parts)):
             return self._collect("make_action_client", name=name, **options)
 
     def close(self) -> None:
@@ -162,6 +186,15 @@ class Released:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    @contextmanager
+    def _ready(self, *asked: AbstractContextManager[None]) -> Iterator[None]:
+        """Leaves when the broker was asked for all this, and the peer can take what comes."""
+        with ExitStack() as stack:
+            for one in asked:
+                stack.enter_context(one)
+            yield
+        self.ask("settle")
 
     def _collect(self, do: str, **options: Any) -> Collected:
         id = next(self._ids)

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from collected import Collected
+import pytest
+
+from collected import Collected, eventually
+from commlib.exceptions import RPCTimeout
 from commlib.node import Node
 from commlib.serializer import MessagePackSerializer
-from interop.cells import FROM_PEER, READS_ENVELOPES, TO_PEER, Row, works
+from interop.cells import FROM_PEER, MQTT, REDIS, TO_PEER, Row, fault, works
 from interop.released import Received, Released
 from interop.samples import Echo, Reading, echo, reading, request
 
+SHORT = 0.5  # s, for calls that are never answered
 FIELDS: dict[str, Any] = {"label": "long " * 1000, "count": -3}
 
 
 @works(Row.PUBSUB_BOTH, TO_PEER, "0.13.2")
 def test_a_compressed_message_is_read_by_the_peer(peer: Released, node: Node, topic: str) -> None:
     got = peer.subscribe(topic, typed=True, compressed=True)
-    envelope = READS_ENVELOPES[peer.version]
 
-    node.create_publisher(topic, Reading, compression="zlib", envelope=envelope).publish(
-        reading(FIELDS)
-    )
+    node.create_publisher(topic, Reading, compression="zlib").publish(reading(FIELDS))
 
     assert got.first == Received("Reading", reading(FIELDS).as_dict(), None)
 
@@ -100,3 +101,109 @@ def test_a_plain_request_of_the_peer_is_answered_plainly_whatever_the_service_wr
     assert peer.call(topic, FIELDS).data == FIELDS
     client = node.create_rpc_client(topic)
     assert client.call(FIELDS) == FIELDS
+
+
+# ---- the release is not set to it, or ours is not ----
+
+
+@fault(Row.PUBSUB_SENDER, TO_PEER, "0.6.3", on=REDIS)
+def test_a_compressed_message_ends_a_subscriber_of_0_6_3(
+    peer: Released, node: Node, topic: str
+) -> None:
+    """A subscriber dies of a compressed message, and receives nothing any more."""
+    got, others = peer.subscribe(topic), peer.subscribe(f"other_{topic}")
+
+    node.create_publisher(topic, compression="zlib").publish({"count": 1})
+    eventually(lambda: "UnicodeDecodeError" in peer.log, lambda: peer.log)
+    node.create_publisher(topic).publish({"count": 2})
+    node.create_publisher(f"other_{topic}").publish({"count": 3})
+
+    assert others.first.data == {"count": 3}
+    assert got.items == []
+
+
+@fault(Row.PUBSUB_SENDER, TO_PEER, "0.6.3", on=MQTT)
+@fault(Row.PUBSUB_SENDER, TO_PEER, "0.13.2")
+def test_a_compressed_message_is_dropped_that_the_peer_does_not_expect(
+    peer: Released, node: Node, topic: str
+) -> None:
+    """A subscriber that expects no compressed message drops it, and goes on."""
+    got = peer.subscribe(topic)
+
+    node.create_publisher(topic, compression="zlib").publish({"count": 1})
+    node.create_publisher(topic).publish({"count": 2})
+
+    assert got.first == Received("dict", {"count": 2}, None)
+
+
+@fault(Row.PUBSUB_READER, TO_PEER, "0.13.2", on=REDIS)
+def test_0_13_2_drops_a_message_where_it_expects_a_compressed_one(
+    peer: Released, node: Node, topic: str
+) -> None:
+    """A subscriber that expects compressed messages drops any other together with its connection,
+    and loses what comes until that is back."""
+    got = peer.subscribe(topic, compressed=True)
+
+    with peer.watch.subscribed(topic):
+        node.create_publisher(topic).publish({"count": 1})
+    node.create_publisher(topic, compression="zlib").publish({"count": 2})
+
+    assert got.first == Received("dict", {"count": 2}, None)
+
+
+@fault(Row.PUBSUB_READER, TO_PEER, "0.13.2", on=MQTT)
+def test_a_message_ends_a_subscriber_of_0_13_2_that_expects_a_compressed_one(
+    peer: Released, node: Node, topic: str
+) -> None:
+    """A subscriber that expects compressed messages dies of any other, and receives nothing any
+    more."""
+    got, others = peer.subscribe(topic, compressed=True), peer.subscribe(f"other_{topic}")
+
+    node.create_publisher(topic).publish({"count": 1})
+    eventually(lambda: "incorrect header check" in peer.log, lambda: peer.log)
+    node.create_publisher(topic, compression="zlib").publish({"count": 2})
+    node.create_publisher(f"other_{topic}").publish({"count": 3})
+
+    assert others.first.data == {"count": 3}
+    assert got.items == []
+
+
+@fault(Row.RPC_CLIENT, TO_PEER, "0.6.3")
+def test_a_compressed_request_ends_a_service_of_0_6_3(
+    peer: Released, node: Node, topic: str
+) -> None:
+    """A service dies of a compressed request, and answers nobody any more."""
+    asked = peer.serve(topic)
+
+    for compression in ("zlib", None):
+        with pytest.raises(RPCTimeout):
+            node.create_rpc_client(topic, compression=compression).call({}, timeout=SHORT)
+
+    assert asked.items == []
+
+
+@fault(Row.RPC_CLIENT, TO_PEER, "0.13.2")
+def test_a_service_of_0_13_2_drops_a_compressed_request_that_it_does_not_expect(
+    peer: Released, node: Node, topic: str
+) -> None:
+    """A service that expects no compressed request drops it, and goes on; the call times out."""
+    peer.serve(topic)
+
+    with pytest.raises(RPCTimeout):
+        node.create_rpc_client(topic, compression="zlib").call({}, timeout=SHORT)
+
+    assert node.create_rpc_client(topic).call({"count": 1}) == {"count": 1}
+
+
+@fault(Row.RPC_SERVICE, TO_PEER, "0.13.2")
+def test_a_request_ends_a_service_of_0_13_2_that_expects_a_compressed_one(
+    peer: Released, node: Node, topic: str
+) -> None:
+    """A service that expects compressed requests dies of any other, and answers nobody any more."""
+    asked = peer.serve(topic, compressed=True)
+
+    for compression in (None, "zlib"):
+        with pytest.raises(RPCTimeout):
+            node.create_rpc_client(topic, compression=compression).call({}, timeout=SHORT)
+
+    assert asked.items == []

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from collected import Collected
 from commlib.node import Node
-from interop.cells import FROM_PEER, READS_ENVELOPES, TO_PEER, Row, fault, limit, works
+from interop.cells import FROM_PEER, MQTT, REDIS, TO_PEER, Row, fault, limit, works
 from interop.released import Received, Released
 from interop.samples import NEGATIVE, SAMPLES, Reading, reading
+from raw_peer import RawPeer
 
 MakeNode = Callable[..., Node]
 
 LAST = {"label": "last"}
-
-
-@pytest.fixture
-def node(peer: Released, make_node: MakeNode) -> Node:
-    """A node that publishes what the peer can read."""
-    return make_node(envelope=READS_ENVELOPES[peer.version])
 
 
 def as_received(fields: dict[str, Any]) -> Received:
@@ -86,10 +80,8 @@ def test_plain_data_of_the_peer_reaches_our_untyped_subscriber(
     assert got.wait(len(SAMPLES)) == SAMPLES
 
 
-@works(Row.PUBSUB_PATTERN, TO_PEER)
-def test_a_pattern_subscriber_of_the_peer_is_given_message_and_topic(
-    peer: Released, node: Node, topic: str
-) -> None:
+def heard_by_pattern(peer: Released, node: Node, topic: str) -> list[tuple[int, str | None]]:
+    """What a pattern subscriber of the peer is given: of each message a number, and the topic."""
     got = peer.subscribe(f"{topic}.*", by_pattern=True, typed=True)
     publisher = node.create_mpublisher(Reading)
 
@@ -97,8 +89,23 @@ def test_a_pattern_subscriber_of_the_peer_is_given_message_and_topic(
     publisher.publish(Reading(count=1), f"{topic}.front")
     publisher.publish(Reading(count=2), f"{topic}.rear.left")
 
-    found = [(item.data["count"], item.topic) for item in got.wait(2)]
-    assert found == [(1, f"{topic}.front"), (2, f"{topic}.rear.left")]
+    return [(found.data["count"], found.topic) for found in got.wait(2)]
+
+
+@works(Row.PUBSUB_PATTERN, TO_PEER, on=REDIS)
+def test_a_pattern_subscriber_of_the_peer_is_given_message_and_topic(
+    peer: Released, node: Node, topic: str
+) -> None:
+    assert heard_by_pattern(peer, node, topic) == [(1, f"{topic}.front"), (2, f"{topic}.rear.left")]
+
+
+@fault(Row.PUBSUB_PATTERN, TO_PEER, "0.6.3", "0.13.2", on=MQTT)
+def test_a_pattern_subscriber_of_the_peer_is_given_the_topic_with_slashes(
+    peer: Released, node: Node, topic: str
+) -> None:
+    """The callback is given the topic as MQTT spells it, with slashes, where the pattern and the
+    publisher have dots."""
+    assert heard_by_pattern(peer, node, topic) == [(1, f"{topic}/front"), (2, f"{topic}/rear/left")]
 
 
 @works(Row.PUBSUB_PATTERN, FROM_PEER)
@@ -343,3 +350,16 @@ def test_0_6_3_drops_what_0_13_2_publishes_and_ours_reads_both(
     assert ours.wait(2) == [Reading(count=13), Reading(count=6)]
     assert at_old.first == as_received({"count": 6})
     assert at_new.wait(2) == [as_received({"count": 13}), as_received({})]
+
+
+# ---- bytes ----
+
+
+def test_0_13_2_writes_bare_json_with_negative_numbers_as_numbers(
+    make_peer: Callable[[str], Released], raw: RawPeer, topic: str
+) -> None:
+    got = raw.subscribe(topic)
+
+    make_peer("0.13.2").ask("publish", topic=topic, data=NEGATIVE)
+
+    assert json.loads(got.first.payload) == NEGATIVE

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from itertools import cycle
-from operator import itemgetter
+from operator import attrgetter
 from typing import Any
 
 import pytest
 
-from collected import DEADLINE, Collected
+from collected import DEADLINE, Collected, eventually
 from commlib.exceptions import RPCTimeout
 from commlib.node import Node
-from interop.cells import FROM_PEER, TO_PEER, Row, fault, works
-from interop.released import Received, Released
+from commlib.rpc import RPCClient
+from interop.cells import FROM_PEER, MQTT, REDIS, TO_PEER, Row, fault, works
+from interop.released import PeerError, Received, Released
 from interop.samples import NEGATIVE, SAMPLES, Echo, echo, request
 
+Beside = Callable[[int], list[int]]
+
+SHORT = 0.5  # s, for calls that are never answered
 CLIENTS = 50  # the driver of 0.13.2 has no more than 100 connections for all of a process
 
 REQUESTS: list[dict[str, Any]] = [{"count": n, "label": f"call {n}"} for n in range(200)]
@@ -71,7 +78,8 @@ def test_an_untyped_service_of_the_peer_answers_ours(
     assert asked.wait(len(SAMPLES)) == [Received("dict", fields, None) for fields in SAMPLES]
 
 
-@works(Row.RPC_UNTYPED, FROM_PEER)
+@works(Row.RPC_UNTYPED, FROM_PEER, on=REDIS)
+@works(Row.RPC_UNTYPED, FROM_PEER, "0.6.3", on=MQTT)
 def test_an_untyped_service_of_ours_answers_the_peer(
     peer: Released, node: Node, topic: str
 ) -> None:
@@ -82,6 +90,20 @@ def test_an_untyped_service_of_ours_answers_the_peer(
         assert peer.call(topic, fields) == Received("dict", fields, None)
 
     assert asked.items == SAMPLES
+
+
+@fault(Row.RPC_UNTYPED, FROM_PEER, "0.13.2", on=MQTT)
+def test_an_untyped_client_of_0_13_2_remembers_its_first_response(
+    peer: Released, node: Node, topic: str
+) -> None:
+    """An untyped client returns the response to its first call from all later ones, too, which do
+    not wait for theirs; not if it has a message type."""
+    asked = Collected()
+    node.create_rpc(topic, lambda request: asked(request) or echo(request))
+
+    assert peer.call(topic, {"count": 1}).data == {"count": 1}
+    assert peer.call(topic, {"count": 2}).data == {"count": 1}
+    assert asked.wait(2) == [{"count": 1}, {"count": 2}]
 
 
 @works(Row.RPC_NEGATIVE, TO_PEER)
@@ -131,17 +153,17 @@ def test_threads_that_share_a_client_mix_their_calls(
     request is sent twice, the other never, and its caller gets the wrong answer."""
     asked = Collected()
     node.create_rpc(topic, lambda request: asked(request) or echo(request))
-    peer.call(topic, {"count": 0})
+    peer.call(topic, {"count": 0}, typed=True)
     peer.ask("hold", function="_prepare_request", line="return")
 
-    first = peer.begin("call", name=topic, data={"count": 1}, timeout=DEADLINE)
+    first = peer.begin("call", name=topic, data={"count": 1}, timeout=DEADLINE, typed=True)
     assert peer.ask("until_held", timeout=DEADLINE)
-    second = peer.call(topic, {"count": 2})
+    second = peer.call(topic, {"count": 2}, typed=True)
     peer.ask("let_go")
 
-    assert second.data == {"count": 2}
-    assert first.result(DEADLINE)["data"] == {"count": 2}
-    assert asked.wait(3) == [{"count": 0}, {"count": 2}, {"count": 2}]
+    assert second.data["count"] == 2
+    assert first.result(DEADLINE)["data"]["count"] == 2
+    assert [request["count"] for request in asked.wait(3)] == [0, 2, 2]
 
 
 @works(Row.RPC_MANY_CLIENTS, TO_PEER)
@@ -164,21 +186,22 @@ def test_many_clients_of_the_peer_get_each_its_own_answers(
     peer: Released, node: Node, topic: str
 ) -> None:
     asked = Collected()
-    node.create_rpc(topic, lambda request: asked(request) or echo(request))
+    node.create_rpc(topic, lambda request: asked(request) or echo(request), Echo)
 
     answers = peer.ask("call_all", name=topic, requests=REQUESTS, clients=CLIENTS, timeout=DEADLINE)
 
-    assert answers == [data for first in range(CLIENTS) for data in REQUESTS[first::CLIENTS]]
-    assert sorted(asked.items, key=itemgetter("count")) == REQUESTS
+    in_order = [data for first in range(CLIENTS) for data in REQUESTS[first::CLIENTS]]
+    assert answers == [returned(data).data for data in in_order]
+    assert sorted(asked.items, key=attrgetter("count")) == [request(data) for data in REQUESTS]
 
 
-@works(Row.RPC_AT_A_TIME, TO_PEER, "0.6.3")
+@works(Row.RPC_AT_A_TIME, TO_PEER, "0.6.3", on=REDIS)
 def test_a_service_of_0_6_3_handles_two_requests_at_a_time(
     peer: Released, node: Node, topic: str
 ) -> None:
+    peer.ask("hold", function="_send_response", line="_resp = self._serializer")
     peer.serve(topic)
     client = node.create_rpc_client(topic)
-    peer.ask("hold", function="_send_response", line="_resp = self._serializer")
 
     first = client.call_async({"count": 1}, timeout=DEADLINE)
     assert peer.ask("until_held", timeout=DEADLINE)
@@ -188,13 +211,32 @@ def test_a_service_of_0_6_3_handles_two_requests_at_a_time(
     assert (first.result(DEADLINE), second) == ({"count": 1}, {"count": 2})
 
 
+@fault(Row.RPC_AT_A_TIME, TO_PEER, "0.6.3", on=MQTT)
+def test_a_service_of_0_6_3_handles_one_request_at_a_time(
+    peer: Released, node: Node, topic: str
+) -> None:
+    """A service handles one request at a time: all others wait until a slow one is answered."""
+    peer.ask("hold", function="_send_response", line="_resp = self._serializer")
+    peer.serve(topic)
+    client = node.create_rpc_client(topic)
+
+    first = client.call_async({"count": 1}, timeout=DEADLINE)
+    assert peer.ask("until_held", timeout=DEADLINE)
+    with pytest.raises(RPCTimeout):
+        client.call({"count": 2}, timeout=SHORT)
+    peer.ask("let_go")
+
+    assert first.result(DEADLINE) == {"count": 1}
+    assert client.call({"count": 3}) == {"count": 3}
+
+
 @fault(Row.RPC_AT_A_TIME, TO_PEER, "0.13.2")
 def test_a_service_of_0_13_2_mixes_up_responses(peer: Released, node: Node, topic: str) -> None:
     """Responses that are ready at the same moment overwrite each other, and a caller gets the data
     of another; not if the program calls `commlib.thread_pool.get_io_pool(1)` before all else."""
+    peer.ask("hold", function="_send_response", line="_resp =")
     peer.serve(topic)
     client = node.create_rpc_client(topic)
-    peer.ask("hold", function="_send_response", line="_resp =")
 
     first = client.call_async({"count": 1}, timeout=DEADLINE)
     assert peer.ask("until_held", timeout=DEADLINE)
@@ -220,11 +262,11 @@ def test_a_service_of_ours_handles_several_requests_at_a_time(
     node.create_rpc(topic, hold_up)
     held = {"count": 1}
     first = peer.begin("call_all", name=topic, requests=[held], clients=1, timeout=DEADLINE)
-    assert entered.first == held
+    assert entered.first == returned(held).data
 
     assert peer.call(topic, {"count": 2}).data == {"count": 2}
     gate.set()
-    assert first.result(DEADLINE) == [held]
+    assert first.result(DEADLINE) == [returned(held).data]
 
 
 # ---- a service that raises ----
@@ -259,7 +301,7 @@ def test_what_a_service_of_0_6_3_raises_is_an_empty_response(
         assert typed.call(Echo.Request(label="fine")) == response({"label": "fine"})
 
 
-@fault(Row.RPC_RAISES, TO_PEER, "0.13.2")
+@fault(Row.RPC_RAISES, TO_PEER, "0.13.2", on=REDIS)
 def test_some_of_what_a_service_of_0_13_2_raises_is_never_answered(
     peer: Released, node: Node, topic: str
 ) -> None:
@@ -272,6 +314,160 @@ def test_some_of_what_a_service_of_0_13_2_raises_is_never_answered(
         assert typed.call(Echo.Request(label=label)) == response({})
         assert plain.call({"label": label}) == {}
     for label in ("TypeError", "ZeroDivisionError"):
-        with pytest.raises(RPCTimeout):
-            typed.call(Echo.Request(label=label), timeout=0.5)
-        assert typed.call(Echo.Request(label="fine")) == response({"label": "fine"})
+        assert_unanswered(typed, label)
+
+
+@fault(Row.RPC_RAISES, TO_PEER, "0.13.2", on=MQTT)
+def test_nothing_that_a_service_of_0_13_2_raises_is_answered(
+    peer: Released, node: Node, topic: str
+) -> None:
+    """Whatever the service raises, the caller gets no response at all, and the call times out; the
+    service goes on."""
+    peer.serve(topic)
+    client = node.create_rpc_client(topic, Echo)
+
+    for label in ("ValueError", "RuntimeError", "TypeError"):
+        assert_unanswered(client, label)
+
+
+def assert_unanswered(client: RPCClient[Any, Any], label: str) -> None:
+    with pytest.raises(RPCTimeout):
+        client.call(Echo.Request(label=label), timeout=SHORT)
+    assert client.call(Echo.Request(label="fine")) == response({"label": "fine"})
+
+
+# ---- an answer that comes late ----
+
+
+@works(Row.RPC_LATE, TO_PEER)
+def test_a_late_answer_of_the_peer_is_not_taken_for_another_one(
+    peer: Released, node: Node, topic: str
+) -> None:
+    peer.ask("hold", function="_send_response", line="_resp =")
+    peer.serve(topic, one_at_a_time=True)
+    client = node.create_rpc_client(topic)
+
+    with pytest.raises(RPCTimeout):
+        client.call({"count": 1}, timeout=SHORT)
+    assert peer.ask("until_held", timeout=DEADLINE)
+    second = client.call_async({"count": 2}, timeout=DEADLINE)
+    peer.ask("let_go")
+
+    assert second.result() == {"count": 2}
+
+
+def answer_late(
+    peer: Released, node: Node, topic: str, gate: threading.Event
+) -> Callable[[], dict[str, Any]]:
+    """Let a service of ours answer the peer's first call while its second one waits for the gate.
+
+    Returns what waits for the answer to the second one.
+    """
+    has_second = threading.Event()
+
+    def handle(request: dict[str, Any]) -> dict[str, Any]:
+        if request["count"] == 2:
+            has_second.set()
+        (gate if request["count"] == 2 else has_second).wait(DEADLINE)
+        return request
+
+    service = node.create_rpc(topic, handle)
+    with suppress(PeerError):  # on Redis a call that times out returns None
+        peer.call(topic, {"count": 1}, timeout=SHORT, typed=True)
+    second = peer.begin("call", name=topic, data={"count": 2}, timeout=DEADLINE, typed=True)
+    eventually(lambda: service.stats.sent == 1)
+    return lambda: second.result(DEADLINE)["data"]
+
+
+@works(Row.RPC_LATE, FROM_PEER, on=REDIS)
+def test_a_late_answer_of_ours_is_not_taken_for_another_one(
+    peer: Released, node: Node, topic: str, gate: threading.Event
+) -> None:
+    second = answer_late(peer, node, topic, gate)
+
+    gate.set()
+
+    assert second() == returned({"count": 2}).data
+
+
+@fault(Row.RPC_LATE, FROM_PEER, "0.6.3", "0.13.2", on=MQTT)
+def test_a_late_answer_of_ours_is_taken_for_another_one(
+    peer: Released, node: Node, topic: str, gate: threading.Event
+) -> None:
+    """A client takes whatever answer comes for that to its call: one that is late, because its own
+    call has timed out, is the result of the next call."""
+    second = answer_late(peer, node, topic, gate)
+
+    assert second() == returned({"count": 1}).data
+
+
+# ---- a service of each on one name ----
+
+
+@pytest.fixture
+def beside(peer: Released, node: Node, topic: str) -> Beside:
+    """Waits for so many requests to a service of the peer and one of ours, both of one name.
+
+    Returns their counts.
+    """
+    asked = peer.serve(topic, one_at_a_time=True)
+    ours = Collected()
+    node.create_rpc(topic, lambda request: ours(request) or request)
+
+    def counts(total: int) -> list[int]:
+        eventually(lambda: len(asked.items) + len(ours.items) >= total)
+        requests = [*(found.data for found in asked.items), *ours.items]
+        return sorted(request["count"] for request in requests)
+
+    return counts
+
+
+FEW = REQUESTS[:20]
+ONCE = [data["count"] for data in FEW]
+TWICE = sorted(ONCE * 2)
+
+
+def call_each(client: RPCClient[Any, Any]) -> list[Any]:
+    futures = [client.call_async(data, timeout=DEADLINE) for data in FEW]
+    return [future.result() for future in futures]
+
+
+@works(Row.RPC_BESIDE, TO_PEER, on=REDIS)
+def test_each_call_of_ours_is_handled_by_one_of_two_services(
+    beside: Beside, node: Node, topic: str
+) -> None:
+    assert call_each(node.create_rpc_client(topic)) == FEW
+    assert beside(len(ONCE)) == ONCE
+
+
+@works(Row.RPC_BESIDE, FROM_PEER, on=REDIS)
+def test_each_call_of_the_peer_is_handled_by_one_of_two_services(
+    beside: Beside, peer: Released, topic: str
+) -> None:
+    answers = peer.ask("call_all", name=topic, requests=FEW, clients=len(FEW), timeout=DEADLINE)
+
+    assert answers == [returned(data).data for data in FEW]
+    assert beside(len(ONCE)) == ONCE
+
+
+@fault(Row.RPC_BESIDE, TO_PEER, "0.6.3", "0.13.2", on=MQTT)
+def test_each_call_of_ours_is_handled_by_both_of_two_services(
+    beside: Beside, node: Node, topic: str
+) -> None:
+    """Both services carry out every request; the caller gets the answer that is there first."""
+    client = node.create_rpc_client(topic)
+
+    assert call_each(client) == FEW
+    assert beside(len(TWICE)) == TWICE
+    eventually(lambda: client.stats.late == len(FEW))
+
+
+@fault(Row.RPC_BESIDE, FROM_PEER, "0.6.3", "0.13.2", on=MQTT)
+def test_each_call_of_the_peer_is_handled_by_both_of_two_services(
+    beside: Beside, peer: Released, topic: str
+) -> None:
+    """Both services carry out every request; the caller gets the answer that is there first."""
+    answers = peer.ask("call_all", name=topic, requests=FEW, clients=len(FEW), timeout=DEADLINE)
+
+    assert answers == [returned(data).data for data in FEW]
+    assert beside(len(TWICE)) == TWICE

@@ -1,4 +1,4 @@
-"""The bridge programs of the README of commlib-py 0.6.3 run between two Redis servers."""
+"""The bridge programs of the README of commlib-py 0.6.3, from Redis to MQTT and back."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from brokers import RedisServer
 from collected import Collected, eventually
-from commlib.cli._valkey import ValkeyProcess
 from commlib.msg import PubSubMessage
 from commlib.node import Node
 
-PROGRAMS = Path(__file__).parent / "programs"
 LONGEST = 30.0
 
 Start = Callable[[str], "subprocess.Popen[str]"]
@@ -35,29 +33,48 @@ def name() -> str:
     return f"seed_{os.urandom(4).hex()}"
 
 
+@pytest.fixture(params=["redis", "mqtt"])
+def scheme(request: pytest.FixtureRequest) -> str:
+    """What broker A speaks."""
+    return str(request.param)
+
+
 @pytest.fixture
-def producer(redis_server: RedisServer) -> Iterator[Node]:
+def broker_a(scheme: str, request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue(f"{scheme}_server")
+
+
+@pytest.fixture
+def broker_b(scheme: str, request: pytest.FixtureRequest) -> Any:
+    """The other of the two."""
+    return request.getfixturevalue("mqtt_server" if scheme == "redis" else "redis_server")
+
+
+@pytest.fixture
+def producer(broker_a: Any) -> Iterator[Node]:
     """A node on broker A."""
-    with Node("producer", connection_params=redis_server.url) as node:
+    with Node("producer", connection_params=broker_a.url) as node:
         yield node
 
 
 @pytest.fixture
-def consumer(valkey_server: ValkeyProcess) -> Iterator[Node]:
+def consumer(broker_b: Any) -> Iterator[Node]:
     """A node on broker B."""
-    with Node("consumer", connection_params=valkey_server.url) as node:
+    with Node("consumer", connection_params=broker_b.url) as node:
         yield node
 
 
 @pytest.fixture
-def start(redis_server: RedisServer, valkey_server: ValkeyProcess, name: str) -> Iterator[Start]:
+def start(
+    broker_a: Any, broker_b: Any, name: str, find_program: Callable[[str], Path]
+) -> Iterator[Start]:
     """Starts a program with both ports, and ends it with the test."""
     started: list[subprocess.Popen[str]] = []
 
     def start(program: str) -> subprocess.Popen[str]:
-        ports = str(redis_server.port), str(valkey_server.port)
+        ports = str(broker_a.port), str(broker_b.port)
         process = subprocess.Popen(
-            [sys.executable, PROGRAMS / f"{program}.py", *ports, name],
+            [sys.executable, find_program(program), *ports, name],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -130,4 +147,4 @@ def test_a_pattern_of_broker_a_is_a_namespace_of_broker_b_until_a_signal(
         f"{name}.myrobot.{name}.sensors.sonar.front",
     )
     assert program.returncode == 0
-    assert err.count("the bridge type is not used") == 1
+    assert "the bridge type is not used" not in err

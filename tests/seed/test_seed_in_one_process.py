@@ -1,4 +1,4 @@
-"""The programs of the README of commlib-py 0.6.3, section by section, on two kinds of broker.
+"""The programs of the README of commlib-py 0.6.3, section by section, on each kind of broker.
 
 They make the calls of the README with its arguments; what it leaves undefined comes from here.
 Those in ``programs/`` run in processes of their own, which only a broker that is a server can join.
@@ -31,7 +31,14 @@ from commlib.msg import ActionMessage, DataClass, HeartbeatMessage, PubSubMessag
 from commlib.node import Node, TransportType
 from commlib.transports import module_for, resolve
 
-pytestmark = pytest.mark.parametrize("broker", ["memory", "redis"], indirect=True)
+SECOND = {
+    TransportType.MEMORY: "second_memory",
+    TransportType.REDIS: "valkey",
+    TransportType.MQTT: "second_mqtt",
+}
+pytestmark = pytest.mark.parametrize(
+    "broker", ["memory", "redis", "mqtt", "mqtt311"], indirect=True
+)
 
 
 class AddTwoIntMessage(RPCMessage):
@@ -96,8 +103,7 @@ def conn_params(broker: Broker) -> BaseParameters:
 @pytest.fixture
 def bB_params(request: pytest.FixtureRequest, kind: TransportType) -> BaseParameters:
     """Another broker of the same kind: the broker B of the bridges."""
-    name = "valkey" if kind is TransportType.REDIS else "memory"
-    return resolve(Broker.named(name, request.getfixturevalue).url)
+    return resolve(Broker.named(SECOND[kind], request.getfixturevalue).url)
 
 
 @pytest.fixture
@@ -115,13 +121,15 @@ def add_two_int_handler(msg: AddTwoIntMessage.Request) -> AddTwoIntMessage.Respo
 
 def test_a_node_serves_until_it_is_stopped_and_its_parameters_win_with_a_log_record(
     transport: ModuleType,
+    kind: TransportType,
     conn_params: BaseParameters,
     name: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    other = next(one for one in TransportType if one is not kind)
     node = Node(
         node_name="example-node",
-        transport_type=TransportType.MQTT,
+        transport_type=other,
         transport_connection_params=conn_params,
         debug=True,
     )
@@ -136,7 +144,7 @@ def test_a_node_serves_until_it_is_stopped_and_its_parameters_win_with_a_log_rec
     node.stop()
     running.join(DEADLINE)
     assert not running.is_alive()
-    assert "transport_type=MQTT is not used" in caplog.text
+    assert f"transport_type={other.name} is not used" in caplog.text
 
 
 # -- Node class -----------------------------------------------------------------------------------

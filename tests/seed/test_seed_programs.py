@@ -1,4 +1,4 @@
-"""The programs of the README of commlib-py 0.6.3 run on Redis, in processes of their own.
+"""The programs of the README of commlib-py 0.6.3 run in processes of their own.
 
 Those in ``programs/`` make the same calls with the same arguments; only the broker's port and the
 names, which the README leaves undefined or takes from its surroundings, come from the command line.
@@ -12,18 +12,20 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
-from brokers import RedisServer
 from collected import Collected
+from commlib._params import BaseParameters
 from commlib.events import Event
 from commlib.exceptions import GoalLost, RPCTimeout
 from commlib.msg import ActionMessage, DataClass, HeartbeatMessage, RPCMessage
 from commlib.node import Node, TransportType
-from commlib.transports.redis import ActionClient, ConnectionParameters, PSubscriber, RPCClient
+from commlib.transports import module_for
+from raw_peer import RawPeer
 
-PROGRAMS = Path(__file__).parent / "programs"
 LONGEST = 30.0
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -60,20 +62,43 @@ def name() -> str:
     return f"seed_{os.urandom(4).hex()}"
 
 
-@pytest.fixture
-def conn_params(redis_server: RedisServer) -> ConnectionParameters:
-    return ConnectionParameters(host="localhost", port=redis_server.port)
+@pytest.fixture(params=["redis", "mqtt"])
+def scheme(request: pytest.FixtureRequest) -> str:
+    """What the broker speaks."""
+    return str(request.param)
 
 
 @pytest.fixture
-def start(redis_server: RedisServer) -> Iterator[Start]:
+def kind(scheme: str) -> TransportType:
+    return TransportType[scheme.upper()]
+
+
+@pytest.fixture
+def transport(scheme: str) -> ModuleType:
+    """The module that the README imports the classes from."""
+    return module_for(scheme)
+
+
+@pytest.fixture
+def server(scheme: str, request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue(f"{scheme}_server")
+
+
+@pytest.fixture
+def conn_params(transport: ModuleType, server: Any) -> BaseParameters:
+    params: BaseParameters = transport.ConnectionParameters(host="localhost", port=server.port)
+    return params
+
+
+@pytest.fixture
+def start(server: Any, find_program: Callable[[str], Path]) -> Iterator[Start]:
     """Starts a program with the arguments given, and ends it with the test."""
     started: list[subprocess.Popen[str]] = []
 
     def start(program: str, *arguments: str | int) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, PROGRAMS / f"{program}.py", *map(str, arguments)],
-            env={**os.environ, "COMMLIB_URL": redis_server.url},
+            [sys.executable, find_program(program), *map(str, arguments)],
+            env={**os.environ, "COMMLIB_URL": server.url},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -101,13 +126,17 @@ def lines(process: subprocess.Popen[str], count: int) -> list[str]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_node_serves_until_a_signal_and_its_parameters_win_with_a_log_record(
     start: Start,
-    redis_server: RedisServer,
-    conn_params: ConnectionParameters,
+    server: Any,
+    conn_params: BaseParameters,
     name: str,
     number: signal.Signals,
+    transport: ModuleType,
+    kind: TransportType,
 ) -> None:
-    program = start("node_service", redis_server.port, name)
-    with RPCClient(rpc_name=name, msg_type=AddTwoIntMessage, conn_params=conn_params) as client:
+    program = start("node_service", server.port, name)
+    with transport.RPCClient(
+        rpc_name=name, msg_type=AddTwoIntMessage, conn_params=conn_params
+    ) as client:
         assert client.wait_for_service(LONGEST)
         response = client.call(AddTwoIntMessage.Request(a=3, b=4))
     assert isinstance(response, AddTwoIntMessage.Response)
@@ -117,12 +146,13 @@ def test_a_node_serves_until_a_signal_and_its_parameters_win_with_a_log_record(
     program.send_signal(number)
     _, err = program.communicate(timeout=LONGEST)
     assert program.returncode == 0
-    assert "example-node: the connection parameters are for redis" in err
-    assert "transport_type=MQTT is not used" in err
+    other = TransportType.MQTT if kind is TransportType.REDIS else TransportType.REDIS
+    assert f"example-node: the connection parameters are for {kind.name.lower()}" in err
+    assert f"transport_type={other.name} is not used" in err
 
 
 def test_a_client_calls_again_and_again_with_one_message_that_it_changes(
-    start: Start, redis_server: RedisServer, conn_params: ConnectionParameters, name: str
+    start: Start, server: Any, conn_params: BaseParameters, name: str, kind: TransportType
 ) -> None:
     def add_two_int_handler(msg: AddTwoIntMessage.Request) -> AddTwoIntMessage.Response:
         resp = AddTwoIntMessage.Response(c=msg.a + msg.b)
@@ -130,24 +160,30 @@ def test_a_client_calls_again_and_again_with_one_message_that_it_changes(
 
     node = Node(
         node_name="example_node",
-        transport_type=TransportType.REDIS,
+        transport_type=kind,
         transport_connection_params=conn_params,
         debug=True,
     )
     node.create_rpc(msg_type=AddTwoIntMessage, rpc_name=name, on_request=add_two_int_handler)
     node.run()
     try:
-        program = start("rpc_client", redis_server.port, name)
+        program = start("rpc_client", server.port, name)
         assert lines(program, 4) == [f"Response(c={c})" for c in (0, 2, 4, 6)]
     finally:
         node.stop()
 
 
 def test_service_and_client_are_two_programs_in_any_order(
-    start: Start, redis_server: RedisServer, name: str
+    start: Start, server: Any, transport: ModuleType, conn_params: BaseParameters, name: str
 ) -> None:
-    client = start("rpc_client", redis_server.port, name)
-    service = start("node_service", redis_server.port, name)
+    if conn_params.make_transport().traits.stores_unread:
+        client = start("rpc_client", server.port, name)
+        service = start("node_service", server.port, name)
+    else:  # then a call that comes too early is lost
+        service = start("node_service", server.port, name)
+        with transport.RPCClient(rpc_name=name, conn_params=conn_params) as watcher:
+            assert watcher.wait_for_service(LONGEST)
+        client = start("rpc_client", server.port, name)
     assert lines(client, 2) == ["Response(c=0)", "Response(c=2)"]
     assert lines(service, 2) == [f"On-Request: Request(a={n}, b={n})" for n in (0, 1)]
 
@@ -156,12 +192,12 @@ def test_service_and_client_are_two_programs_in_any_order(
 
 
 def test_a_publisher_and_two_subscribers_are_three_programs(
-    start: Start, redis_server: RedisServer, name: str
+    start: Start, server: Any, name: str
 ) -> None:
-    subscribers = [start("subscriber", redis_server.port, name) for _ in range(2)]
+    subscribers = [start("subscriber", server.port, name) for _ in range(2)]
     for subscriber in subscribers:
         assert lines(subscriber, 1) == ["running"]
-    start("publisher", redis_server.port, name)
+    start("publisher", server.port, name)
     for subscriber in subscribers:
         assert lines(subscriber, 3) == [
             f"Message: {{'distance': {distance}, 'horizontal_fov': 30.0, 'vertical_fov': 14.0}}"
@@ -183,11 +219,11 @@ def test_a_pattern_gives_messages_of_the_class_with_their_topics(start: Start, n
 
 
 def test_an_action_service_and_its_client_are_two_programs(
-    start: Start, redis_server: RedisServer, name: str
+    start: Start, server: Any, name: str
 ) -> None:
-    service = start("action_service", redis_server.port, name)
+    service = start("action_service", server.port, name)
     assert lines(service, 1) == ["running"]
-    client = start("action_client", redis_server.port, name)
+    client = start("action_client", server.port, name)
 
     out, err = client.communicate(timeout=LONGEST)
     assert client.returncode == 0, err
@@ -199,18 +235,18 @@ def test_an_action_service_and_its_client_are_two_programs(
 
 
 def test_the_client_of_a_service_that_is_killed_is_told_so_in_time(
-    start: Start, redis_server: RedisServer, conn_params: ConnectionParameters, name: str
+    start: Start, server: Any, conn_params: BaseParameters, name: str, transport: ModuleType
 ) -> None:
-    service = start("action_service", redis_server.port, name)
+    service = start("action_service", server.port, name)
     assert lines(service, 1) == ["running"]
     feedback = Collected()
-    with ActionClient(
+    with transport.ActionClient(
         msg_type=ExampleAction, conn_params=conn_params, action_uri=name, on_feedback=feedback
     ) as client:
         goal = client.send_goal(ExampleAction.Goal(target_cm=1_000_000))
         feedback.wait(1)
         service.kill()
-        again = start("action_service", redis_server.port, name)
+        again = start("action_service", server.port, name)
         assert lines(again, 1) == ["running"]
 
         with pytest.raises(GoalLost, match=goal.goal_id):
@@ -229,11 +265,11 @@ def test_endpoints_out_of_the_factory_talk_to_each_other(start: Start, name: str
 
 
 def test_an_emitter_tells_two_events_at_their_addresses(
-    start: Start, redis_server: RedisServer, conn_params: ConnectionParameters, name: str
+    start: Start, server: Any, conn_params: BaseParameters, name: str, transport: ModuleType
 ) -> None:
     got = Collected()
-    with PSubscriber(f"{name}.bedroom.*", got, Event, conn_params=conn_params):
-        program = start("events", redis_server.port, name)
+    with transport.PSubscriber(f"{name}.bedroom.*", got, Event, conn_params=conn_params):
+        program = start("events", server.port, name)
         received = got.wait(2)
     assert [(event.name, event.uri, topic) for event, topic in received] == [
         (f"Turn{word}BedroomLights", *[f"{name}.bedroom.lights.{word.lower()}"] * 2)
@@ -246,7 +282,7 @@ def test_an_emitter_tells_two_events_at_their_addresses(
 
 
 def test_a_device_lives_obeys_and_tells_what_it_does(
-    start: Start, redis_server: RedisServer, conn_params: ConnectionParameters, name: str
+    start: Start, server: Any, conn_params: BaseParameters, name: str
 ) -> None:
     beats, lines, rings = Collected(), Collected(), Collected()
     namespace = f"thing.device0.{name}"
@@ -258,7 +294,7 @@ def test_a_device_lives_obeys_and_tells_what_it_does(
             viewer.create_rpc_client(f"{namespace}.{word}")
             for word in ("ops.ring", "start", "stop")
         )
-        program = start("node_device", redis_server.port, name, "device0")
+        program = start("node_device", server.port, name, "device0")
         assert beats.first.ts > 0
         assert ring.wait_for_service(LONGEST)
         assert ring.call({"who": "me"}) == {"state": 2}
@@ -279,13 +315,16 @@ def test_a_device_lives_obeys_and_tells_what_it_does(
 
 @pytest.mark.parametrize("program", ["publisher", "pattern", "factory"])
 def test_ctrl_c_ends_a_program_that_never_stops_anything(
-    start: Start, redis_server: RedisServer, name: str, program: str
+    start: Start, server: Any, name: str, program: str
 ) -> None:
     topic = f"{name}.*" if program == "pattern" else name
-    with redis_server.connection() as spy:
-        spy.ask("PSUBSCRIBE", f"{name}*")
-        process = start(program, *([redis_server.port] if program == "publisher" else []), topic)
-        spy.read()
+    spy = RawPeer(server.url)
+    try:
+        heard = spy.subscribe(topic)
+        process = start(program, *([server.port] if program == "publisher" else []), topic)
+        heard.wait(1)
+    finally:
+        spy.close()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=2)
     assert err.rstrip().endswith("KeyboardInterrupt")

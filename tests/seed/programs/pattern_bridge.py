@@ -1,10 +1,8 @@
-"""Section Broker-to-broker bridges, second program: a typed bridge for the topics of a pattern.
-
-Broker B is a second Redis server, as long as there is no MQTT; the type still says MQTT.
-"""
+"""Section Broker-to-broker bridges, second program: a typed bridge for the topics of a pattern."""
 
 import sys
 
+import commlib.transports.mqtt as mcomm
 import commlib.transports.redis as rcomm
 from commlib.bridges import PTopicBridge, TopicBridgeType
 from commlib.msg import DataClass, PubSubMessage
@@ -26,7 +24,7 @@ if __name__ == "__main__":
     bB_namespace = f"{name}.myrobot"
 
     bA_params = rcomm.ConnectionParameters(port=int(port_a))
-    bB_params = rcomm.ConnectionParameters(port=int(port_b))
+    bB_params = mcomm.ConnectionParameters(port=int(port_b))
 
     br = PTopicBridge(
         TopicBridgeType.REDIS_TO_MQTT,
