@@ -1,6 +1,7 @@
-"""`make bench`: ours, the peers and the bare limit, side by side in one run on one broker.
+"""`make bench`: ours, the peers and the bare limit, side by side in one run on each broker.
 
-A broker is an entry in `brokers`, a contender one file and one entry in `contenders`, what is
-measured a function in `measurements`, and what it shall come to a line in `targets`. Every figure
-comes from child processes of its own, which `child` serves and `processes` starts and ends.
+A broker is an entry in `brokers` and one in `wires`, a contender one file and one entry in
+`contenders`, what is measured a function in `measurements`, and what it shall come to a line in
+`targets`. Every figure comes from child processes of its own, which `child` serves and `processes`
+starts and ends.
 """

@@ -1,6 +1,6 @@
 """Measure all contenders side by side, and say what came of it.
 
-    make bench ARGS="--rounds 5 --only publish,receive"
+    make bench ARGS="--rounds 5 --only publish,receive --brokers mqtt --contenders 'ours; limit'"
 
 A whole run is written to `bench/results`; a part of one is only shown.
 """
@@ -29,7 +29,11 @@ def main() -> None:
     """Do what the command line says."""
     options = _parser().parse_args()
     described = machine.describe()
-    contenders = [who for who in CONTENDERS if _is_chosen(who.name, options.contenders)]
+    contenders = [
+        who
+        for who in CONTENDERS
+        if _is_chosen(who.name, options.contenders) and who.brokers.intersection(options.brokers)
+    ]
     measurements = [what for what in MEASUREMENTS if _is_chosen(what.name, options.only)]
     began = time.monotonic()
     all_results = [
@@ -39,7 +43,7 @@ def main() -> None:
     versions = {who.name: machine.versions(who) for who in contenders}
     text = report.document(all_results, described, versions, options.rounds)
     print(text)
-    if not options.only and not options.contenders:
+    if not options.only and not options.contenders and options.brokers == list(BROKERS):
         _write(text, all_results, described, versions, options.rounds)
 
 
@@ -90,15 +94,24 @@ def _run(
     with broker.start() as server, tempfile.TemporaryDirectory(prefix="commlib-bench-") as folder:
         lab = Lab(broker, server, Path(folder))
         results = Results(broker.name, broker.version(server))
+        present = [who for who in contenders if broker.name in who.brokers]
         for what in measurements:
             began = time.monotonic()
-            taking_part = [who for who in contenders if what.name in who.takes_part]
+            taking_part = [who for who in present if not _why_not(results, what, who)]
             for number in range(rounds):
                 # Whoever comes first finds the machine in another state than the rest.
                 turn = number % max(1, len(taking_part))
                 _round(lab, results, what, taking_part[turn:] + taking_part[:turn])
-            print(f"{what.name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+            seconds = time.monotonic() - began
+            print(f"{broker.name}, {what.name}: {seconds:.0f} s", file=sys.stderr, flush=True)
     return results
+
+
+def _why_not(results: Results, what: Measurement, who: Contender) -> str:
+    """Why it does not take part in this, which is noted; empty if it does."""
+    result = results.of(what.name, who.name)
+    result.cannot = who.why_not(what.name, results.broker)
+    return result.cannot
 
 
 def _round(lab: Lab, results: Results, what: Measurement, contenders: Sequence[Contender]) -> None:
@@ -111,8 +124,6 @@ def _round(lab: Lab, results: Results, what: Measurement, contenders: Sequence[C
         except Exception as exc:  # whatever it is, the others go on, and the table tells
             result.fail(f"{type(exc).__name__}: {exc}")
 
-    for who in contenders:
-        results.of(what.name, who.name)  # before any thread does
     if what.is_quiet and contenders:
         with ThreadPoolExecutor(len(contenders)) as pool:
             list(pool.map(measure, contenders))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 # The servers are those of the tests: on a free port, ended by their process id, and also when this
 # process is killed.
-from brokers import RedisServer
+from brokers import MosquittoServer, RedisServer
 
 
 class Server(Protocol):
@@ -29,7 +29,7 @@ class Broker:
 
     ``start`` gives a running server, which the others take. ``version`` asks it who it is.
     ``roomy`` lets it, for a while, hold any amount for a subscriber that is slower than the
-    publisher. `bench.limits` has its wire, `bench.targets` what is expected on it.
+    publisher. `bench.wires` has its wire, `bench.targets` what is expected on it.
     """
 
     name: str
@@ -56,6 +56,19 @@ def _roomy_redis(server: RedisServer) -> Iterator[None]:
         server.cli("CONFIG", "SET", name, before)
 
 
+def _mosquitto_version(server: MosquittoServer) -> str:
+    # As in "1764115200: mosquitto version 2.0.11 starting".
+    return f"Mosquitto {server.log.partition(' version ')[2].split()[0]}"
+
+
+def _is_roomy(server: MosquittoServer) -> AbstractContextManager[None]:
+    return nullcontext()  # always: the tests have it drop nothing
+
+
 BROKERS = {
-    broker.name: broker for broker in (Broker("redis", RedisServer, _redis_version, _roomy_redis),)
+    broker.name: broker
+    for broker in (
+        Broker("redis", RedisServer, _redis_version, _roomy_redis),
+        Broker("mqtt", MosquittoServer, _mosquitto_version, _is_roomy),
+    )
 }

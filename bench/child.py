@@ -166,4 +166,6 @@ class Ledger:
             figures["p99_us"] = ranked[len(ranked) * 99 // 100] * 1e6
         if self._failed:
             figures["why"] = self._failed[0][:200]
+        elif not ranked:
+            figures["why"] = f"nothing was done within {self._seconds:g} s"
         return figures

@@ -62,8 +62,8 @@ class Lab:
 
 
 def fresh_name() -> str:
-    """A topic or service that nothing else has."""
-    return f"bench.{urandom(4).hex()}"
+    """A topic or service that nothing else has; one word, brokers differ in what parts words."""
+    return f"bench_{urandom(4).hex()}"
 
 
 def publish(lab: Lab, contender: Contender) -> Figures:
@@ -202,7 +202,7 @@ def node(lab: Lab, contender: Contender) -> Figures:
 
 def start(lab: Lab, contender: Contender) -> Figures:
     """How long imports take, and all from the start of the process to its first message."""
-    imports = [import_seconds(contender) for _ in range(STARTS)]
+    imports = [import_seconds(contender, lab.broker.name) for _ in range(STARTS)]
     first = [_first_message(lab, contender) for _ in range(STARTS)]
     return {
         "import_ms": statistics.median(imports) * 1000,

@@ -104,9 +104,10 @@ class Child:
         self._complaints.close()
 
 
-def import_seconds(contender: Contender) -> float:
+def import_seconds(contender: Contender, broker: str) -> float:
     """How long a fresh process takes to import what a program on this contender imports."""
-    code = f"import time; t = time.perf_counter(); import {contender.imports}; "
+    imports = contender.imports.format(broker=broker)
+    code = f"import time; t = time.perf_counter(); import {imports}; "
     code += "print(time.perf_counter() - t)"
     done = subprocess.run(
         [contender.python, "-P", "-c", code],

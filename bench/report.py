@@ -8,9 +8,6 @@ from bench.contenders import CONTENDERS
 from bench.results import Results
 from bench.targets import FIGURES, Figure, Target, targets_of
 
-OTHERS = [contender.name for contender in CONTENDERS if contender.kind != "ours"]
-HEAD = ["", "ours", "ours, uvloop", *OTHERS, "of limit", "of best peer", "target", "met"]
-
 
 def document(
     all_results: list[Results],
@@ -21,7 +18,8 @@ def document(
     """The whole of it."""
     parts = [f"# Benchmark\n\n{_machine(machine)}\n{_medians(rounds)}\n"]
     parts += [
-        f"\n## {results.version}\n\n{table(results)}{_reasons(results)}" for results in all_results
+        f"\n## {results.version}\n\n{table(results)}{_failures(results)}{_gaps(results)}"
+        for results in all_results
     ]
     parts.append(f"\n## Versions\n\n{_versions(versions)}")
     return "".join(parts)
@@ -33,19 +31,29 @@ def _medians(rounds: int) -> str:
 
 def table(results: Results) -> str:
     """One line for each figure that was measured."""
-    lines = [HEAD, ["---", *["---:"] * (len(HEAD) - 2), "---"]]
-    lines += [_line(results, figure) for figure in FIGURES if figure.measurement in results.results]
+    others = _others(results)
+    head = ["", "ours", "ours, uvloop", *others, "of limit", "of best peer", "target", "met"]
+    lines = [head, ["---", *["---:"] * (len(head) - 2), "---"]]
+    lines += [
+        _line(results, figure, others)
+        for figure in FIGURES
+        if figure.measurement in results.results
+    ]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 
 
-def _line(results: Results, figure: Figure) -> list[str]:
+def _others(results: Results) -> list[str]:
+    """Who was measured beside ours."""
+    measured = {name for by_contender in results.results.values() for name in by_contender}
+    return [who.name for who in CONTENDERS if who.kind != "ours" and who.name in measured]
+
+
+def _line(results: Results, figure: Figure, others: list[str]) -> list[str]:
     targets = targets_of(results.broker, figure)
+    names = (figure.ours, f"{figure.ours}, uvloop", *others)
     return [
         figure.title,
-        *(
-            _cell(results, figure, name)
-            for name in (figure.ours, f"{figure.ours}, uvloop", *OTHERS)
-        ),
+        *(_cell(results, figure, name) for name in names),
         _ratio(results.ratio(figure, figure.ours, "limit")),
         _ratio(results.ratio(figure, figure.ours, "peer")),
         ", ".join(_target(figure, target) for target in targets),
@@ -55,7 +63,7 @@ def _line(results: Results, figure: Figure) -> list[str]:
 
 def _cell(results: Results, figure: Figure, contender: str) -> str:
     result = results.results[figure.measurement].get(contender)
-    if result is None:
+    if result is None or result.cannot:
         return "–"
     value = result.value(figure.key)
     if value is None:
@@ -90,7 +98,7 @@ def _verdict(results: Results, figure: Figure, target: Target) -> str:
     return "with uvloop" if with_uvloop else "**no**"
 
 
-def _reasons(results: Results) -> str:
+def _failures(results: Results) -> str:
     lines = [
         f"* {measurement}, {contender}: {reason}\n"
         for measurement, by_contender in results.results.items()
@@ -98,6 +106,25 @@ def _reasons(results: Results) -> str:
         for reason in result.reasons
     ]
     return "".join(["\nWhat went wrong:\n\n", *lines]) if lines else ""
+
+
+def _gaps(results: Results) -> str:
+    """Who was not measured in what, and why."""
+    gaps: dict[str, dict[str, list[str]]] = {name: {} for name in _others(results)}
+    for measurement, by_contender in results.results.items():
+        for contender, result in by_contender.items():
+            if result.cannot and contender in gaps:
+                gaps[contender].setdefault(result.cannot, []).append(measurement)
+    lines = [
+        f"* {contender}: {'; '.join(f'{_listed(what)} ({why})' for why, what in of.items())}\n"
+        for contender, of in gaps.items()
+        if of
+    ]
+    return "".join(["\nNot measured:\n\n", *lines]) if lines else ""
+
+
+def _listed(measurements: list[str]) -> str:
+    return ", ".join(measurements)
 
 
 def _machine(machine: Mapping[str, object]) -> str:

@@ -16,9 +16,10 @@ WORST = frozenset({"lost", "failed"})  # of these, the worst round counts, not t
 class Result:
     """What came of one measurement of one contender.
 
-    ``failures`` say why a round has no figures.
+    ``cannot`` says why it was not tried, ``failures`` why a round has no figures.
     """
 
+    cannot: str = ""
     rounds: list[dict[str, Any]] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
@@ -44,6 +45,8 @@ class Result:
     def as_dict(self) -> dict[str, object]:
         """All of it, to be written down."""
         keys = {key for figures in self.rounds for key in figures} - {"why"}
+        if self.cannot:
+            return {"cannot": self.cannot}
         return {
             "median": {key: self.value(key) for key in sorted(keys)},
             "rounds": self.rounds,

@@ -21,6 +21,7 @@ PROBE_SECONDS = 0.005  # between two messages to a subscriber of which nothing w
 QUIET_SECONDS = 0.3  # after which no more of those are on their way
 BLOB = 1_000_000  # bytes of a binary payload
 CALL_TIMEOUT = 2.0  # s
+FLUSH_TIMEOUT = 30.0  # s for the broker to take what was published
 
 
 class Face(Protocol):
@@ -70,7 +71,7 @@ class Worker(Face, Protocol):
 
 def topics_of(topic: str, many: int) -> list[str]:
     """The names of so many topics; of the only one, the name itself."""
-    return [topic] if many == 1 else [f"{topic}.{number}" for number in range(many)]
+    return [topic] if many == 1 else [f"{topic}_{number}" for number in range(many)]
 
 
 # -- publish and subscribe ------------------------------------------------------------------------
@@ -79,7 +80,7 @@ def topics_of(topic: str, many: int) -> list[str]:
 def publish(face: Face, *, topic: str, count: int, seconds: int, blob: int = 0) -> None:
     """Publish so many messages, for no longer than so many seconds."""
     publish = face.publisher(topic, blob=bool(blob))
-    open_connection = face.publisher(f"{topic}.unheard", blob=bool(blob))
+    open_connection = face.publisher(f"{topic}_unheard", blob=bool(blob))
     face.start()
     msg = face.message(bytes(BLOB) if blob else None)
     open_connection(msg)
@@ -151,19 +152,28 @@ def call(face: Face, *, name: str, at_once: int, count: int, seconds: int) -> No
     """Call from so many threads, all on one client."""
     call = face.caller(name)
     face.start()
-    _until_served(call)
-    answer(ready=True)
-    order()
-    ledger = Ledger(seconds, count)
+    served, go = threading.Barrier(at_once + 1), threading.Event()
+    ledgers: list[Ledger] = []
+
+    def work(caller: int) -> None:
+        _until_served(call)
+        served.wait()
+        go.wait()
+        _call(call, ledgers[0], caller)
+
     threads = [
-        threading.Thread(target=_call, args=(call, ledger, number), daemon=True)
-        for number in range(at_once)
+        threading.Thread(target=work, args=(number,), daemon=True) for number in range(at_once)
     ]
     for thread in threads:
         thread.start()
+    served.wait()
+    answer(ready=True)
+    order()
+    ledgers.append(Ledger(seconds, count))
+    go.set()
     for thread in threads:
         thread.join()
-    answer(**ledger.figures())
+    answer(**ledgers[0].figures())
 
 
 def _until_served(call: Callable[[int, int], int]) -> None:
@@ -221,11 +231,11 @@ def bridge(face: Worker, *, topic: str, to: str) -> None:
 
 def node(face: Face, *, topic: str, settle: int, idle: int) -> None:
     """A node with ten endpoints: used once, at rest, and with a hundred further subscriptions."""
-    publishers = [face.publisher(f"{topic}.{number}", blob=False) for number in range(3)]
-    face.subscribe([f"{topic}.{number}" for number in range(3)], lambda msg: None, blob=False)
+    publishers = [face.publisher(f"{topic}_{number}", blob=False) for number in range(3)]
+    face.subscribe([f"{topic}_{number}" for number in range(3)], lambda msg: None, blob=False)
     for number in range(2):
-        face.serve(f"{topic}.service{number}")
-    callers = [face.caller(f"{topic}.service{number}") for number in range(2)]
+        face.serve(f"{topic}_service{number}")
+    callers = [face.caller(f"{topic}_service{number}") for number in range(2)]
     face.start()
     msg = face.message(None)
     for publish in publishers:
@@ -240,7 +250,7 @@ def node(face: Face, *, topic: str, settle: int, idle: int) -> None:
     _show_at_rest()
     answer(idle_percent=share * 100)
     order()
-    more = [f"{topic}.more{number}" for number in range(100)]
+    more = [f"{topic}_more{number}" for number in range(100)]
     face.subscribe(more, lambda msg: None, blob=False)
     _show_at_rest()
 

@@ -47,7 +47,7 @@ class Face(Protocol):
 async def publish(face: Face, *, topic: str, count: int, seconds: int, blob: int = 0) -> None:
     """Publish so many messages, for no longer than so many seconds."""
     publish = face.publisher(topic, blob=bool(blob))
-    open_connection = face.publisher(f"{topic}.unheard", blob=bool(blob))
+    open_connection = face.publisher(f"{topic}_unheard", blob=bool(blob))
     await face.start()
     msg = face.message(bytes(BLOB) if blob else None)
     await open_connection(msg)
@@ -146,12 +146,12 @@ async def _call(call: Callable[[int, int], Awaitable[int]], ledger: Ledger, call
 
 async def node(face: Face, *, topic: str, settle: int, idle: int) -> None:
     """Ten endpoints: used once, at rest, and with a hundred further subscriptions."""
-    publishers = [face.publisher(f"{topic}.{number}", blob=False) for number in range(3)]
-    names = [f"{topic}.{number}" for number in range(3)]
+    publishers = [face.publisher(f"{topic}_{number}", blob=False) for number in range(3)]
+    names = [f"{topic}_{number}" for number in range(3)]
     await face.subscribe(names, lambda msg: None, blob=False)
     for number in range(2):
-        face.serve(f"{topic}.service{number}")
-    callers = [face.caller(f"{topic}.service{number}") for number in range(2)]
+        face.serve(f"{topic}_service{number}")
+    callers = [face.caller(f"{topic}_service{number}") for number in range(2)]
     await face.start()
     msg = face.message(None)
     for publish in publishers:
@@ -165,7 +165,7 @@ async def node(face: Face, *, topic: str, settle: int, idle: int) -> None:
     await _show_at_rest()
     answer(idle_percent=share * 100)
     await order_on_loop()
-    more = [f"{topic}.more{number}" for number in range(100)]
+    more = [f"{topic}_more{number}" for number in range(100)]
     await face.subscribe(more, lambda msg: None, blob=False)
     await _show_at_rest()
 

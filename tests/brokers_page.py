@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 from commlib.transports import resolve
@@ -27,7 +27,7 @@ PATTERNS = {
     "test_pubsub": "PubSub",
     "test_patterns": "pattern subscriptions",
     "test_forms": "serializers, compression, bare payloads",
-    "test_quality": "QoS, retained messages",
+    "test_delivery": "QoS, retained messages, overlapping patterns",
     "test_rpc": "RPC",
     "test_actions": "actions",
     "test_action_aio": "actions in asyncio",
@@ -50,11 +50,14 @@ class Record:
     def __init__(self) -> None:
         self.outcomes: Outcomes = defaultdict(set)
 
-    def note(self, nodeid: str, outcome: str, reason: str) -> None:
-        """The end of one test, or of its setup where it was skipped there."""
-        found = re.match(r"tests/conformance/(test_\w+)\.py::.*\[(\w+)", nodeid)
-        if found is not None and found[2] in BROKERS:
-            self.outcomes[found[1], found[2]].add(reason or outcome)
+    def note(self, file: str, parameters: Iterable[object], outcome: str) -> None:
+        """The end of one test: what came out of it, or why it was skipped."""
+        for parameter in parameters:
+            # A bridge has a pair of brokers, of which the second one may be another of its kind.
+            for name in parameter if isinstance(parameter, tuple) else (parameter,):
+                broker = name.removeprefix("second_") if isinstance(name, str) else ""
+                if broker in BROKERS:
+                    self.outcomes[file, broker].add(outcome)
 
     @property
     def is_whole(self) -> bool:

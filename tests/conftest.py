@@ -63,7 +63,15 @@ def mqtt_server(mosquitto_server: MosquittoServer) -> MosquittoServer:
 @pytest.fixture(scope="session")
 def mqtt311_server(mosquitto_server: MosquittoServer) -> Broker:
     """The same one, spoken to in MQTT 3.1.1."""
-    return Broker(Broker(mosquitto_server.url).with_options(protocol="MQTTv311"))
+    url = Broker(mosquitto_server.url).with_options(protocol="MQTTv311")
+    return Broker(url, mosquitto_server.never_in_names)
+
+
+@pytest.fixture(scope="session")
+def second_mqtt_server() -> Iterator[MosquittoServer]:
+    """Another Mosquitto, for what goes from one to the other."""
+    with running(MosquittoServer) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -94,7 +102,6 @@ def make_nats() -> Iterator[Callable[..., NatsServer]]:
         yield make
 
 
-# There are fixtures for "mqtt", "mqtt311" and "nats" as well, for when there is a transport.
 @pytest.fixture(params=["memory", "redis", "valkey", "mqtt", "mqtt311", "nats"])
 def broker(request: pytest.FixtureRequest) -> Broker:
     """Each broker in turn. A test asks for its ``traits``, never for its name."""

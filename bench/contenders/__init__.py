@@ -1,9 +1,10 @@
 """Who takes part. A contender is a module of this package and an entry in `CONTENDERS`.
 
 The module is run with the interpreter of an environment of its own, ``.venv-bench/<environment>``,
-which `scripts/setup.sh` makes of the requirements in ``<environment>.txt``; ours and the limit are
-run with that of the project. It plays the roles that `bench.roles` lists, by its name on the
-command line, and says what came of it in JSON.
+which `scripts/setup.sh` makes of the requirements in ``<environment>.txt``; ours, the limit and the
+tools of a broker are run with that of the project. It plays the roles that `bench.roles` lists, by
+its name on the command line, and says what came of it in JSON. The scheme of the URL that it is
+given tells the broker.
 """
 
 from __future__ import annotations
@@ -16,8 +17,7 @@ from typing import Literal
 
 ROOT = Path(__file__).parents[2]
 
-ONLY_OURS = frozenset({"blob", "topics", "goals", "bridge"})
-EVERYTHING = frozenset({"publish", "receive", "burst", "call", "calls", "node", "start"})
+REDIS, MQTT = frozenset({"redis"}), frozenset({"mqtt"})
 WITHOUT_UVLOOP, WITH_UVLOOP = {"uvloop": 0}, {"uvloop": 1}
 
 
@@ -26,13 +26,16 @@ class Contender:
     """A library, or a way to use it.
 
     ``kind``: "ours" is measured against the "limit" and the best "peer"; a "client" is shown beside
-    them, for it is a driver and has neither types nor calls. ``takes_part`` in these measurements.
+    them, for it is a driver or a tool. It takes part in all measurements on these ``brokers`` but
+    those that it ``cannot``, each with the reason; ``"topics on redis"`` is one on one broker.
+    ``imports`` is what a program on it imports.
     """
 
     name: str
     module: str
     kind: Literal["ours", "limit", "peer", "client"]
-    takes_part: frozenset[str]
+    cannot: Mapping[str, str] = field(default_factory=dict)
+    brokers: frozenset[str] = REDIS | MQTT
     imports: str = ""
     environment: str = ""
     packages: tuple[str, ...] = ()
@@ -45,35 +48,60 @@ class Contender:
             return Path(sys.executable)
         return ROOT / ".venv-bench" / self.environment / "bin/python"
 
+    def why_not(self, measurement: str, broker: str) -> str:
+        """Why it does not take part in this; empty if it does."""
+        reason = self.cannot.get(measurement)
+        return reason or self.cannot.get(f"{measurement} on {broker}", "")
 
+
+def _all(reason: str, *measurements: str) -> dict[str, str]:
+    """These measurements, with one reason for all of them."""
+    return dict.fromkeys(measurements, reason)
+
+
+# Why not.
+NO_ASYNCIO = _all("it has no asyncio", "tasks")
+OF_ONE_FACE = _all(
+    "as by the synchronous face", "goals", "bridge", "node", "start", "topics", "blob"
+)
+BARE_SOCKET = _all(
+    "it is a bare socket", "calls", "tasks", "goals", "bridge", "node", "start", "topics"
+)
+NO_LIBRARY = _all("that is up to the program", "goals", "bridge", "node", "topics")
+RELEASED = {
+    "tasks": "it has no asyncio",
+    "blob": "its payloads are JSON",
+    "topics": "it starts a thread for each subscription",
+    "goals": "that a goal has ended is told before its client knows which it is, and is lost",
+}
 OUR_PACKAGES = ("commlib-py", "msgspec", "hiredis", "uvloop")
-OUR_IMPORTS = "commlib.node, commlib.transports.redis"
+OUR_IMPORTS = "commlib.node, commlib.transports.{broker}"
 
 CONTENDERS = (
     Contender(
         "ours",
         "bench.contenders.ours",
         "ours",
-        EVERYTHING | ONLY_OURS,
+        NO_ASYNCIO,
         imports=OUR_IMPORTS,
         packages=OUR_PACKAGES,
         options=WITHOUT_UVLOOP,
     ),
-    Contender("limit", "bench.limits", "limit", frozenset({"publish", "receive", "call", "blob"})),
+    Contender("limit", "bench.limits", "limit", BARE_SOCKET),
     Contender(
         "commlib 0.13.2",
         "bench.contenders.commlib_0_13_2",
         "peer",
-        EVERYTHING,
+        RELEASED,
         imports=OUR_IMPORTS,
         environment="commlib_0_13_2",
-        packages=("commlib-py", "pydantic", "redis", "hiredis", "orjson"),
+        packages=("commlib-py", "pydantic", "redis", "hiredis", "paho-mqtt", "orjson"),
     ),
     Contender(
         "ours, uvloop",
         "bench.contenders.ours",
         "ours",
-        EVERYTHING | ONLY_OURS,
+        NO_ASYNCIO,
         imports=OUR_IMPORTS + ", uvloop",
         options=WITH_UVLOOP,
     ),
@@ -81,49 +109,103 @@ CONTENDERS = (
         "commlib 0.6.3",
         "bench.contenders.commlib_0_6_3",
         "peer",
-        EVERYTHING,
+        RELEASED,
         imports=OUR_IMPORTS,
         environment="commlib_0_6_3",
-        packages=("commlib-py", "redis", "hiredis", "ujson"),
+        packages=("commlib-py", "redis", "hiredis", "paho-mqtt", "ujson"),
     ),
     Contender(
         "ours, aio",
         "bench.contenders.ours_aio",
         "ours",
-        frozenset({"call", "calls", "tasks"}),
+        OF_ONE_FACE,
         options=WITHOUT_UVLOOP,
     ),
     Contender(
         "FastStream",
         "bench.contenders.faststream",
         "peer",
-        EVERYTHING | {"tasks"},
-        imports="faststream.redis",
+        {
+            "goals": "it has no actions",
+            "bridge": "it has no bridges",
+            "topics on redis": "it opens a connection for each subscription",
+        },
+        imports="faststream.{broker}",
         environment="faststream",
-        packages=("faststream", "pydantic", "redis", "hiredis", "orjson", "uvloop"),
+        packages=("faststream", "pydantic", "redis", "hiredis", "zmqtt", "orjson", "uvloop"),
     ),
     Contender(
         "ours, aio, uvloop",
         "bench.contenders.ours_aio",
         "ours",
-        frozenset({"call", "calls", "tasks"}),
+        OF_ONE_FACE,
         options=WITH_UVLOOP,
     ),
     Contender(
         "redis-py",
         "bench.contenders.redis_py",
         "client",
-        frozenset({"publish", "receive", "burst", "call", "calls", "blob", "start"}),
+        NO_LIBRARY | NO_ASYNCIO,
+        REDIS,
         imports="redis",
         environment="redis_py",
-        packages=("redis", "hiredis", "orjson", "uvloop"),
+        packages=("redis", "hiredis", "msgspec", "uvloop"),
     ),
     Contender(
         "redis-py, asyncio",
         "bench.contenders.redis_py_aio",
         "client",
-        frozenset({"publish", "receive", "burst", "blob"}),
+        NO_LIBRARY | _all("as by its synchronous face", "call", "calls", "tasks", "start"),
+        REDIS,
         environment="redis_py",
+    ),
+    Contender(
+        "paho-mqtt",
+        "bench.contenders.paho",
+        "client",
+        NO_LIBRARY | NO_ASYNCIO,
+        MQTT,
+        imports="paho.mqtt.client",
+        environment="paho",
+        packages=("paho-mqtt", "msgspec"),
+    ),
+    Contender(
+        "gmqtt",
+        "bench.contenders.gmqtt",
+        "client",
+        NO_LIBRARY,
+        MQTT,
+        imports="gmqtt",
+        environment="gmqtt",
+        packages=("gmqtt", "msgspec", "uvloop"),
+    ),
+    Contender(
+        "aiomqtt",
+        "bench.contenders.aiomqtt",
+        "client",
+        NO_LIBRARY,
+        MQTT,
+        imports="aiomqtt",
+        environment="aiomqtt",
+        packages=("aiomqtt", "paho-mqtt", "msgspec", "uvloop"),
+    ),
+    Contender(
+        "mqttium",
+        "bench.contenders.mqttium",
+        "client",
+        NO_LIBRARY,
+        MQTT,
+        imports="mqttium.api",
+        environment="mqttium",
+        packages=("mqttium", "msgspec"),
+    ),
+    Contender(
+        "mosquitto_pub and _sub",
+        "bench.contenders.mosquitto",
+        "client",
+        NO_LIBRARY
+        | _all("they print what they receive", "call", "calls", "tasks", "start", "blob"),
+        MQTT,
     ),
 )
 """In the order in which they take turns: ours never twice in a row."""

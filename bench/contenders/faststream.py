@@ -1,16 +1,18 @@
-"""FastStream on Redis channels, typed by pydantic, on uvloop.
+"""FastStream on Redis channels or MQTT topics, typed by pydantic, on uvloop.
 
 Its callbacks are coroutine functions: that is its best face, it hands plain ones to threads. Each
-message is published by itself, as with everybody else; a program that collects messages itself and
-sends a hundred in one pipeline gets five times the rate, and their delay.
+message is published by itself, as with everybody else; on Redis, a program that collects messages
+itself and sends a hundred in one pipeline gets five times the rate, and their delay. On MQTT it
+speaks version 5, as it comes and as its calls need; with 3.1.1 it publishes half as fast again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from importlib import import_module
 from typing import Any
+from urllib.parse import urlsplit
 
-from faststream.redis import RedisBroker
 from pydantic import BaseModel
 
 from bench.roles import CALL_TIMEOUT
@@ -43,12 +45,23 @@ async def add(request: Request) -> Response:
     return Response(c=request.a + request.b)
 
 
+# The class, and what it needs. On Redis it takes a connection per subscription and per call, and
+# fails beyond a hundred.
+BROKERS: dict[str, tuple[str, dict[str, int]]] = {
+    "redis": ("RedisBroker", {"max_connections": 1000}),
+    "mqtt": ("MQTTBroker", {}),
+}
+
+
 class FastStream:
     """All endpoints are those of one broker object."""
 
     def __init__(self, url: str) -> None:
-        # It takes a connection per subscription and per call, and fails beyond a hundred.
-        self._broker = RedisBroker(url, logger=None, max_connections=1000)
+        scheme = urlsplit(url).scheme
+        name, options = BROKERS[scheme]
+        kind = getattr(import_module(f"faststream.{scheme}"), name)
+        self._broker = kind(url, logger=None, **options)
+        self._asks = scheme == "mqtt"
         self._is_running = False
 
     async def start(self) -> None:
@@ -63,7 +76,9 @@ class FastStream:
         return publisher.publish
 
     async def flush(self) -> None:
-        """Nothing to do: publish() waits for the broker's answer."""
+        """On Redis publish() waits for the broker's answer; on MQTT at QoS 1 alone."""
+        if self._asks:
+            await self._broker.publish(b"", "bench_asked", qos=1)
 
     async def subscribe(
         self, topics: Sequence[str], on_message: Callable[[Any], None], *, blob: bool

@@ -6,12 +6,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bench.roles import CALL_TIMEOUT, main
+from bench.roles import CALL_TIMEOUT, FLUSH_TIMEOUT, main
 from commlib.msg import ActionMessage, PubSubMessage, RPCMessage
 from commlib.node import Node
 from commlib.serializer import BytesSerializer
-
-FLUSH_TIMEOUT = 30.0  # s
 
 
 class Sonar(PubSubMessage):

@@ -1,44 +1,16 @@
-"""redis-py by itself, synchronous: a command per message, JSON by orjson, no types."""
+"""redis-py by itself, synchronous: a command per message, messages by msgspec."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import count
 from os import urandom
 from typing import Any
 
-import orjson
-
 import redis
+from bench.messages import Sonar, Sum, Terms, packed, read_sonar, read_sum, read_terms
 from bench.roles import CALL_TIMEOUT, main
-
-
-@dataclass
-class Sonar:
-    """Three floats."""
-
-    distance: float = 0.001
-    horizontal_fov: float = 30.0
-    vertical_fov: float = 14.0
-
-
-def packed(data: object, reply_to: str = "") -> bytes:
-    """Data in the envelope that ours has."""
-    properties = {"content_type": "application/json", "content_encoding": "utf8"}
-    header = {
-        "timestamp": int(time.time() * 1000),
-        "properties": properties,
-        "reply_to": reply_to,
-    }
-    return orjson.dumps({"header": header, "data": data})
-
-
-def unpacked(payload: bytes) -> Any:
-    """What came in an envelope."""
-    return orjson.loads(payload)["data"]
 
 
 class RedisPy:
@@ -70,16 +42,16 @@ class RedisPy:
 
         def listen() -> None:
             for item in pubsub.listen():
-                on_message(item["data"] if blob else unpacked(item["data"]))
+                on_message(item["data"] if blob else read_sonar(item["data"]).data)
 
         threading.Thread(target=listen, daemon=True).start()
 
     def serve(self, name: str) -> None:
         def work() -> None:
             while True:
-                request = orjson.loads(self._redis.blpop(name)[1])
-                data = {"c": request["data"]["a"] + request["data"]["b"]}
-                self._redis.rpush(request["header"]["reply_to"], packed(data))
+                request = read_terms(self._redis.blpop(name)[1])
+                data = Sum(request.data.a + request.data.b)
+                self._redis.rpush(request.header.reply_to, packed(data))
 
         threading.Thread(target=work, daemon=True).start()
 
@@ -88,11 +60,11 @@ class RedisPy:
 
         def call(a: int, b: int) -> int:
             reply_to = f"{prefix}-{next(lists)}"
-            self._redis.rpush(name, packed({"a": a, "b": b}, reply_to))
+            self._redis.rpush(name, packed(Terms(a, b), reply_to))
             reply = self._redis.blpop(reply_to, CALL_TIMEOUT)
             if reply is None:
                 raise TimeoutError(f"no reply within {CALL_TIMEOUT} s")
-            return unpacked(reply[1])["c"]
+            return read_sum(reply[1]).data.c
 
         return call
 

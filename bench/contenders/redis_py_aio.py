@@ -1,4 +1,4 @@
-"""redis-py by itself, on asyncio and uvloop: commands pipelined by hand, JSON by orjson, no types.
+"""redis-py by itself, on asyncio and uvloop: commands pipelined by hand, messages by msgspec.
 
 A hundred messages wait for each other here, which no program with one message to send can have; so
 this says what the client can do, not what a library on it would.
@@ -12,7 +12,7 @@ from typing import Any
 
 import redis.asyncio
 
-from bench.contenders.redis_py import Sonar, packed, unpacked
+from bench.messages import Sonar, packed, read_sonar
 from bench.roles_aio import main
 
 BATCH = 100  # messages
@@ -51,7 +51,7 @@ class RedisPy:
 
         async def listen() -> None:
             async for item in pubsub.listen():
-                on_message(item["data"] if blob else unpacked(item["data"]))
+                on_message(item["data"] if blob else read_sonar(item["data"]).data)
 
         self._listening.append(asyncio.create_task(listen()))
 

@@ -150,8 +150,13 @@ def to_mqtt(name: str) -> str:
 
 
 def from_mqtt(topic: str, like: str) -> str:
-    """The name of an MQTT topic, in the notation that the subscription ``like`` is written in."""
-    return topic if "/" in like else topic.replace("/", ".")
+    """The name of an MQTT topic, in the notation that the subscription ``like`` is written in.
+
+    A pattern of one word has none: what cannot be the spelling of a dotted name stays as it is.
+    """
+    if "/" in like or ("." in topic and "." not in like):
+        return topic
+    return topic.replace("/", ".")
 
 
 def mqtt_filter(pattern: str) -> str:

@@ -542,8 +542,8 @@ async def test_endpoints_work_again_after_they_were_stopped_and_run(
     node = Node("robot", broker.url)
     node.create_subscriber(topic, got.put)
     publisher = node.create_publisher(topic)
-    node.create_rpc(topic, add, AddTwoInts)
-    client = node.create_rpc_client(topic, AddTwoInts)
+    node.create_rpc(f"{topic}.add", add, AddTwoInts)
+    client = node.create_rpc_client(f"{topic}.add", AddTwoInts)
     for n in range(3):
         await node.run()
         await publisher.publish(n)
@@ -574,10 +574,10 @@ async def test_endpoints_without_a_node_have_a_connection_of_their_own(
     async with (
         Subscriber(topic, got.put, Sonar, broker.url),
         PSubscriber(f"{topic}.*", lambda msg, topic: None, Sonar, broker.url),
-        RPCService(topic, add, AddTwoInts, broker.url),
+        RPCService(f"{topic}_add", add, AddTwoInts, broker.url),
         Publisher(topic, Sonar, broker.url) as publisher,
         MPublisher(Sonar, connection_params=broker.url) as many,
-        RPCClient(topic, AddTwoInts, broker.url) as client,
+        RPCClient(f"{topic}_add", AddTwoInts, broker.url) as client,
     ):
         await publisher.publish(Sonar(1.0))
         await get(got, 1)
@@ -596,14 +596,14 @@ async def test_functions_become_ports_by_decorators(broker: Broker, topic: str) 
     async def on_sonar(msg: Sonar, topic: str) -> None:
         got.put_nowait((msg, topic))
 
-    @node.rpc(topic, AddTwoInts)
+    @node.rpc(f"{topic}.add", AddTwoInts)
     async def on_request(request: AddTwoInts.Request) -> AddTwoInts.Response:
         return await add(request)
 
     async with node:
         await node.create_publisher(topic, Sonar).publish(Sonar(1.0))
         assert await get(got, 1) == [(Sonar(1.0), topic)]
-        client = node.create_rpc_client(topic, AddTwoInts)
+        client = node.create_rpc_client(f"{topic}.add", AddTwoInts)
         assert await client.call(Request(a=1, b=2)) == Response(c=3)
 
 
@@ -636,7 +636,7 @@ async def test_both_faces_understand_each_other(broker: Broker, topic: str) -> N
     def begin() -> SyncNode:
         sync = SyncNode("sync", connection_params=broker.url)
         sync.create_subscriber(topic, got, Sonar)
-        sync.create_rpc(topic, lambda request: Response(c=request.a), AddTwoInts)
+        sync.create_rpc(f"{topic}.same", lambda request: Response(c=request.a), AddTwoInts)
         sync.run()
         return sync
 
@@ -644,14 +644,15 @@ async def test_both_faces_understand_each_other(broker: Broker, topic: str) -> N
     async with Node("aio", broker.url) as node:
         subscriber = node.create_subscriber(f"{topic}.back")
         await subscriber.run()
-        await node.create_rpc(f"{topic}.back", add, AddTwoInts).run()
+        await node.create_rpc(f"{topic}.add", add, AddTwoInts).run()
 
         await node.create_publisher(topic, Sonar).publish(Sonar(1.0))
-        response = await node.create_rpc_client(topic, AddTwoInts).call(Request(a=7, b=0))
+        client = node.create_rpc_client(f"{topic}.same", AddTwoInts)
+        response = await client.call(Request(a=7, b=0))
         assert response.c == 7
         assert await asyncio.to_thread(got.wait, 1) == [Sonar(1.0)]
 
-        back = sync.create_rpc_client(f"{topic}.back", AddTwoInts)
+        back = sync.create_rpc_client(f"{topic}.add", AddTwoInts)
         assert (await asyncio.to_thread(back.call, Request(a=1, b=2))).c == 3
         sync.create_publisher(f"{topic}.back").publish("hello")
         assert await take(subscriber, 1) == ["hello"]

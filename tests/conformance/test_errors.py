@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import re
 import types
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from brokers import Broker
+from collected import Collected
 from commlib import aio, exceptions
 from commlib._lanes import Bounds
 from commlib.endpoints import EndpointType, TransportType, endpoint_factory
@@ -79,6 +81,31 @@ def test_an_endpoint_that_was_refused_leaves_nothing_in_its_node(node: Node) -> 
         node.create_publisher("a.*")
 
     assert node.endpoints == []
+
+
+@pytest.mark.parametrize("name", ["{}.b+c", "{}.+", "{}/#/b", "{}#"])
+def test_a_name_that_the_broker_does_not_allow_is_refused_before_it_gets_there(
+    make_node: Callable[..., Node], broker: Broker, topic: str, name: str
+) -> None:
+    name, states = name.format(topic), Collected()
+    if broker.takes(name):
+        pytest.skip("it is a name like any other there")
+    node = make_node(on_state=states)
+
+    for use in (
+        lambda: node.create_publisher(name).publish("hello"),
+        lambda: node.create_mpublisher().publish("hello", name),
+        lambda: node.create_rpc(name, print),
+        lambda: node.create_rpc_client(name).call("hello", timeout=5),
+        lambda: node.create_rpc_client(name).call_async("hello", timeout=5).result(5),
+    ):
+        with pytest.raises(ValueError, match=re.escape(name)):
+            use()
+    node.create_subscriber(topic, got := Collected())
+    node.create_publisher(topic).publish("hello")
+
+    assert got.first == "hello"
+    assert states.items == [(True, None)]
 
 
 # ---- classes and options ----

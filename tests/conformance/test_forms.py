@@ -90,13 +90,14 @@ def test_a_serializer_of_the_programs_own_is_honoured_both_ways(
     peer = make_node(serializer=Own)
     peer.create_subscriber(topic, got, Sonar)
     stranger = node.create_subscriber(topic, print, Sonar, on_error=refused)
-    peer.create_rpc(topic, lambda request: {"c": request["a"] * 2})
+    peer.create_rpc(f"{topic}.double", lambda request: {"c": request["a"] * 2})
 
     peer.create_publisher(topic, Sonar).publish(FAR)
+    assert got.first == FAR
     node.create_publisher(topic, Sonar).publish(Sonar(2.0))
-
     assert got.wait(2) == [FAR, Sonar(2.0)]
-    assert peer.create_rpc_client(topic).call({"a": 4}) == {"c": 8}
+
+    assert peer.create_rpc_client(f"{topic}.double").call({"a": 4}) == {"c": 8}
     error, where = refused.first
     assert "application/x-own" in str(error)
     assert where == topic

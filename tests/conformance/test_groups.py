@@ -163,13 +163,13 @@ def test_nodes_that_ask_for_it_share_a_connection_until_the_last_one_stops(
     assert lonely._core.hub is not nodes[0]._core.hub
     for number, node in enumerate(nodes):
         node.create_subscriber(f"{topic}.{number}", got)
-        node.create_rpc(f"{topic}.{number}", lambda n: n)
+        node.create_rpc(f"{topic}.echo.{number}", lambda n: n)
     publisher = lonely.create_mpublisher()
     for left in (nodes, nodes[1:], nodes[2:]):
         for number, node in enumerate(nodes):
             assert node.connected is (node in left) or node.state is NodeState.STOPPED
             publisher.publish((len(left), number), f"{topic}.{number}")
-        assert left[-1].create_rpc_client(f"{topic}.2").call("x") == "x"
+        assert left[-1].create_rpc_client(f"{topic}.echo.2").call("x") == "x"
         got.until([len(left), 2])
         left[0].stop()
     assert not nodes[2].connected
@@ -242,8 +242,8 @@ def test_a_node_is_healthy_when_every_endpoint_is_in_place(broker: Broker, topic
 def test_an_endpoint_that_was_stopped_alone_is_closed_though_its_node_runs(
     node: Node, topic: str
 ) -> None:
-    node.create_rpc(topic, lambda n: n)
-    publisher, client = node.create_publisher(topic), node.create_rpc_client(topic)
+    node.create_rpc(f"{topic}.echo", lambda n: n)
+    publisher, client = node.create_publisher(topic), node.create_rpc_client(f"{topic}.echo")
     for endpoint in (publisher, client):
         endpoint.stop()
     with pytest.raises(EndpointClosed):

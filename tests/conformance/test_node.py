@@ -102,7 +102,7 @@ def test_endpoints_made_after_run_work_at_once(node: Node, broker: Broker) -> No
 def test_running_twice_changes_nothing(node: Node, topic: str) -> None:
     got = Collected()
     subscriber = node.create_subscriber(topic, got)
-    service = node.create_rpc(topic, lambda n: n)
+    service = node.create_rpc(f"{topic}.echo", lambda n: n)
     for _ in range(3):
         node.run()
         subscriber.run()
@@ -113,7 +113,7 @@ def test_running_twice_changes_nothing(node: Node, topic: str) -> None:
     publisher.publish("end")
 
     assert got.until("end") == [1]
-    assert node.create_rpc_client(topic).call(2) == 2
+    assert node.create_rpc_client(f"{topic}.echo").call(2) == 2
     assert service.stats.received == 1
 
 
@@ -138,13 +138,13 @@ def test_stopping_twice_or_before_run_changes_nothing(broker: Broker, portal: Po
 def test_what_was_stopped_opens_no_connection_again_unless_it_is_run(
     node: Node, broker: Broker
 ) -> None:
-    topic, other = broker.unique("topic"), broker.unique("other")
+    topic, other, echo = broker.unique("topic"), broker.unique("other"), broker.unique("echo")
     got, states = Collected(), Collected()
     node.create_subscriber(topic, got)
-    node.create_rpc(topic, lambda n: n)
+    node.create_rpc(echo, lambda n: n)
     stopped = Node("stopped", connection_params=broker.url, on_state=states)
     publisher, many = stopped.create_publisher(topic), stopped.create_mpublisher()
-    client = stopped.create_rpc_client(topic)
+    client = stopped.create_rpc_client(echo)
     alone = Publisher(topic, conn_params=broker.url)
     stopped.run()
     stopped.stop()
@@ -223,8 +223,8 @@ def test_a_stopped_node_neither_hears_nor_serves(
     heard, fence, asked = Collected(), Collected(), Collected()
     node.create_subscriber(topic, heard)
     other.create_subscriber(topic, fence)
-    node.create_rpc(topic, asked)
-    client = other.create_rpc_client(topic)
+    node.create_rpc(f"{topic}.ask", asked)
+    client = other.create_rpc_client(f"{topic}.ask")
     publisher = other.create_publisher(topic)
 
     node.stop()
@@ -324,10 +324,10 @@ def test_a_node_leaves_no_task_and_no_worker_behind(
         got = Collected()
         for n in range(10):
             node.create_subscriber(f"{topic}{n}", got)
-            node.create_rpc(f"{topic}{n}", lambda n: n)
+            node.create_rpc(f"{topic}{n}.echo", lambda n: n)
         for n in range(10):
             node.create_publisher(f"{topic}{n}").publish(n)
-            assert node.create_rpc_client(f"{topic}{n}").call(n) == n
+            assert node.create_rpc_client(f"{topic}{n}.echo").call(n) == n
         got.wait(10)
         assert set(threading.enumerate()) > threads_before
 

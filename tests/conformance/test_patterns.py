@@ -49,6 +49,7 @@ def test_a_pattern_gets_what_its_grammar_says_in_its_own_notation(
 ) -> None:
     separator = "/" if "/" in names[-1] else "."
     prefix = broker.unique("robot") + separator
+    names = [name for name in names if broker.takes(name)]
     matched = names if matched is ... else matched  # type: ignore[comparison-overlap]
     got = Collected()
     node.create_psubscriber(prefix + pattern, got)
@@ -67,11 +68,14 @@ def test_a_pattern_does_not_match_what_only_begins_alike(node: Node, broker: Bro
     node.create_psubscriber(f"{word}.*", got)
     publisher = node.create_mpublisher()
 
-    for topic in (word, f"{word}x.front", f"x{word}.front", f"x.{word}.front", f"{word}/front"):
+    for topic in (word, f"{word}x.front", f"x{word}.front", f"x.{word}.front"):
         publisher.publish("no", topic)
+    publisher.publish("slashed", f"{word}/front")
     publisher.publish("yes", f"{word}.front")
 
-    assert got.first == ("yes", f"{word}.front")
+    is_one_address = broker.traits.separator == "/"
+    expected = [("slashed", f"{word}.front")] if is_one_address else []
+    assert got.until(("yes", f"{word}.front")) == expected
 
 
 def test_a_star_alone_matches_every_topic(node: Node, broker: Broker) -> None:
@@ -84,7 +88,7 @@ def test_a_star_alone_matches_every_topic(node: Node, broker: Broker) -> None:
         publisher.publish(topic, topic)
 
     got.until((topics[-1], topics[-1]))
-    assert {(topic, topic) for topic in topics} <= set(got.items)
+    assert all((topic, topic) in got.items for topic in topics)
 
 
 def test_subscribers_that_overlap_on_one_node_get_one_call_each(node: Node, broker: Broker) -> None:

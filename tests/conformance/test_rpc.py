@@ -519,8 +519,11 @@ def test_wait_for_service_tells_whether_it_is_there(
     assert client.wait_for_service(DEADLINE)
 
 
-def test_a_service_is_waited_for_whatever_is_in_its_name(node: Node, topic: str) -> None:
-    for name in (f"{topic}.a[0].b?", f"{topic}.ü b", f"{topic}/a+b"):
+def test_a_service_is_waited_for_whatever_is_in_its_name(
+    node: Node, broker: Broker, topic: str
+) -> None:
+    names = (f"{topic}.a[0].b?", f"{topic}.ü b", f"{topic}.ü=b", f"{topic}/a+b", f"{topic}/a%b")
+    for name in filter(broker.takes, names):
         node.create_rpc(name, lambda n: n)
         client = node.create_rpc_client(name)
         assert client.call(1, timeout=5) == 1
@@ -602,10 +605,31 @@ def test_a_reply_address_that_nobody_reads_does_no_harm(
     client = node.create_rpc_client(name, AddTwoInts)
 
     for n in range(20):
-        for reply_to in (broker.unique(f"nobody{n}"), "x" * 1000, "not/a name.*", "ü"):
-            raw.send_message(name, {"a": 1, "b": 2}, Header(0, PROPERTIES, reply_to=reply_to))
+        for reply_to in (broker.unique(f"nobody{n}"), "x" * 1000, "not/a name.*", "a/*", "ü"):
+            if broker.takes(reply_to):
+                raw.send_message(name, {"a": 1, "b": 2}, Header(0, PROPERTIES, reply_to=reply_to))
 
     assert client.call(Request(a=1, b=1)).c == 2
+
+
+@pytest.mark.parametrize(
+    "reply_to",
+    ["a/+", "#", "a/b#", "nul\0", "del\x7f", "x" * 70_000],
+    ids=["+", "#", "b#", "nul", "del", "long"],
+)
+def test_a_reply_address_that_is_no_name_costs_no_connection(
+    make_node: MakeNode, broker: Broker, raw: RawPeer, reply_to: str
+) -> None:
+    name, states = broker.unique(), Collected()
+    service = make_node(on_state=states).create_rpc(name, add, AddTwoInts)
+    client = make_node().create_rpc_client(name, AddTwoInts)
+
+    for _ in range(5):
+        raw.send_message(name, {"a": 1, "b": 2}, Header(0, PROPERTIES, reply_to=reply_to))
+        assert client.call(Request(a=1, b=1), timeout=5).c == 2
+
+    assert states.items == [(True, None)]
+    assert service.stats.received == 10
 
 
 def garbage() -> list[bytes]:
@@ -855,8 +879,11 @@ def test_requests_of_a_former_life_give_no_credit_to_the_next(
 ) -> None:
     former, latter = Blocking(threading.Event()), Blocking(gate)
     handler: Callable[..., Any] = lambda request: (former if request.b else latter)(request)  # noqa: E731
-    service = make_node().create_rpc(topic, handler, AddTwoInts, workers=2)
-    client = make_node().create_rpc_client(topic, AddTwoInts)
+    server, node = make_node(), make_node()
+    service = server.create_rpc(topic, handler, AddTwoInts, workers=2)
+    client = node.create_rpc_client(topic, AddTwoInts)
+    server.create_rpc(f"{topic}.fence", lambda n: n)
+    fence = node.create_rpc_client(f"{topic}.fence")
     for _ in range(2):
         client.call_async(Request(a=-1, b=1), timeout=60)
     former.entered.wait(2)
@@ -868,10 +895,12 @@ def test_requests_of_a_former_life_give_no_credit_to_the_next(
 
     futures = [client.call_async(Request(a=-1, b=0), timeout=60) for _ in range(6)]
     latter.entered.wait(2)
-    # It has taken as many as it can handle, so the others are for somebody else.
-    make_node().create_rpc(topic, add, AddTwoInts)
-    eventually(lambda: sum(future.done() for future in futures) == 4)
+    assert fence.call(1) == 1
+    # In each life it has taken as many as it can handle.
+    assert service.stats.received == 4
     assert len(latter.entered.items) == 2
+    gate.set()
+    assert [future.result(DEADLINE).c for future in futures] == [-1] * 6
 
 
 def test_a_blocked_service_does_not_keep_the_others_of_its_node_from_serving(

@@ -208,7 +208,7 @@ def test_the_source_dies_and_the_bridge_takes_up_its_topics_again(make_server: M
             return bool(got.items)
 
         eventually(arrives)
-        assert bridge.stats.source.reconnects == 1
+        eventually(lambda: bridge.stats.source.reconnects == 1)
 
 
 def test_calls_go_through_again_after_the_sink_has_died(

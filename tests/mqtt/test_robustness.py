@@ -45,7 +45,9 @@ def mosquitto_pub(server: MosquittoServer, topic: str, text: str, *options: str)
 
 
 @VERSIONS
-@pytest.mark.parametrize("reply_to", ["#", "a/+/b", "a.*", "x\u0000y", "x" * 70_000])
+@pytest.mark.parametrize(
+    "reply_to", ["#", "$SYS/x", "$share/g/x", "a/+/b", "a.*", "x\u0000y", "x" * 70_000]
+)
 def test_a_reply_to_an_address_that_is_none_costs_nothing_else(
     mqtt_server: MosquittoServer, topic: str, protocol: str, reply_to: str
 ) -> None:

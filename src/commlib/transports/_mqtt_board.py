@@ -215,6 +215,9 @@ class Board:
 
     def _route(self, topic: str, published: Published) -> tuple[Route, bool]:
         found = list(self._find(topic, published))
+        for channel, _ in found:
+            if channel.wanted is not None:
+                channel.wanted.note_live(topic)
         route = tuple((handler, name) for channel, name in found for handler in channel.handlers)
         return route, all(channel.recurs for channel, _ in found)
 

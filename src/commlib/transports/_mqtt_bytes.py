@@ -24,6 +24,8 @@ def length(number: int) -> bytes:
     """A variable byte integer."""
     if number < 0x80:
         return b"%c" % number
+    if number < 0x4000:
+        return b"%c%c" % (number & 0x7F | 0x80, number >> 7)
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)

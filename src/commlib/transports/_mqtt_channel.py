@@ -106,6 +106,11 @@ class Wanted:
         had.add(topic)
         return True
 
+    def note_live(self, topic: str) -> None:
+        """Who is handed a new message of this topic wants no stored one, which is older."""
+        for had in self._fresh.values():
+            had.add(topic)
+
     def note_pong(self) -> bool:
         """The broker has answered a ping; whether nobody is fresh any more."""
         self._quiet += 1

@@ -253,11 +253,16 @@ class MqttLink(StreamLink):
         """Let the kernel acknowledge at once what has come, and not with what is sent next.
 
         Many brokers (Mosquitto, as it comes) leave Nagle's algorithm on: the second of two small
-        packets waits for the acknowledgement of the first, which the kernel puts off by 40 ms. The
-        option holds for a short time only (man 7 tcp), and costs 1.6 µs.
+        packets waits for the acknowledgement of the first, which the kernel puts off by 40 ms.
         """
         self._acknowledgements -= 1
-        if self._socket is not None:
+        self._ask_for_acknowledgement()
+        if not self._acknowledgements:  # what comes behind the last one must not wait, either
+            self._loop.call_later(ACKNOWLEDGE_SECONDS, self._ask_for_acknowledgement)
+
+    def _ask_for_acknowledgement(self) -> None:
+        """It holds for a short time only (man 7 tcp), and costs 1 to 2 µs."""
+        if self._socket is not None and not self.closed.done():
             self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
     def _take_packets(self, data: bytes) -> int:
@@ -269,7 +274,11 @@ class MqttLink(StreamLink):
             head, size, start = data[at], data[at + 1], at + 2
             if size > 0x7F:
                 try:
-                    size, start = read_length(data, at + 1)
+                    if data[start] <= 0x7F:  # two bytes: nearly every length that is not one
+                        size += (data[start] - 1) << 7
+                        start += 1
+                    else:
+                        size, start = read_length(data, at + 1)
                 except IndexError:
                     self._wanted = 0
                     return at

@@ -204,6 +204,8 @@ class MqttTransport:
             check_topic(topic)
             if set(spelled) & set(WILDCARDS):
                 raise ValueError(f"{topic!r} holds a wildcard of MQTT, and is no name")
+            if spelled.startswith(("$SYS/", "$share/")):
+                raise ValueError(f"{topic!r} belongs to the broker")
         except ValueError as exc:
             raise SerializationError(str(exc)) from exc
         if len(self._topics) >= MAX_TOPICS:
@@ -263,6 +265,7 @@ class MqttTransport:
         return self.publish(to if isinstance(to, str) else to.reply_to, packet)
 
     async def consume(self, queue: str, handler: Handler, prefetch: int) -> Consumer:
+        self._spell(queue)  # no pattern
         found = self._queues.get(queue) or Queue(
             queue, self._queues, self._boards, self.stats, self._give_back
         )

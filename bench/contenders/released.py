@@ -1,0 +1,110 @@
+"""A released commlib-py, synchronous: what all releases have in common."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from types import SimpleNamespace
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+from bench.child import address_of
+from bench.roles import CALL_TIMEOUT, FLUSH_TIMEOUT
+
+
+class Released(ABC):
+    """All endpoints are those of one node.
+
+    A release names its messages; ``runs_senders``: publishers and clients have to be run before
+    they are used.
+    """
+
+    sonar: ClassVar[Any]
+    two_ints: ClassVar[Any]
+    runs_senders: ClassVar[bool]
+
+    def __init__(self, url: str) -> None:
+        logging.disable()  # its best face: a release writes a line per message otherwise
+        host, port = address_of(url)
+        self._broker = urlsplit(url).scheme
+        self._transport = import_module(f"commlib.transports.{self._broker}")
+        self._params = self._transport.ConnectionParameters(host=host, port=port)
+        self._node = self._new_node(self._broker, self._params)
+        self._publishers: list[Any] = []
+        self._is_running = False
+
+    @abstractmethod
+    def _new_node(self, broker: str, params: Any) -> Any:
+        """A node on this broker."""
+
+    @abstractmethod
+    def _new_bridge(self, broker: str, topic: str, to: str, params: Any) -> Any:
+        """A bridge from this broker to itself."""
+
+    def start(self) -> None:
+        self._node.run()
+        self._is_running = True
+
+    def message(self, blob: bytes | None) -> Any:
+        assert blob is None, "it cannot send bytes"
+        return self.sonar()
+
+    def publisher(self, topic: str, *, blob: bool) -> Callable[[Any], object]:
+        publisher = self._node.create_publisher(topic=topic, msg_type=self.sonar)
+        self._publishers.append(publisher)
+        publish: Callable[[Any], object] = self._begin_sender(publisher).publish
+        return publish
+
+    def flush(self) -> None:
+        """On Redis publish() waits for the broker's answer; on MQTT nothing does, so it is asked.
+
+        Each publisher may have a connection of its own.
+        """
+        if self._broker == "mqtt":
+            for publisher in self._publishers:
+                asked = publisher._transport._client.publish("bench_asked", b"", qos=1)
+                asked.wait_for_publish(FLUSH_TIMEOUT)
+
+    def subscribe(
+        self, topics: Sequence[str], on_message: Callable[[Any], None], *, blob: bool
+    ) -> None:
+        for topic in topics:
+            self._begin(
+                self._node.create_subscriber(
+                    topic=topic, msg_type=self.sonar, on_message=on_message
+                )
+            )
+
+    def serve(self, name: str) -> None:
+        def add(request: Any) -> Any:
+            return self.two_ints.Response(c=request.a + request.b)
+
+        self._begin(self._node.create_rpc(rpc_name=name, msg_type=self.two_ints, on_request=add))
+
+    def caller(self, name: str) -> Callable[[int, int], int]:
+        # On MQTT a client takes the next reply for its own, whosever it is: there, one a thread.
+        place: Any = threading.local() if self._broker == "mqtt" else SimpleNamespace()
+        request = self.two_ints.Request
+
+        def call(a: int, b: int) -> int:
+            if not hasattr(place, "client"):
+                client = self._node.create_rpc_client(rpc_name=name, msg_type=self.two_ints)
+                place.client = self._begin_sender(client)
+            c: int = place.client.call(request(a=a, b=b), timeout=int(CALL_TIMEOUT)).c
+            return c
+
+        return call
+
+    def bridge(self, topic: str, to: str) -> None:
+        self._new_bridge(self._broker, topic, to, self._params).run()
+
+    def _begin(self, endpoint: Any) -> Any:
+        if self._is_running:
+            endpoint.run()
+        return endpoint
+
+    def _begin_sender(self, endpoint: Any) -> Any:
+        return self._begin(endpoint) if self.runs_senders else endpoint

@@ -1,0 +1,83 @@
+"""RESP2, as the limit speaks it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import hiredis
+
+from bench.roles import CALL_TIMEOUT
+from bench.wires.link import (
+    Exchange,
+    OnMessage,
+    Questions,
+    Reply,
+    ignore,
+    open_link,
+    open_socket,
+    received,
+    reply_address,
+)
+
+pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
+
+
+class RedisWire:
+    """RESP2 by hiredis."""
+
+    def __init__(self, url: str, on_message: OnMessage = ignore) -> None:
+        self._on_message = on_message
+        self._reader = hiredis.Reader()
+        self._questions = Questions()
+        self.link = open_link(url, self._feed)
+
+    def _feed(self, data: bytes) -> None:
+        reader, on_message = self._reader, self._on_message
+        reader.feed(data)
+        while (item := reader.gets()) is not False:
+            if type(item) is list and item[0] == b"message":
+                on_message(item[2])
+            else:
+                self._questions.note(item)
+
+    def framer(self, topic: str) -> Callable[[bytes], bytes]:
+        name = topic.encode()
+        return lambda data: pack((b"PUBLISH", name, data))
+
+    def flush(self, published: int) -> None:
+        self._questions.wait(published)
+
+    def subscribe(self, topics: Sequence[str]) -> None:
+        self.link.send(pack(("SUBSCRIBE", *topics)))
+        self._questions.wait(len(topics))
+
+    @staticmethod
+    def serve(url: str, name: str, reply: Reply) -> None:
+        reader, take = hiredis.Reader(), pack(("BLPOP", name, 0))
+
+        def feed(data: bytes) -> None:
+            reader.feed(data)
+            while (item := reader.gets()) is not False:
+                if isinstance(item, list):
+                    link.send(pack((b"RPUSH", *reply(item[1]))) + take)
+
+        link = open_link(url, feed)
+        link.send(pack(("DEL", name)) + take)
+
+    @staticmethod
+    def exchange(url: str, name: str) -> Exchange:
+        sock, reader = open_socket(url), hiredis.Reader()
+        take = pack((b"BLPOP", reply_address(), int(CALL_TIMEOUT)))
+
+        def call(request: bytes) -> bytes:
+            sock.sendall(pack((b"RPUSH", name, request)) + take)
+            while not isinstance(item := reader.gets(), list):
+                if item is None:
+                    raise TimeoutError("no reply")
+                if item is False:
+                    reader.feed(received(sock))
+            payload: bytes = item[1]
+            return payload
+
+        return call
