@@ -89,7 +89,7 @@ def test_a_name_that_the_broker_does_not_allow_is_refused_before_it_gets_there(
 ) -> None:
     name, states = name.format(topic), Collected()
     if broker.takes(name):
-        pytest.skip("it is a name like any other there")
+        pytest.skip("the broker takes every name")
     node = make_node(on_state=states)
 
     for use in (
