@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from brokers import RedisServer
+from brokers import MosquittoServer, RedisServer
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -47,13 +47,13 @@ def test_there_are_examples() -> None:
 
 @pytest.mark.parametrize("block", blocks(), ids=str)
 def test_an_example_runs_and_prints_what_it_says(
-    block: Block, redis_server: RedisServer, tmp_path: Path
+    block: Block, redis_server: RedisServer, mqtt_server: MosquittoServer, tmp_path: Path
 ) -> None:
     program = tmp_path / "example.py"
     program.write_text(block.code)
     process = subprocess.run(
         [sys.executable, "-W", "error", program],
-        env={**os.environ, "COMMLIB_URL": redis_server.url},
+        env={**os.environ, "COMMLIB_URL": redis_server.url, "MQTT_URL": mqtt_server.url},
         cwd=tmp_path,
         capture_output=True,
         text=True,

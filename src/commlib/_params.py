@@ -101,6 +101,10 @@ class BaseParameters:
         parts = urlsplit(url)
         if parts.scheme not in cls.schemes:
             raise ValueError(f"{parts.scheme}:// is not one of {', '.join(cls.schemes)}")
+        try:
+            _ = parts.port
+        except ValueError as exc:
+            raise ValueError(f"{parts.scheme}://: a port is a number up to 65535: {exc}") from exc
         options = cls._from_url_parts(parts)
         known = {f.name: f.type for f in fields(cls) if _is_plain(str(f.type))}
         for spelled, text in parse_qsl(parts.query, keep_blank_values=True):
@@ -139,6 +143,11 @@ class NetworkParameters(BaseParameters):
         """User name and password, from whichever field they were given in."""
         creds = self.creds or Credentials(self.username, self.password)
         return creds.username, creds.password
+
+    @property
+    def place(self) -> str:
+        """Host and port as in a URL."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def ssl_context(self) -> SSLContext | None:
         """The TLS context to connect with, None without TLS."""

@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from socket import gaierror
 from typing import Protocol
 
 from commlib._params import BaseParameters
@@ -199,6 +200,12 @@ class Session:
         text = str(exc) or f"no answer within {self._params.connect_timeout:g} s"
         if isinstance(exc, ConnectionRefusedError):
             text += "; is a broker running there?"
+        elif isinstance(exc, gaierror):
+            text += "; is the name right?"
+        elif type(exc).__name__ == "SSLCertVerificationError":  # ssl is not imported without TLS
+            text += "; a CA of your own: ssl=ssl.create_default_context(cafile=...)"
+        elif isinstance(exc, ConnectionResetError) and getattr(self._params, "ssl", False):
+            text += "; does it speak TLS?"
         error = ConnectError(f"{self.name} cannot be reached: {text}")
         error.__cause__ = exc
         return error
@@ -206,6 +213,8 @@ class Session:
     def _note_link(self, link: Link | None, reason: Exception | None) -> None:
         self.link = link
         if link is not None:
+            if self.was_linked or self._reported:
+                log.log(self._level, "%s: connected", self.name)
             self.failure, self.failed = None, False
             self._reported, self.was_linked = False, True
             log.debug("%s is there", self.name)

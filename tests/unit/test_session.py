@@ -116,7 +116,7 @@ async def test_a_broker_that_is_away_is_tried_again_until_it_is_there(
     assert session.link is link
     assert session.dial.count == 21
     warnings = [r.message for r in caplog.records if r.levelno == logging.WARNING]
-    assert warnings == ["fake cannot be reached: refused"]
+    assert warnings == ["fake cannot be reached: refused", "fake: connected"]
     await session.close()
 
 

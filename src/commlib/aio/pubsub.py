@@ -56,7 +56,7 @@ class Sender(Endpoint, Generic[T]):
         traits = self.hub.transport.traits
         if qos not in traits.delivery_levels:
             levels = " or ".join(map(str, traits.delivery_levels))
-            raise ValueError(f"qos={qos}: {self.hub.params} delivers at QoS {levels}")
+            raise ValueError(f"qos={qos!r}: {self.hub.params} delivers at QoS {levels}")
         if retain and not traits.retained:
             raise ValueError(f"retain=True: {self.hub.params} keeps no messages")
         self._qos = int(qos)

@@ -68,7 +68,7 @@ def resolve(params: BaseParameters | str | None, scheme: str = "") -> BaseParame
     if isinstance(params, str):
         found, is_url, _ = params.partition("://")
         if not is_url:  # not repeated here: there may be a password in it
-            raise ValueError("no URL: it begins with a scheme, as redis://host does")
+            raise ValueError("no URL: it begins with a scheme, as redis://host or mqtt://host does")
         params = module_for(found).ConnectionParameters.from_url(params)
     if not isinstance(params, BaseParameters):
         raise TypeError(f"connection parameters or a URL were expected, not {params!r}")

@@ -412,9 +412,13 @@ async def _greet(
     except ConnectionLost as exc:
         if isinstance(exc.__cause__, SSLError):
             raise ConnectError(f"{link.name} cannot be reached: {exc.__cause__}") from exc
-        raise ClosedEarly(f"{link.name}: the broker has closed the connection at once") from exc
+        hint = "" if params.ssl else "; does it want TLS, mqtts://?"
+        raise ClosedEarly(
+            f"{link.name}: the broker has closed the connection at once{hint}"
+        ) from exc
     except Malformed as exc:
         raise ConnectError(f"{link.name} does not speak MQTT: {exc}") from exc
     if granted.code:
         kind = VersionRefused if granted.code in UNSUPPORTED_VERSION else ConnectError
-        raise refusal(link.name, granted.code, granted.said, kind)
+        who = f"as {user!r}" if user else "without a user name"
+        raise refusal(f"{link.name}, {who}", granted.code, granted.said, kind)

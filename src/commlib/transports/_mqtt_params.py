@@ -101,7 +101,10 @@ class ConnectionParameters(NetworkParameters):
             self.protocol = MQTTProtocolType[self.protocol]
         if self.keepalive > 65_535:
             raise ValueError(f"keepalive={self.keepalive}: MQTT has room for 65535 s")
-        for message in (self.will, self.birth):
+        for name in ("will", "birth"):
+            message = getattr(self, name)
+            if message is not None and not isinstance(message, Will):
+                raise TypeError(f"{name}={message!r}: it is a Will(topic, payload)")
             if message is not None:
                 message.as_will()  # what cannot be sent is refused here
 
@@ -132,4 +135,4 @@ class ConnectionParameters(NetworkParameters):
         }
 
     def __str__(self) -> str:
-        return f"{'mqtts' if self.ssl else 'mqtt'}://{self.host}:{self.port}"
+        return f"{'mqtts' if self.ssl else 'mqtt'}://{self.place}"

@@ -77,7 +77,7 @@ class ConnectionParameters(NetworkParameters):
         if self.unix_socket:
             return f"redis+unix://{self.unix_socket}?db={self.db}"
         scheme = "rediss" if self.ssl else "redis"
-        return f"{scheme}://{self.host}:{self.port}/{self.db}"
+        return f"{scheme}://{self.place}/{self.db}"
 
 
 TCPConnectionParameters = ConnectionParameters
