@@ -5,8 +5,10 @@ Usage: python examples/asyncio_node.py [METRES]
 
 import asyncio
 import sys
+from contextlib import suppress
 
 from commlib.aio import Node
+from commlib.exceptions import CommlibError, EndpointClosed
 from commlib.msg import PubSubMessage, RPCMessage
 
 
@@ -29,7 +31,10 @@ async def robot(node: Node) -> None:
     async def drive(request: Drive.Request) -> Drive.Response:
         for metres in range(1, request.metres + 1):
             await asyncio.sleep(0.05)
-            await position.publish(Position(metres=metres))
+            try:
+                await position.publish(Position(metres=metres))
+            except EndpointClosed:  # the robot is being switched off
+                return Drive.Response(stopped_at=metres)
         return Drive.Response(stopped_at=request.metres)
 
     await node.create_rpc("robot.drive", drive, msg_type=Drive).run()
@@ -40,18 +45,30 @@ async def pilot(node: Node, metres: int) -> None:
     positions = node.create_subscriber("robot.position", msg_type=Position)
     await positions.run()  # from here on no position is missed
     client = node.create_rpc_client("robot.drive", msg_type=Drive)
-    driving = asyncio.create_task(client.call(Drive.Request(metres=metres), timeout=60))
-    async for position in positions:
-        print(f"the robot is at {position.metres} m", flush=True)
-        if position.metres == metres:
-            break
-    print(f"it stopped at {(await driving).stopped_at} m")
+
+    async def watch() -> None:
+        async for position in positions:
+            print(f"the robot is at {position.metres} m", flush=True)
+            if position.metres == metres:
+                break
+
+    async with asyncio.TaskGroup() as tasks:  # if the call fails, it stops watching
+        tasks.create_task(watch())
+        driving = tasks.create_task(client.call(Drive.Request(metres=metres), timeout=60))
+    print(f"it stopped at {driving.result().stopped_at} m")
 
 
 async def main(metres: int) -> None:
-    async with Node("robot") as robot_node, Node("pilot") as pilot_node:
+    async with Node("robot") as robot_node:
+        if not robot_node.connected:
+            sys.exit("no broker; start one with: commlib broker")
         await robot(robot_node)
-        await pilot(pilot_node, metres)
+        async with Node("pilot") as pilot_node:
+            await pilot(pilot_node, metres)
 
 
-asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 20))
+with suppress(KeyboardInterrupt):
+    try:
+        asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 20))
+    except* CommlibError as errors:
+        sys.exit(f"the call failed: {errors.exceptions[0]}")

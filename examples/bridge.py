@@ -5,6 +5,7 @@ Usage: python examples/bridge.py
 The other broker is one in this process; as a real one it would be another URL.
 """
 
+import sys
 from queue import SimpleQueue
 
 from commlib.bridges import PTopicBridge, RPCBridge
@@ -28,14 +29,15 @@ cloud = Node("cloud", connection_params=CLOUD)
 cloud.create_psubscriber("fleet.*", lambda msg, topic: seen.put((topic, msg)), msg_type=Sonar)
 client = cloud.create_rpc_client("fleet.robot1.add", msg_type=AddTwoInts)
 
-with (
-    robot,
-    cloud,
-    PTopicBridge(None, "sensors.*", "fleet.robot1", None, CLOUD),
-    RPCBridge(None, "fleet.robot1.add", "calculator.add", CLOUD, None),
-):
-    for place in ("front", "rear"):
-        sonar.publish(Sonar(distance=1.5), f"sensors.sonar.{place}")
-        topic, msg = seen.get(timeout=5)
-        print(f"{topic}: {msg.distance} m", flush=True)
-    print("1 + 2 =", client.call(AddTwoInts.Request(a=1, b=2), timeout=5).c)
+with robot, cloud:
+    if not robot.connected:
+        sys.exit("no broker; start one with: commlib broker")
+    with (
+        PTopicBridge(None, "sensors.*", "fleet.robot1", None, CLOUD),
+        RPCBridge(None, "fleet.robot1.add", "calculator.add", CLOUD, None),
+    ):
+        for place in ("front", "rear"):
+            sonar.publish(Sonar(distance=1.5), f"sensors.sonar.{place}")
+            topic, msg = seen.get(timeout=5)
+            print(f"{topic}: {msg.distance} m", flush=True)
+        print("1 + 2 =", client.call(AddTwoInts.Request(a=1, b=2), timeout=5).c)

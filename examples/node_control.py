@@ -7,6 +7,7 @@ Without TIMES it goes on until Ctrl-C.
 
 import logging
 import sys
+import time
 from contextlib import suppress
 from itertools import count, islice
 from queue import SimpleQueue
@@ -35,6 +36,8 @@ beats: SimpleQueue[HeartbeatMessage] = SimpleQueue()
 lines: SimpleQueue[dict[str, str]] = SimpleQueue()
 
 with suppress(KeyboardInterrupt), Node("station") as station:
+    if not station.connected:
+        sys.exit("no broker; start one with: commlib broker")
     station.create_subscriber("robot_1.heartbeat", beats.put, msg_type=HeartbeatMessage)
     station.create_subscriber("robot_1.logs", lines.put)
     stop = station.create_rpc_client("robot_1.stop", msg_type=NodeStopMessage)
@@ -45,8 +48,11 @@ with suppress(KeyboardInterrupt), Node("station") as station:
             beats.get(timeout=5)
             print("it lives", flush=True)
             wave.call({}, timeout=5)
-            print("it logs:", lines.get(timeout=5)["msg"].partition(" - ")[2], flush=True)
+            while not (line := lines.get(timeout=5)["msg"]).endswith("it waves"):
+                pass  # it tells of its last stop, too
+            print("it logs:", line.partition(" - ")[2], flush=True)
             stop.call(NodeStopMessage.Request(), timeout=5)
             print("it is", robot.state.name, flush=True)
             start.call(NodeStartMessage.Request(), timeout=5)
             print("it is", robot.state.name, flush=True)
+            time.sleep(0.5)

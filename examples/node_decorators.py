@@ -38,6 +38,8 @@ def on_heating(msg: dict[str, Any]) -> None:
 
 
 with suppress(KeyboardInterrupt), node:
+    if not node.connected:
+        sys.exit("no broker; start one with: commlib broker")
     # What follows would be programs of their own: somebody who feels cold, and a thermometer.
     client = node.create_rpc_client("room.set_temperature")
     print(f"set to {client.call({'celsius': 21.5})['celsius']} °C", flush=True)

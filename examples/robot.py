@@ -7,6 +7,7 @@ The pilot runs in the same process here; as a rule it is a program on another ma
 """
 
 import asyncio
+import sys
 from queue import SimpleQueue
 from typing import Any
 
@@ -64,17 +65,22 @@ drive = pilot.create_action_client("rover.drive", Drive)
 station = Node("station", connection_params=STATION)
 station.create_subscriber("fleet.rover.sonar", scans.put, msg_type=Sonar)
 
-with pilot, station, PTopicBridge(None, "rover.*", "fleet", None, STATION), robot, robot.scan:
-    print("it lives:", beats.get(timeout=5).ts > 0, flush=True)
-    print("it looks ahead, seen at the station:", scans.get(timeout=5).distance, "m")
-    print("speed:", steer.call({"speed": 0.5}, timeout=5)["speed"])
+with pilot, station:
+    if not pilot.connected:
+        sys.exit("no broker; start one with: commlib broker")
+    with PTopicBridge(None, "rover.*", "fleet", None, STATION), robot, robot.scan:
+        print("it lives:", beats.get(timeout=5).ts > 0, flush=True)
+        print("it looks ahead, seen at the station:", scans.get(timeout=5).distance, "m")
+        print("speed:", steer.call({"speed": 0.5}, timeout=5)["speed"])
 
-    far = drive.send_goal(Drive.Goal(metres=1000.0))
-    next(iter(far.feedback))
-    near = drive.send_goal(Drive.Goal(metres=2.0))  # takes over
-    far.result(timeout=5)
-    print("the far goal:", GoalStatus(far.status).name)
-    print("the near goal:", near.result(timeout=5).metres, "m")
+        far = drive.send_goal(Drive.Goal(metres=1000.0))
+        next(iter(far.feedback))
+        near = drive.send_goal(Drive.Goal(metres=2.0))  # takes over
+        far.result(timeout=5)
+        print("the far goal:", GoalStatus(far.status).name)
+        print("the near goal:", near.result(timeout=5).metres, "m")
 
-    robot.events.send_event(Event(name="Arrived", uri="rover.arrived", payload={"by": "rover-1"}))
-    print("event:", arrivals.get(timeout=5).payload)
+        robot.events.send_event(
+            Event(name="Arrived", uri="rover.arrived", payload={"by": "rover-1"})
+        )
+        print("event:", arrivals.get(timeout=5).payload)

@@ -4,6 +4,7 @@ Usage: python examples/rpc_client.py [TIMES]
 """
 
 import sys
+from contextlib import suppress
 
 from commlib.exceptions import RPCError
 from commlib.node import Node
@@ -11,7 +12,9 @@ from messages import AddTwoInts
 
 times = int(sys.argv[1]) if len(sys.argv) > 1 else 10
 
-with Node("client") as node:
+with suppress(KeyboardInterrupt), Node("client") as node:
+    if not node.connected:
+        sys.exit("no broker; start one with: commlib broker")
     client = node.create_rpc_client("calculator.add_two_ints", msg_type=AddTwoInts)
     if not client.wait_for_service(timeout=10):
         sys.exit("nobody serves calculator.add_two_ints; start rpc_service.py")

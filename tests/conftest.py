@@ -63,8 +63,7 @@ def mqtt_server(mosquitto_server: MosquittoServer) -> MosquittoServer:
 @pytest.fixture(scope="session")
 def mqtt311_server(mosquitto_server: MosquittoServer) -> Broker:
     """The same one, spoken to in MQTT 3.1.1."""
-    url = Broker(mosquitto_server.url).with_options(protocol="MQTTv311")
-    return Broker(url, mosquitto_server.never_in_names)
+    return Broker(Broker(mosquitto_server.url).with_options(protocol="MQTTv311"))
 
 
 @pytest.fixture(scope="session")

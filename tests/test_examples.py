@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,10 +27,10 @@ def start(make_redis: Callable[..., RedisServer]) -> Iterator[Start]:
     server = make_redis()
     started: list[subprocess.Popen[str]] = []
 
-    def start(name: str, *arguments: str) -> subprocess.Popen[str]:
+    def start(name: str, *arguments: str, url: str = server.url) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-W", "error", EXAMPLES / f"{name}.py", *arguments],
-            env={**os.environ, "COMMLIB_URL": server.url},
+            env={**os.environ, "COMMLIB_URL": url},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -126,7 +127,8 @@ SAYS = {
         "bedroom.lights.off: TurnOff {}",
         "bedroom.lights.on: TurnOn {'brightness': 20}",
     ],
-    "node_control": ["it lives", "it logs: it waves", "it is STOPPED", "it is RUNNING", "it lives"],
+    "node_control": 2 * ["it lives", "it logs: it waves", "it is STOPPED", "it is RUNNING"],
+    "asyncio_node": ["the robot is at 1 m", "the robot is at 2 m"],
 }
 
 
@@ -144,6 +146,34 @@ def test_without_a_number_it_goes_on_until_ctrl_c(start: Start, name: str) -> No
 def test_with_a_number_it_ends_by_itself(start: Start, name: str) -> None:
     lines = result(start(name, "1"))
     assert lines == SAYS[name][: len(lines)]
+
+
+@pytest.mark.parametrize("name", ["rpc_client", "action_client"])
+def test_a_client_without_its_service_is_stopped_by_ctrl_c(start: Start, name: str) -> None:
+    process = start(name)
+    time.sleep(1)  # it prints nothing before somebody serves
+    process.send_signal(signal.SIGINT)
+    assert result(process) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "action_client",
+        "asyncio_node",
+        "bridge",
+        "node_control",
+        "node_decorators",
+        "robot",
+        "rpc_client",
+    ],
+)
+def test_who_needs_a_broker_says_so_and_ends(start: Start, name: str) -> None:
+    process = start(name, url="redis://127.0.0.1:1?connect_timeout=0.2")
+    _, err = process.communicate(timeout=LONGEST)
+    assert process.returncode == 1
+    assert err.splitlines()[-1] == "no broker; start one with: commlib broker"
+    assert "Traceback" not in err
 
 
 def test_every_example_is_listed_and_tested() -> None:

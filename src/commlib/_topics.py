@@ -136,6 +136,22 @@ def _regex(words: list[str], separator: str) -> str:
     return (r"(?!\$)" if words[0] == "*" else "") + re.escape(separator).join(parts)
 
 
+def check_wildcards(pattern: str, wildcards: str, broker: str) -> None:
+    """Raises ValueError where a broker does not allow its wildcards: in a part of a word.
+
+    ``#`` is allowed as the last word only.
+    """
+    words = _words(pattern)
+    for index, word in enumerate(words):
+        if word not in (*wildcards,) and set(word) & set(wildcards):
+            allowed = " and ".join(map(repr, wildcards))
+            raise ValueError(
+                f"{broker} allows {allowed} as whole words only, not {word!r} in {pattern!r}"
+            )
+        if word == "#" and "#" in wildcards and index < len(words) - 1:
+            raise ValueError(f"{broker} allows '#' at the end only, not in {pattern!r}: write '+'")
+
+
 # ---- spellings ----
 
 
@@ -164,18 +180,10 @@ def mqtt_filter(pattern: str) -> str:
 
     Raises ValueError where MQTT does not allow them: a broker cuts the connection for it.
     """
-    words = to_mqtt(pattern).split("/")
-    last = len(words) - 1
-    for index, word in enumerate(words):
-        if word == "*":
-            words[index] = "#" if index == last else "+"
-        elif word not in ("+", "#") and ("+" in word or "#" in word):
-            raise ValueError(
-                f"MQTT allows '+' and '#' as whole words only, not {word!r} in {pattern!r}"
-            )
-        elif word == "#" and index != last:
-            raise ValueError(f"MQTT allows '#' at the end only, not in {pattern!r}: write '+'")
-    return "/".join(words)
+    check_wildcards(pattern, "+#", "MQTT")
+    *words, last = _words(pattern)
+    words = ["+" if word == "*" else word for word in words]
+    return "/".join([*words, "#" if last == "*" else last])
 
 
 def amqp_binding(pattern: str) -> str:

@@ -16,7 +16,7 @@ from commlib.aio._control import NodeStartMessage, NodeStopMessage
 from commlib.aio._endpoint import Options, Params
 from commlib.aio._hub import shared_hub
 from commlib.aio._ports import Decorators
-from commlib.aio.node import NodeOptions, NodeState
+from commlib.aio.node import NodeOptions, NodeState, check_options
 from commlib.aio.pubsub import PublisherOptions, SubscriberOptions
 from commlib.aio.rpc import RPCTypes, ServiceMap, ServiceOptions
 from commlib.endpoints import TransportType
@@ -75,6 +75,7 @@ class Node(Runnable, Decorators):
         **options: Unpack[NodeOptions],
     ) -> None:
         super().__init__()
+        check_options(Node, options, NodeOptions.__optional_keys__)
         params = connection_params or transport_connection_params
         if isinstance(transport_type, BaseParameters | str):  # commlib-py 0.13 has them second
             params, transport_type = transport_type, None

@@ -17,7 +17,7 @@ class Broker:
 
     url: str
     never_in_names: str = ""
-    """Characters that no topic and no service may have in its name."""
+    """Characters that this server takes in no name, beside those that its traits tell."""
     _suffix: str = field(default_factory=lambda: os.urandom(4).hex())
 
     @property
@@ -37,7 +37,7 @@ class Broker:
 
     def takes(self, name: str) -> bool:
         """Whether a topic or a service may have this name."""
-        return not set(name) & set(self.never_in_names)
+        return not set(name) & {*self.never_in_names, *self.traits.never_in_names}
 
     def unique(self, word: str = "t") -> str:
         """A name, one word long, that no other test has."""

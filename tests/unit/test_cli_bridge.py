@@ -340,6 +340,12 @@ def test_a_variable_that_is_not_set_and_a_wrong_scheme_are_told(write: Write) ->
     assert found[1] == "brokers.cloud: the environment has no variable NO_SUCH_VARIABLE"
 
 
+def test_what_is_wrong_beside_the_login_is_told(write: Write) -> None:
+    brokers = "brokers: {edge: 'mqtt://bot:hunter2@host?protocol=5', cloud: 'memory://'}\n"
+    (found,) = errors_in(f"{brokers}bridges:\n{rule()}", write)
+    assert found.startswith("brokers.edge: protocol='5': it is MQTTv311")
+
+
 # ---- the command ----
 
 
@@ -500,6 +506,57 @@ def test_a_broker_that_is_away_does_not_keep_the_others_from_running(
         return bool(two_brokers.got.items)
 
     eventually(arrives)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=LONGEST)
+    assert process.returncode == 0
+
+
+def test_a_broker_that_is_away_is_waited_for(
+    start: Start, write: Write, make_redis: Callable[..., RedisServer]
+) -> None:
+    server = make_redis()
+    server.kill()
+    with Field(f"{server.url}?connect_timeout=0.2", "memory://cloud") as field:
+        process = start("run", write(field.text("a")))
+        assert line(process) == "0 of 1 bridge running; 1 waits for its broker"
+        server.start()
+        eventually(lambda: server.cli("PUBLISH", "a", "1") == 1)  # it has subscribed
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=LONGEST)
+    assert process.returncode == 0
+
+
+def test_a_bridge_without_traffic_says_so(start: Start, write: Write) -> None:
+    process = start("run", write(bridges(rule())))
+    assert line(process) == "1 bridge running"
+    process.send_signal(signal.SIGTERM)
+    assert "sonar -> robot.sonar: nothing received" in process.communicate(timeout=LONGEST)[1]
+
+
+def refused(server: RedisServer) -> str:
+    return f"redis://nobody:hunter2@{server.url.removeprefix('redis://')}"
+
+
+def test_who_is_refused_everywhere_is_told_why_and_ends(
+    start: Start, write: Write, redis_server: RedisServer
+) -> None:
+    text = bridges(rule()).replace("memory://cloud", refused(redis_server))
+    process = start("run", write(text))
+    out, err = process.communicate(timeout=LONGEST)
+    assert process.returncode == 1
+    assert out.startswith("0 of 1 bridge running; 1 refused: redis://")
+    assert "WRONGPASS" in out
+    assert "hunter2" not in out + err
+    assert "Traceback" not in err
+
+
+def test_one_that_is_refused_does_not_keep_the_others_from_running(
+    start: Start, write: Write, redis_server: RedisServer
+) -> None:
+    away = rule(to="{broker: edge, uri: copy}")
+    text = bridges(rule(), away).replace("memory://cloud", refused(redis_server))
+    process = start("run", write(text))
+    assert line(process).startswith("1 of 2 bridges running; 1 refused: ")
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=LONGEST)
     assert process.returncode == 0

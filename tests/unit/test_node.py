@@ -1,9 +1,17 @@
-"""A node whose connection breaks when the test says so: what it loses is counted."""
+"""A node: what it is told, and what it loses when its connection breaks."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
 from commlib import aio
 from commlib._stats import Stats
+from commlib.aio._hub import shared_hub
+from commlib.node import Node
+from commlib.transports import resolve
 from fickle import Fickle, FickleTransport
 
 
@@ -50,3 +58,55 @@ async def test_its_counters_are_those_of_all_it_does_beside_its_ports() -> None:
         assert port.stats.sent == 1
         await node.create_rpc_client(f"{node.namespace}.start").call({})
         assert (node.stats.received, node.stats.sent) == (1, 3)
+
+
+# ---- what it is told ----
+
+BOTH = pytest.mark.parametrize("kind", [Node, aio.Node])
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("option", "meant"),
+    [
+        ("conection_params", "connection_params"),
+        ("heartbeat", "heartbeats"),
+        ("serialiser", "serializer"),
+        ("share_conection", "share_connection"),
+    ],
+)
+def test_an_option_that_it_does_not_have_is_refused_with_the_one_that_was_meant(
+    kind: Callable[..., Any], option: str, meant: str
+) -> None:
+    with pytest.raises(TypeError, match=f"^Node has no option '{option}'; did you mean {meant}\\?"):
+        kind("robot", **{option: None})
+
+
+@BOTH
+def test_a_subclass_passes_its_options_on(kind: Any) -> None:
+    class Robot(kind):  # type: ignore[misc]
+        def __init__(self, wheels: int, **options: Any) -> None:
+            super().__init__("robot", **options)
+            self.wheels = wheels
+
+    robot = Robot(4, connection_params="memory://", heartbeats=False, compression="zlib")
+    assert (robot.node_name, robot.wheels) == ("robot", 4)
+    with pytest.raises(TypeError, match="Node has no option 'wheel'"):
+        Robot(4, wheel=5)
+
+
+@BOTH
+def test_a_form_that_there_is_not_is_refused_when_it_is_made(kind: Callable[..., Any]) -> None:
+    with pytest.raises(TypeError, match="serializer='json'"):
+        kind("robot", connection_params="memory://", serializer="json")
+    with pytest.raises(ValueError, match="compression='gzip'"):
+        kind("robot", connection_params="memory://", compression="gzip")
+
+
+def test_one_that_was_refused_does_not_keep_a_shared_connection() -> None:
+    params = resolve("memory://refused")
+    with pytest.raises(ValueError, match="heartbeat_interval"):
+        Node("robot", params, share_connection=True, heartbeat_interval=0, on_state=print)
+    hub = shared_hub(params, None)
+    assert not hub.users
+    assert not hub.listeners

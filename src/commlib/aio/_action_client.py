@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
 
-from commlib import _topics
 from commlib._goal import TERMINAL, GoalStatus
 from commlib._lanes import Lane, LoopLane, ThreadLane, end_tasks, is_async
 from commlib._packet import Envelope, Fault, Header, Packet
@@ -31,6 +30,7 @@ from commlib.aio._action import (
 from commlib.aio._client_goal import ClientGoal, Outcome
 from commlib.aio._endpoint import GRACE, Options, Params
 from commlib.aio._group import Group
+from commlib.aio._names import check_name
 from commlib.aio.pubsub import Subscriber
 from commlib.aio.rpc import RPCClient
 from commlib.exceptions import (
@@ -126,7 +126,7 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
         action_name: str = "",
         **options: Unpack[Options],
     ) -> None:
-        self.action_uri = uri = _topics.check_topic(action_uri or action_name, "action_uri")
+        uri = action_uri or action_name
         self._callbacks = {
             "on_feedback": on_feedback,
             "on_result": on_result,
@@ -136,6 +136,7 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
             if callback is not None and not callable(callback):
                 raise TypeError(f"{uri}: {name}={callback!r} cannot be called")
         super().__init__(uri, conn_params, **options)
+        self.action_uri = check_name(uri, self.hub, "action_uri")
         self.msg_type = msg_type
         self.on_feedback = on_feedback
         self.on_result = on_result

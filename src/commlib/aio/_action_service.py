@@ -12,7 +12,6 @@ from typing import Any, Unpack
 
 import msgspec
 
-from commlib import _topics
 from commlib._goal import Finished, GoalStatus
 from commlib._json import NOT_ENCODABLE, cannot_write
 from commlib._lanes import CALLBACK_ERRORS, _callback, end_tasks, is_async, is_end_of_task
@@ -37,6 +36,7 @@ from commlib.aio._goal_handler import (
     GoalHandler,
 )
 from commlib.aio._group import Group
+from commlib.aio._names import check_name
 from commlib.aio.pubsub import Publisher
 from commlib.aio.rpc import Reply, RPCService
 from commlib.exceptions import (
@@ -112,15 +112,16 @@ class ActionService(Group):
         envelope: bool = True,
         **options: Unpack[Options],
     ) -> None:
-        self.action_uri = _topics.check_topic(action_uri or action_name, "action_uri")
+        uri = action_uri or action_name
         for name, callback in (("on_cancel", on_cancel), ("on_getresult", on_getresult)):
             if callback is not None and not callable(callback):
-                raise TypeError(f"{self.action_uri}: {name}={callback!r} cannot be called")
+                raise TypeError(f"{uri}: {name}={callback!r} cannot be called")
         if on_goal is None or not callable(on_goal):
-            raise TypeError(f"{self.action_uri}: on_goal={on_goal!r} cannot be called")
+            raise TypeError(f"{uri}: on_goal={on_goal!r} cannot be called")
         if concurrency < 1:
             raise ValueError(f"concurrency={concurrency}: at least one goal must be able to run")
-        super().__init__(self.action_uri, conn_params, **options)
+        super().__init__(uri, conn_params, **options)
+        self.action_uri = check_name(uri, self.hub, "action_uri")
         self.msg_type = msg_type
         self.on_goal = on_goal
         self.on_cancel = on_cancel

@@ -6,8 +6,8 @@ import asyncio
 from math import inf
 
 from commlib._packet import now_ms
-from commlib._topics import check_topic
 from commlib.aio._hub import Hub
+from commlib.aio._names import check_name
 from commlib.aio.pubsub import Sender
 from commlib.exceptions import SerializationError
 from commlib.msg import HeartbeatMessage
@@ -24,7 +24,7 @@ class Heartbeat(Sender[HeartbeatMessage]):
     def __init__(self, topic: str, interval: float, hub: Hub, *, envelope: bool) -> None:
         if not 0 < interval < inf:
             raise ValueError(f"heartbeat_interval={interval}: it is a time above 0 s")
-        self.topic = check_topic(topic, "heartbeat_uri")
+        self.topic = check_name(topic, hub, "heartbeat_uri")
         super().__init__(topic, HeartbeatMessage, None, hub=hub, envelope=envelope)
         self.interval = interval
         self._timer: asyncio.TimerHandle | None = None

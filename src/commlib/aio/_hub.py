@@ -114,7 +114,8 @@ class Hub:
         else:
             self.tell_errors(task)
             level = logging.INFO if quiet else logging.WARNING
-            log.log(level, "%s: no connection for %g s, still trying (%s)", what, timeout, self.params)
+            text = "%s: no connection for %g s, still trying (%s)"
+            log.log(level, text, what, timeout, self.params)
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Let work go on in the background; ``close`` ends it. Its errors are for ``settle``."""

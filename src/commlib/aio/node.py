@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import inspect
 import logging
 import signal
 import threading
+from collections.abc import Iterable
 from enum import IntEnum
 from os import urandom
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from commlib._params import BaseParameters
+from commlib._params import BaseParameters, nearest
 from commlib._stats import Stats
 from commlib._topics import join
+from commlib._wire import Writer
 from commlib.aio._control import NodeStartMessage, NodeStopMessage
 from commlib.aio._endpoint import Endpoint, FormOptions, Params, text_of
 from commlib.aio._heartbeat import Heartbeat
 from commlib.aio._hub import Hub, shared_hub
+from commlib.aio._names import check_name
 from commlib.aio._ports import E, Ports
 from commlib.aio.pubsub import Publisher
 from commlib.aio.rpc import RPCService
@@ -64,6 +68,16 @@ class NodeOptions(FormOptions, total=False):
     ctrl_services: bool
 
 
+def check_options(kind: type, given: Iterable[str], options: Iterable[str]) -> None:
+    """Raises TypeError for what is none of ``options``, which a kind of node takes as ``**``."""
+    for name in given:
+        if name not in options:
+            *named, _ = inspect.signature(kind).parameters
+            raise TypeError(
+                f"Node has no option {name!r}; {nearest(name, [*named, *sorted(options)])}"
+            )
+
+
 class Node(Ports):
     """A component whose ports share one connection to a broker.
 
@@ -102,6 +116,8 @@ class Node(Ports):
         ctrl_services: bool = False,
         **form: Unpack[FormOptions],
     ) -> None:
+        check_options(Node, form, FormOptions.__optional_keys__)
+        Writer[Any](None, **form)  # a wrong one is refused here, not with the first endpoint
         self.node_name = node_name or f"node_{urandom(4).hex()}"
         own_name = self.node_name.replace("-", "_")
         self.namespace = own_name if device_id is None else join("thing", device_id, own_name)
@@ -110,11 +126,10 @@ class Node(Ports):
             hub or self._make_hub(resolve(connection_params), share_connection),
             {**form, "envelope": envelope, "workers": workers_rpc},
         )
+        check_name(self.namespace, self.hub, "node_name")
         self.debug = debug
         self.state = NodeState.IDLE
         self._listeners: list[StateHandler] = [] if on_state is None else [on_state]
-        self.hub.users.add(self)
-        self._listen()
         self.log = logging.getLogger(f"commlib.node.{self.node_name}")
         if debug:
             self.log.setLevel(logging.DEBUG)
@@ -134,6 +149,8 @@ class Node(Ports):
         self._logs: Publisher[Any] | None = None
         if remote_logger:
             self._log_remotely(remote_logger_uri or join(self.namespace, "logs"), envelope)
+        self.hub.users.add(self)  # last: one that was refused must not keep the connection open
+        self._listen()
 
     def _make_hub(self, params: BaseParameters, share: bool) -> Hub:
         if share:

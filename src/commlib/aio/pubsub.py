@@ -18,6 +18,7 @@ from commlib._typing import T
 from commlib._wire import Reader, Refused, Writer
 from commlib.aio._endpoint import GRACE, Endpoint, Input, Options, Params, arity
 from commlib.aio._group import Group
+from commlib.aio._names import check_name, check_pattern
 from commlib.exceptions import CommlibError, OutboxFull
 from commlib.transports.base import Subscription
 
@@ -154,8 +155,8 @@ class Publisher(Sender[T]):
         conn_params: Params = None,
         **options: Unpack[PublisherOptions],
     ) -> None:
-        self.topic = _topics.check_topic(topic)
         super().__init__(topic, msg_type, conn_params, **options)
+        self.topic = check_name(topic, self.hub)
 
     async def publish(self, msg: T) -> None:
         """Send a message to every live subscriber of the topic.
@@ -241,10 +242,10 @@ class Receiver(Input, Generic[T]):
         bounds: Bounds | None = None,
         **options: Unpack[Options],
     ) -> None:
-        self.topic = _topics.check_pattern(topic)
         if on_message is not None and not callable(on_message):
             raise TypeError(f"{topic}: on_message={on_message!r} cannot be called")
         super().__init__(topic, conn_params, **options)
+        self.topic = check_pattern(topic, self.hub)
         if concurrency < 1:
             raise ValueError(
                 f"concurrency={concurrency}: at least one callback must be able to run"

@@ -12,7 +12,6 @@ from os import urandom
 from threading import TIMEOUT_MAX
 from typing import Any, Generic, Protocol, TypeVar, Unpack, overload
 
-from commlib import _topics
 from commlib._forms import own_reader
 from commlib._lanes import Bounds, Lane, is_async, is_end_of_task
 from commlib._packet import PROPERTIES, Envelope, Fault, Header, Packet, now_ms, unix_ms
@@ -30,6 +29,7 @@ from commlib.aio._endpoint import (
     text_of,
 )
 from commlib.aio._group import Group
+from commlib.aio._names import check_name
 from commlib.compression import ZLIB_START
 from commlib.exceptions import (
     AuthError,
@@ -160,10 +160,10 @@ class RPCService(Input):
         max_age: float = 60.0,
         **options: Unpack[Options],
     ) -> None:
-        self.rpc_name = _topics.check_topic(rpc_name, "rpc_name")
         if not callable(on_request):
             raise TypeError(f"{rpc_name}: on_request={on_request!r} cannot be called")
         super().__init__(rpc_name, conn_params, **options)
+        self.rpc_name = check_name(rpc_name, self.hub, "rpc_name")
         self.msg_type = msg_type
         self.on_request = on_request
         request, response = types_of(msg_type)
@@ -434,8 +434,8 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
         conn_params: Params = None,
         **options: Unpack[Options],
     ) -> None:
-        self.rpc_name = _topics.check_topic(rpc_name, "rpc_name")
         super().__init__(rpc_name, conn_params, **options)
+        self.rpc_name = check_name(rpc_name, self.hub, "rpc_name")
         self.msg_type = msg_type
         request, response = types_of(msg_type)
         self._writer: Writer[Any] = self._make_writer(request)

@@ -324,9 +324,20 @@ def expand(url: str, environment: Mapping[str, str]) -> str:
 
 def _without_secrets(exc: Exception, url: str, text: str) -> str:
     """What is wrong with a URL, unless a part of what must stay secret could be in that."""
-    if "@" in text or text != url or "password" in text:
-        return (
-            "no URL that can be read (it is not shown, for there may be a password in it); are the "
-            "special characters of user and password encoded, as %40 for @?"
-        )
-    return str(exc)
+    if not ("@" in text or text != url or "password" in text):
+        return str(exc)
+    # What is wrong without the login, too, is wrong elsewhere.
+    scheme, _, rest = url.partition("://")
+    login, _, place = rest.rpartition("@")
+    may_show = rest and not ("@" in scheme or "${" in scheme + place or "password" in place)
+    if may_show and not set(login) & set("/?#"):  # with one of those it ends elsewhere
+        try:
+            resolve(f"{scheme}://{place}")
+        except (ValueError, TypeError, ImportError) as bare:
+            password = login.partition(":")[2]
+            if not password or password not in str(bare):
+                return str(bare)
+    return (
+        "no URL that can be read (it is not shown, for there may be a password in it); are the "
+        "special characters of user and password encoded, as %40 for @?"
+    )

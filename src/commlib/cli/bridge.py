@@ -1,6 +1,6 @@
 """`commlib bridge`: the bridges of a file, run until a signal.
 
-Exit status: 0 after SIGINT or SIGTERM, 1 if the file is no good.
+Exit status: 0 after SIGINT or SIGTERM, 1 if the file is no good or every bridge is refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from commlib._portal import new_loop
 from commlib.aio._bridge import Bridge
 from commlib.aio._hub import Hub
 from commlib.cli._bridge_file import BadFile, Rule, read_rules, unguarded_loops
-from commlib.exceptions import CommlibError
+from commlib.exceptions import AuthError, CommlibError
 
 log = logging.getLogger("commlib.bridges")
 
@@ -63,12 +63,14 @@ def run(file: Path) -> None:
     """Run the bridges of FILE until SIGINT or SIGTERM.
 
     SIGHUP reads it again: bridges that have changed are restarted, the others go on. If the new
-    file is no good, all go on as they are.
+    file is no good, all go on as they are. Bridges whose broker is away wait for it. If every
+    bridge is refused by a broker, it ends with status 1.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     rules = _read(file)
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(_Bridges(file).run(rules))
+        if not runner.run(_Bridges(file).run(rules)):
+            raise SystemExit(1)
 
 
 def _read(file: Path) -> list[Rule]:
@@ -100,6 +102,23 @@ def _count(rules: list[Rule]) -> str:
     return "1 bridge" if len(rules) == 1 else f"{len(rules)} bridges"
 
 
+def _state(rules: list[Rule], outcomes: list[CommlibError | bool]) -> str:
+    """How many run, wait and have failed, and why."""
+    running, waiting = outcomes.count(True), outcomes.count(False)
+    if running == len(rules):
+        return f"{_count(rules)} running"
+    parts = [f"{running} of {_count(rules)} running"]
+    if waiting:
+        parts.append("1 waits for its broker" if waiting == 1 else f"{waiting} wait for a broker")
+    errors = [outcome for outcome in outcomes if isinstance(outcome, CommlibError)]
+    refused = [error for error in errors if isinstance(error, AuthError)]
+    for word, those in (("refused", refused), ("failed", [e for e in errors if e not in refused])):
+        if those:
+            texts = dict.fromkeys(map(str, those))
+            parts.append(f"{len(those)} {word}: {' / '.join(texts)}")
+    return "; ".join(parts)
+
+
 class _Bridges:
     """The bridges that run, on one connection for each broker."""
 
@@ -109,13 +128,14 @@ class _Bridges:
         self._hubs: list[Hub] = []
         # A signal is never missed, and those that come while one is served wait their turn.
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
+        self._all_refused = False
 
-    async def run(self, rules: list[Rule]) -> None:
-        """Run until SIGINT or SIGTERM."""
+    async def run(self, rules: list[Rule]) -> bool:
+        """Run until SIGINT or SIGTERM. False, at once, if every bridge is refused."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._signals.put_nowait, number)
-        work = loop.create_task(self._apply(rules))
+        work = loop.create_task(self._begin(rules))
         try:
             while await self._signals.get() is signal.SIGHUP:
                 work = loop.create_task(self._reload(work))
@@ -123,6 +143,14 @@ class _Bridges:
             work.cancel()
             await asyncio.wait([work])
             await self._stop(list(self._running))
+        return not self._all_refused
+
+    async def _begin(self, rules: list[Rule]) -> None:
+        """Start all, and end if a person has to mend every one of them."""
+        errors = await self._apply(rules)
+        self._all_refused = len([e for e in errors if isinstance(e, AuthError)]) == len(rules)
+        if self._all_refused:
+            self._signals.put_nowait(signal.SIGTERM)
 
     async def _reload(self, work: asyncio.Task[None]) -> None:
         try:
@@ -137,8 +165,11 @@ class _Bridges:
         except Exception:  # the next signal must find somebody who listens
             log.exception("the file was not taken")
 
-    async def _apply(self, rules: list[Rule]) -> None:
-        """Stop what is no longer wanted, start what is new, and try again what has failed."""
+    async def _apply(self, rules: list[Rule]) -> list[CommlibError]:
+        """Stop what is no longer wanted, start what is new, and try again what has failed.
+
+        Returns why those have failed that have.
+        """
         gone = [rule for rule in self._running if rule not in rules]
         new = [rule for rule in rules if rule not in self._running]
         await self._stop(gone)
@@ -146,15 +177,20 @@ class _Bridges:
             log.warning("%s", warning)
         for rule in new:
             self._running[rule] = rule.make(self._hub(rule.source), self._hub(rule.sink))
-        await asyncio.gather(*(self._start(rule) for rule in rules))
+        outcomes = await asyncio.gather(*(self._start(rule) for rule in rules))
         log.info("stopped %d, started %d", len(gone), len(new))
-        click.echo(f"{_count(rules)} running")
+        click.echo(_state(rules, outcomes))
+        return [outcome for outcome in outcomes if isinstance(outcome, CommlibError)]
 
-    async def _start(self, rule: Rule) -> None:
+    async def _start(self, rule: Rule) -> CommlibError | bool:
+        """Whether the bridge runs now, False if it waits for a broker; or why it cannot."""
+        bridge = self._running[rule]
         try:
-            await self._running[rule].run()
+            await bridge.run()
         except CommlibError as exc:
             log.error("%s: %s", rule.name, exc)
+            return exc
+        return bridge.ready
 
     def _hub(self, params: BaseParameters) -> Hub:
         for hub in self._hubs:
@@ -181,4 +217,5 @@ class _Bridges:
 def _summary(stopped: Bridge) -> str:
     stats = stopped.stats
     names = ("received", "forwarded", "looped", "refused", "dropped", "expired", "errors")
-    return ", ".join(f"{getattr(stats, name)} {name}" for name in names if getattr(stats, name))
+    parts = [f"{getattr(stats, name)} {name}" for name in names if getattr(stats, name)]
+    return ", ".join(parts if stats.received else ["nothing received", *parts])

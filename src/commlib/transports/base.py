@@ -26,6 +26,7 @@ class Traits:
     ``native_headers``: it carries headers beside the payload. ``stores_unread``: a queue keeps
     what nobody consumes. ``competing``: several consumers of a queue share its packets.
     ``native_wildcards``: characters of its own pattern language that pass through.
+    ``never_in_names``: those of them that no name may hold, and a pattern as whole words only.
     ``separator``: the one that it splits topics at; empty where it does not matter.
     ``header_beside_bare``: a header can travel beside a payload that is the bare data.
     ``delivery_levels``: the QoS that a packet can have. ``retained``: it can keep the last packet
@@ -36,6 +37,7 @@ class Traits:
     stores_unread: bool = False
     competing: bool = True
     native_wildcards: str = ""
+    never_in_names: str = ""
     separator: str = ""
     header_beside_bare: bool = False
     delivery_levels: tuple[int, ...] = (0,)

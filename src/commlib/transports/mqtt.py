@@ -471,6 +471,7 @@ def _traits(version: int, *, competing: bool) -> Traits:
     return Traits(
         competing=competing,
         native_wildcards=WILDCARDS,
+        never_in_names=WILDCARDS,  # MQTT 3.1.1, section 4.7.1
         separator="/",
         header_beside_bare=version == V5,
         delivery_levels=(0, 1, 2),
