@@ -67,9 +67,9 @@ def test_a_name_with_a_wildcard_of_mqtt_is_refused_where_it_is_published(
     mqtt_server: MosquittoServer, topic: str, protocol: str, qos: int
 ) -> None:
     with Node("n", connection_params=params(mqtt_server, protocol)) as node:
-        publisher = node.create_publisher(f"{topic}/#", qos=qos)
+        publisher = node.create_mpublisher(qos=qos)
         with pytest.raises(SerializationError, match="wildcard of MQTT"):
-            publisher.publish(1)
+            publisher.publish(1, f"{topic}/#")
 
 
 @VERSIONS
