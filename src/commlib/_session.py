@@ -16,7 +16,7 @@ from contextlib import suppress
 from socket import gaierror
 from typing import Protocol
 
-from commlib._params import BaseParameters
+from commlib._params import BaseParameters, NetworkParameters
 from commlib.exceptions import (
     AuthError,
     CommlibError,
@@ -196,6 +196,10 @@ class Session:
         if not self._params.reconnect:
             self._fail(ConnectionLost(f"{self.name} was lost: {reason}; {again}"))
 
+    @property
+    def _uses_tls(self) -> bool:
+        return isinstance(self._params, NetworkParameters) and bool(self._params.ssl)
+
     def _connect_error(self, exc: OSError) -> ConnectError:
         text = str(exc) or f"no answer within {self._params.connect_timeout:g} s"
         if isinstance(exc, ConnectionRefusedError):
@@ -204,7 +208,7 @@ class Session:
             text += "; is the name right?"
         elif type(exc).__name__ == "SSLCertVerificationError":  # ssl is not imported without TLS
             text += "; a CA of your own: ssl=ssl.create_default_context(cafile=...)"
-        elif isinstance(exc, ConnectionResetError) and getattr(self._params, "ssl", False):
+        elif isinstance(exc, ConnectionResetError) and self._uses_tls:
             text += "; does it speak TLS?"
         error = ConnectError(f"{self.name} cannot be reached: {text}")
         error.__cause__ = exc

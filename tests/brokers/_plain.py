@@ -32,10 +32,15 @@ class PlainPeer:
         self._place = ["-h", place.hostname or "", "-p", str(place.port)]
         self._started = ExitStack()
 
-    def publish(self, topic: str, text: str, *, qos: int = 1, retain: bool = False) -> None:
-        """Publish a text; returns when the broker has it, or without its word at QoS 0."""
-        options = ["-q", str(qos), *(["-r"] if retain else [])]
-        command = [_find("mosquitto_pub"), *self._place, *options, "-t", topic, "-m", text]
+    def publish(
+        self, topic: str, text: str, *options: str, qos: int = 1, retain: bool = False
+    ) -> None:
+        """Publish a text; returns when the broker has it, or without its word at QoS 0.
+
+        ``options`` are further ones of mosquitto_pub.
+        """
+        how = ["-q", str(qos), *(["-r"] if retain else []), *options]
+        command = [_find("mosquitto_pub"), *self._place, *how, "-t", topic, "-m", text]
         subprocess.run(command, check=True, capture_output=True)
 
     def subscribe(self, topic: str) -> Collected:

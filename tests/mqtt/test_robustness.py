@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from brokers import MosquittoServer, PlainPeer, find, missing
+from brokers import MosquittoServer, PlainPeer
 from collected import DEADLINE, Collected, eventually
 from commlib._packet import Header
 from commlib.exceptions import AuthError, PayloadTooBig, SerializationError
@@ -35,13 +34,6 @@ def plain(mqtt_server: MosquittoServer) -> Iterator[PlainPeer]:
 
 def params(server: MosquittoServer, protocol: str, **options: object) -> ConnectionParameters:
     return ConnectionParameters("127.0.0.1", server.port, protocol, **options)  # type: ignore[arg-type]
-
-
-def mosquitto_pub(server: MosquittoServer, topic: str, text: str, *options: str) -> None:
-    """Publish on MQTT 5, with further options of the program."""
-    place = ["-h", "127.0.0.1", "-p", str(server.port), "-V", "5"]
-    program = find("mosquitto_pub") or missing("mosquitto_pub is missing: mosquitto-clients")
-    subprocess.run([program, *place, "-t", topic, "-m", text, *options], check=True)
 
 
 @VERSIONS
@@ -88,13 +80,13 @@ def test_a_request_that_the_broker_has_stored_is_carried_out_by_nobody(
 
 @pytest.mark.parametrize("name", ["traceparent", "timestamp", "id"])
 def test_the_user_properties_of_others_are_not_taken_for_ours(
-    mqtt_server: MosquittoServer, topic: str, name: str
+    mqtt_server: MosquittoServer, plain: PlainPeer, topic: str, name: str
 ) -> None:
     got = Collected()
     with Node("n", connection_params=params(mqtt_server, "MQTTv5")) as node:
         node.create_subscriber(topic, got)
         message = '{"header":{"properties":{}},"data":{"d":1}}'
-        mosquitto_pub(mqtt_server, topic, message, "-D", "publish", "user-property", name, "1")
+        plain.publish(topic, message, "-V", "5", "-D", "publish", "user-property", name, "1")
         assert got.first == {"d": 1}
 
 

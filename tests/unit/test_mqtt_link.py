@@ -123,7 +123,11 @@ def test_random_bytes_are_survived(raw: bytes, version: int, at_once: int) -> No
     async def run() -> None:
         broker = Wire(version)
         broker.comes(raw, at_once)
+        assert broker.is_cut == broker.link.closed.done()
+        if broker.is_cut:
+            assert isinstance(broker.link.closed.result(), ConnectionLost | AuthError)
         broker.link.abort(None)
+        assert broker.link.closed.done()
 
     asyncio.run(run())
 

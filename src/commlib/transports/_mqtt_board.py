@@ -267,8 +267,6 @@ class Boards:
         self._open = open_board
         self._close = close_board
         self._channels: dict[tuple[str, bool], Channel] = {}
-        self.is_answered = True
-        """False: the broker was waited for in vain."""
         self._numbered: bool | None = None
         """Whether filters have numbers; None while it is not known what the broker can do."""
         self._begin()
@@ -329,7 +327,6 @@ class Boards:
 
         ``numbered``: it has subscription identifiers, and shared subscriptions.
         """
-        self.is_answered = True
         if numbered == self._numbered and not any(board.has_refusals for board in self._boards):
             return
         self._numbered = numbered

@@ -85,7 +85,7 @@ class MqttLink(StreamLink):
         self._connack: asyncio.Future[bytes] = self._loop.create_future()
         self._greeted = False
         self.is_heard = True
-        """False: the broker does not answer, so no leave is taken of it."""
+        """False: the broker was waited for in vain, so nobody waits for it any more."""
         self.gone: asyncio.Future[None] = self._loop.create_future()
         """Done when the socket is closed."""
         self._pings: deque[asyncio.Future[None] | None] = deque()
@@ -149,6 +149,8 @@ class MqttLink(StreamLink):
     def _note(self, notes: Iterable[object]) -> None:
         self._wrote = self._loop.time()
         for note in notes:
+            if note.__class__ is str:
+                continue  # a message: at QoS 0 the broker does not answer
             if note is None or isinstance(note, asyncio.Future):
                 self._pings.append(note)
 
@@ -346,8 +348,9 @@ class MqttLink(StreamLink):
                         self._routes.clear()
                     self._routes[body[:behind]] = route
             header = read_pairs(published.pairs) if published.pairs else None
+            payload = body[behind:]
             for handler, name in route:
-                handler(Packet(body[behind:], name, header, published.expiry))
+                handler(Packet(payload, name, header, published.expiry))
         if qos == 1:
             self.write([frames.acknowledge(frames.PUBACK, packet_id)], [])
         elif qos == 2:

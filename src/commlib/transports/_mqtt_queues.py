@@ -97,9 +97,10 @@ class Queue:
             return
         del self._queues[self._name]
         ended = self._boards.remove(self.channel, self.take, keep_until_confirmed=True)
-        if ended is not None and self._boards.is_answered:
+        link = self._boards.main.link
+        if ended is not None and link is not None and link.is_heard:
             _, waiting = await asyncio.wait([ended], timeout=LEAVE_SECONDS)
-            self._boards.is_answered = not waiting  # if not, nobody else has to wait as long
+            link.is_heard = not waiting  # if not, nobody else has to wait as long
         while self._pending:
             expires, packet = self._pending.popleft()
             if expires > time.monotonic():

@@ -148,13 +148,16 @@ class MqttTransport:
     async def close(self) -> None:
         if self._link is not None or not (self._is_empty or self._main.failed):
             # A broker that was already waited for in vain is given no more time than it needs.
-            seconds = FLUSH_SECONDS if self._boards.is_answered else UNANSWERED_FLUSH_SECONDS
+            link = self._link
+            is_heard = link is None or link.is_heard
             try:
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout(FLUSH_SECONDS if is_heard else UNANSWERED_FLUSH_SECONDS):
                     await self.flush()
+                is_heard = True
             except (TimeoutError, CommlibError):
-                if self._link is not None:
-                    self._link.is_heard = False
+                is_heard = False
+            if link is not None:
+                link.is_heard = is_heard
         extra, self._extra = self._extra, {}
         for session in extra.values():
             await self._leave(session)
