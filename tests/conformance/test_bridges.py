@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import math
 import threading
@@ -39,13 +40,14 @@ from messages import AddTwoInts, Pose, Sonar
 from raw_peer import RawPeer
 
 PAIRS = [
-    *(("memory", "redis"), ("redis", "mqtt"), ("mqtt", "memory")),
-    *(("memory", "second_memory"), ("redis", "valkey"), ("mqtt", "second_mqtt")),
+    # Two separate Redis servers, one of them Valkey, and two brokers in this process.
+    *itertools.permutations(("memory", "second_memory", "redis", "valkey"), 2),
+    *(("redis", "mqtt"), ("mqtt", "memory"), ("mqtt", "second_mqtt")),
 ]
 """Each kind of broker is a source and a sink here, and there are two of each kind."""
 EVERY_PAIR = [
     *PAIRS,
-    *(("redis", "memory"), ("mqtt", "redis"), ("memory", "mqtt"), ("second_mqtt", "mqtt")),
+    *(("mqtt", "redis"), ("memory", "mqtt"), ("second_mqtt", "mqtt")),
     *(("mqtt311", "redis"), ("redis", "mqtt311"), ("mqtt311", "second_mqtt")),
     *(("nats", "mqtt"), ("mqtt", "nats")),
 ]
