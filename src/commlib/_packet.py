@@ -65,6 +65,8 @@ class Packet(Struct, gc=False):
     ``ttl`` is the time in seconds after which nobody wants the packet, for brokers that drop such
     packets themselves. ``waited``: it was on the broker before its consumer was. ``qos`` and
     ``retain`` are for brokers that have such a thing: how hard to try, and whether to keep it.
+    ``correlation_id`` tells replies where they come to one address. ``redelivered``: a request that
+    was handed over before, to somebody whose connection has broken since.
     """
 
     payload: bytes
@@ -74,6 +76,8 @@ class Packet(Struct, gc=False):
     waited: bool = False
     qos: int = 0
     retain: bool = False
+    correlation_id: str = ""
+    redelivered: bool = False
 
 
 class Envelope(Struct):

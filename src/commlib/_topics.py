@@ -199,3 +199,20 @@ def amqp_binding(pattern: str) -> str:
     if words[-1] == "*":
         words[-1] = "#"
     return ".".join(words)
+
+
+def amqp_matcher(binding: str) -> Callable[[str], bool]:
+    """What a binding key matches, as the broker does it, but for names that begin with ``$``.
+
+    For a binding that holds ``#``, which is any number of words, and none (AMQP 0-9-1, 3.1.3.3).
+    """
+    expression, is_open = "", True  # whether a separator before the next word was written
+    for word in binding.split("."):
+        if word == "#":
+            expression += r"(?:[^.]*\.)*" if is_open else r"(?:\.[^.]*)*"
+            continue
+        expression += ("" if is_open else r"\.") + ("[^.]*" if word == "*" else re.escape(word))
+        is_open = False
+    first = r"(?!\$)" if binding[:1] in "*#" else ""
+    found = re.compile(first + (".*" if is_open else expression))
+    return lambda name: found.fullmatch(name) is not None

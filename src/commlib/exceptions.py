@@ -12,6 +12,7 @@
     │   └── PayloadTooBig                   more bytes than ``max_payload``
     ├── RPCError
     │   ├── RPCTimeout (TimeoutError)       nobody answered in time
+    │   │   └── ServiceNotFound             the broker says at once that nobody serves it
     │   └── RPCRemoteError                  the service answered with an error
     ├── GoalError
     │   ├── GoalRefused                     the service did not take the goal, and says why
@@ -81,6 +82,13 @@ class RPCError(CommlibError):
 
 class RPCTimeout(RPCError, TimeoutError):
     """Nobody answered in time; whether the request was handled is not known."""
+
+
+class ServiceNotFound(RPCTimeout):
+    """The broker has said that nobody serves this name; the request was not handled.
+
+    Brokers that tell such a thing (AMQP) do so at once; elsewhere it is a plain RPCTimeout.
+    """
 
 
 class RPCRemoteError(RPCError):

@@ -211,16 +211,23 @@ class Caller:
         self.drop(call.token, outcome)
         call.end(outcome)  # it was not under way when the client was stopped
 
-    def _take(self, token: str | None, packet: Packet) -> bool:
+    def _take(self, token: str | None, packet: Packet | CommlibError) -> bool:
+        if isinstance(packet, CommlibError):
+            if token is not None:
+                self._end_sent(token, packet)
+            return True
         if token is None or not self._is_reply(token, packet):
             # Too late, or a second answer to the call that had this address before.
             self.late += 1
             return False
+        self._end_sent(token, packet)
+        return True
+
+    def _end_sent(self, token: str, outcome: Packet | CommlibError) -> None:
         call = self._calls.take(token)
         if call is not None:
-            call.end(packet)
+            call.end(outcome)
             self._send_next()
-        return True
 
     def _is_reply(self, token: str, packet: Packet) -> bool:
         echoed = reply_id(packet)
@@ -277,6 +284,7 @@ class Caller:
             header.deadline = self._transport.clock() + int(call.timeout * 1000)
         packet = writer.wrap(call.body, header, traits.native_headers)
         packet.ttl = call.timeout
+        packet.correlation_id = address.correlation_id
         return packet
 
     def _send_later(self, call: Call) -> None:

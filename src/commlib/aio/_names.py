@@ -11,7 +11,7 @@ def check_name(name: object, hub: Hub, what: str = "topic") -> str:
 
     Raises ValueError also for a wildcard of the broker's own that it takes in no name.
     """
-    name = _topics.check_topic(name, what)
+    name = _check_length(_topics.check_topic(name, what), hub, what)
     for char in hub.transport.traits.never_in_names:
         if char in name:
             raise ValueError(
@@ -23,8 +23,18 @@ def check_name(name: object, hub: Hub, what: str = "topic") -> str:
 
 def check_pattern(name: object, hub: Hub) -> str:
     """Returns ``name`` if one may subscribe to it on this broker; else as that of ``_topics``."""
-    name = _topics.check_pattern(name)
+    name = _check_length(_topics.check_pattern(name), hub, "topic")
     _topics.check_wildcards(name, hub.transport.traits.never_in_names, _broker(hub))
+    return name
+
+
+def _check_length(name: str, hub: Hub, what: str) -> str:
+    size, most = len(name.encode()), hub.transport.traits.longest_name
+    if size > most:
+        raise ValueError(
+            f"the {what} {name[:20]!r}... is {size} bytes long, and {_broker(hub)} has room for "
+            f"{most}: shorten it"
+        )
     return name
 
 

@@ -34,6 +34,7 @@ from commlib.compression import ZLIB_START
 from commlib.exceptions import (
     AuthError,
     CommlibError,
+    ConnectionLost,
     PayloadTooBig,
     RPCRemoteError,
     RPCTimeout,
@@ -47,6 +48,7 @@ Resp_co = TypeVar("Resp_co", covariant=True)
 THREADS, TASKS = 4, 64  # requests that one service handles at once: plain functions, coroutines
 UNBOUNDED = Bounds(sys.maxsize, sys.maxsize)  # of a service's lane: its prefetch is the bound
 CREDIBLE_MS = 86_400_000  # a deadline missed by more than a day: somebody's clock was set
+LONGEST_PRESENCE = 100  # characters of a name that are told; not every broker has room for more
 PRESENCE = "$presence"  # the first word of the topics on which services say that they are there
 ASK_SECONDS = 0.25  # between two questions whether a service is there
 
@@ -65,6 +67,11 @@ class RPCTypes(Protocol[Req_co, Resp_co]):
     def Response(self) -> type[Resp_co]: ...
 
 
+def address_of(request: Packet, header: Header) -> Address:
+    """Where the reply to a request goes."""
+    return Address(header.reply_to, request.correlation_id or header.id)
+
+
 def types_of(msg_type: Any) -> tuple[Any, Any]:
     """The classes of request and response, None each for plain data."""
     if msg_type is None:
@@ -81,6 +88,10 @@ def presence_topic(rpc_name: str) -> str:
     """Where one asks whether somebody serves this name; no pattern that begins with * sees it."""
     # A character that is a wildcard of some broker would make a pattern of it.
     plain = "".join(c if c.isalnum() or c in "._-/" else f"%{ord(c):x}" for c in rpc_name)
+    if len(plain) > LONGEST_PRESENCE:
+        from hashlib import blake2s  # hardly any program has such names
+
+        plain = blake2s(plain.encode()).hexdigest() + "/" * ("/" in plain)
     return f"{PRESENCE}{'/' if '/' in rpc_name else '.'}{plain}"
 
 
@@ -251,7 +262,14 @@ class RPCService(Input):
         return self.on_request(request.data)
 
     def _is_stale(self, header: Header, packet: Packet) -> bool:
-        """Whether nobody waits any more, by the deadline, or without one by the age."""
+        """Whether nobody waits any more, by the deadline, or without one by the age.
+
+        Raises ConnectionLost for a request that somebody else may have handled.
+        """
+        if packet.redelivered:
+            raise ConnectionLost(
+                "the service that had this request has lost its connection; it may have handled it"
+            )
         if header.deadline:
             stale = 0 < self.hub.transport.clock() - header.deadline < CREDIBLE_MS
         elif packet.waited:
@@ -276,7 +294,7 @@ class RPCService(Input):
             header.error, response = response.error, response.data
         data = {} if response is None and self.msg_type is None else response
         reply = writer.pack(data, header, self.hub.transport.traits.native_headers)
-        return Address(request.reply_to, request.id), reply
+        return address_of(packet, request), reply
 
     def _writer_for_released(self, request: Packet, kind: Any) -> Writer[Any]:
         """Released clients, whose requests have no id, read only what they write themselves."""
@@ -301,7 +319,7 @@ class RPCService(Input):
         except PayloadTooBig:
             fault.message = ""
             reply = pack({}, answer, native)
-        return Address(header.reply_to, header.id), reply
+        return address_of(packet, header), reply
 
     def _send(self, reply: tuple[Address, Packet] | None) -> None:
         """Send a reply if there is one, now or when there is room. From any thread."""

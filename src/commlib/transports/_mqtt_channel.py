@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from typing import TYPE_CHECKING
 
 from commlib._topics import from_mqtt, is_pattern, matcher, mqtt_filter
-from commlib.exceptions import CommlibError
+from commlib.transports._confirmation import Confirmation
 from commlib.transports._mqtt_filters import Levels, levels
 from commlib.transports.base import Handler
 
 if TYPE_CHECKING:
     from commlib.transports._mqtt_board import Board
-
-log = logging.getLogger("commlib.mqtt")
 
 WILDCARDS = "+#"
 """The wildcards of MQTT that our grammar leaves to the broker."""
@@ -23,7 +19,7 @@ QUIET_PONGS = 2
 at QoS 2 the broker sends the next one only after a second exchange."""
 
 
-class Channel:
+class Channel(Confirmation):
     """A name or pattern that was subscribed, and the handlers behind it.
 
     ``is_queue``: it takes requests or replies, so each packet goes to one of all who ask for it,
@@ -31,13 +27,12 @@ class Channel:
     """
 
     def __init__(self, topic: str, *, is_queue: bool = False) -> None:
-        self.topic = topic
+        super().__init__(topic)
         self.filter = mqtt_filter(topic)
         self.levels = levels(self.filter)
         self.is_queue = is_queue
         self.handlers: tuple[Handler, ...] = ()
         self.wanted: Wanted | None = None
-        self.confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._is_pattern = is_pattern(topic, WILDCARDS)
         self._matches = matcher(topic, WILDCARDS) if self._is_pattern else None
 
@@ -57,22 +52,6 @@ class Channel:
             return self.topic
         name = from_mqtt(topic, self.topic)
         return name if self._matches is None or self._matches(name) else None
-
-    def renew(self) -> None:
-        """The broker has to confirm again."""
-        if self.confirmed.done():
-            self.confirmed = self.confirmed.get_loop().create_future()
-
-    def confirm(self, error: CommlibError | None) -> None:
-        """The broker has said yes, or why not."""
-        if self.confirmed.done():
-            return
-        if error is None:
-            self.confirmed.set_result(None)
-            return
-        log.warning("%s cannot be subscribed: %s", self.topic, error)
-        self.confirmed.set_exception(error)
-        self.confirmed.exception()  # marked as seen: after a reconnection nobody waits for it
 
 
 class Wanted:

@@ -84,10 +84,6 @@ class MqttLink(StreamLink):
         self._routes: dict[bytes, Route] = {}
         self._connack: asyncio.Future[bytes] = self._loop.create_future()
         self._greeted = False
-        self.is_heard = True
-        """False: the broker was waited for in vain, so nobody waits for it any more."""
-        self.gone: asyncio.Future[None] = self._loop.create_future()
-        """Done when the socket is closed."""
         self._pings: deque[asyncio.Future[None] | None] = deque()
         self._asked: dict[int, Callable[[int], None]] = {}
         self._leaving: set[asyncio.Future[None]] = set()
@@ -140,11 +136,6 @@ class MqttLink(StreamLink):
             transport.abort()
         self._loop.call_later(LEAVE_SECONDS, transport.abort)
         self._end(None)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        if not self.gone.done():
-            self.gone.set_result(None)
 
     def _note(self, notes: Iterable[object]) -> None:
         self._wrote = self._loop.time()

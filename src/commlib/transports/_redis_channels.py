@@ -7,7 +7,6 @@ as globs, whose star crosses the separators, so each topic is filtered again by 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -15,24 +14,22 @@ from typing import Any
 from commlib._packet import Packet
 from commlib._topics import is_pattern, matcher, redis_glob
 from commlib.exceptions import CommlibError
+from commlib.transports._confirmation import Confirmation
 from commlib.transports._redis_link import RedisLink, command, error_from
 from commlib.transports.base import Handler
-
-log = logging.getLogger("commlib.redis")
 
 WILDCARDS = "?["
 """The characters of Redis globs that our grammar leaves to the server."""
 
 
-class Channel:
+class Channel(Confirmation):
     """A channel or pattern on the server, and the handlers behind it."""
 
     def __init__(self, topic: str) -> None:
-        self.topic = topic
+        super().__init__(topic)
         self.is_pattern = is_pattern(topic, WILDCARDS)
         self.address = (redis_glob(topic) if self.is_pattern else topic).encode()
         self.handlers: tuple[Handler, ...] = ()
-        self.confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._matches = matcher(topic, WILDCARDS) if self.is_pattern else None
 
     def frame(self, un: str = "") -> bytes:
@@ -45,17 +42,6 @@ class Channel:
             packet = Packet(payload, topic)
             for handler in self.handlers:
                 handler(packet)
-
-    def confirm(self, error: CommlibError | None) -> None:
-        """The server has said yes, or why not."""
-        if self.confirmed.done():
-            return
-        if error is None:
-            self.confirmed.set_result(None)
-            return
-        log.warning("%s cannot be subscribed: %s", self.topic, error)
-        self.confirmed.set_exception(error)
-        self.confirmed.exception()  # marked as seen: after a reconnection nobody waits for it
 
 
 class Channels:
@@ -107,8 +93,7 @@ class Channels:
         link.probe = lambda: link.write([command("PING")], [])
         channels = [*self._exact.values(), *self._patterns.values()]
         for channel in channels:
-            if channel.confirmed.done():
-                channel.confirmed = link.closed.get_loop().create_future()
+            channel.renew()
         if channels:
             self._ask(*channels)
             # Answers come in order: the last one stands for all.

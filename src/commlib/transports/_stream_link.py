@@ -32,6 +32,10 @@ class StreamLink(asyncio.BufferedProtocol):
         self.name = name
         loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[Exception | None] = loop.create_future()
+        self.gone: asyncio.Future[None] = loop.create_future()
+        """Done when the socket is closed."""
+        self.is_heard = True
+        """False: the broker was waited for in vain, so nobody waits for it any more."""
         self.on_room: Callable[[bool], None] = lambda room: None
         self._loop = loop
         self._loop_thread = threading.get_ident()
@@ -80,6 +84,8 @@ class StreamLink(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(exc)
+        if not self.gone.done():
+            self.gone.set_result(None)
 
     # What a session and its outbox call.
 

@@ -14,6 +14,8 @@ from typing import Protocol
 from msgspec import Struct
 
 from commlib._packet import Packet
+from commlib._topics import MAX_NAME_BYTES
+from commlib.exceptions import CommlibError
 
 Handler = Callable[[Packet], None]
 """Takes one packet, on the loop; quick, never raises."""
@@ -31,6 +33,7 @@ class Traits:
     ``header_beside_bare``: a header can travel beside a payload that is the bare data.
     ``delivery_levels``: the QoS that a packet can have. ``retained``: it can keep the last packet
     of a topic for those who subscribe later.
+    ``longest_name``: the most bytes that a name can have.
     """
 
     native_headers: bool = False
@@ -42,6 +45,7 @@ class Traits:
     header_beside_bare: bool = False
     delivery_levels: tuple[int, ...] = (0,)
     retained: bool = False
+    longest_name: int = MAX_NAME_BYTES
 
 
 @dataclass(slots=True)
@@ -110,9 +114,10 @@ class Inbox(Protocol):
         """Give all addresses back; leaves nothing on the broker. Idempotent."""
 
 
-ReplyHandler = Callable[[str | None, Packet], bool]
+ReplyHandler = Callable[[str | None, Packet | CommlibError], bool]
 """Takes a reply and its token, None for one that came too late; on the loop, never raises.
 
+Instead of a reply it may be what the broker has said: that none will come, and why.
 False: it was not the reply to this call but a second one to a former call; the address stays in
 use.
 """

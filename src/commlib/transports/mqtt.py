@@ -30,12 +30,10 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING
 
 from commlib import events, pubsub, rpc
-from commlib._outbox import Outbox
 from commlib._packet import Packet
 from commlib._params import Offline as Offline
 from commlib._session import Link, Session
@@ -45,12 +43,12 @@ from commlib.exceptions import (
     AuthError,
     CommlibError,
     ConnectError,
-    ConnectionLost,
     PayloadTooBig,
     SerializationError,
 )
 from commlib.transports import ACTION_CLASSES, loaded_when_needed
 from commlib.transports import _mqtt_frames as frames
+from commlib.transports._main_transport import MainTransport
 from commlib.transports._mqtt_board import Board, Boards
 from commlib.transports._mqtt_bytes import MAX_REMAINING, text
 from commlib.transports._mqtt_channel import WILDCARDS, Channel
@@ -64,13 +62,11 @@ from commlib.transports._mqtt_params import MQTTProtocolType as MQTTProtocolType
 from commlib.transports._mqtt_params import QoS as QoS
 from commlib.transports._mqtt_params import Will as Will
 from commlib.transports._mqtt_queues import Consumer, Inbox, Queue
-from commlib.transports._sessions import Ending, Sessions
+from commlib.transports._sessions import Ending
 from commlib.transports.base import (
     Address,
     Handler,
-    LinkStats,
     ReplyHandler,
-    StateHandler,
     Traits,
 )
 
@@ -80,32 +76,23 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("commlib.mqtt")
 
-FLUSH_SECONDS = 0.8  # how long closing waits for what is not written yet
-UNANSWERED_FLUSH_SECONDS = 0.1
 MAX_TOPICS = 10_000  # names whose spelling is kept
 
 
-class MqttTransport:
+class MqttTransport(MainTransport):
     """The seven verbs on MQTT."""
 
+    _question = PINGREQ
+    _deliveries: Deliveries
+
     def __init__(self, params: ConnectionParameters) -> None:
+        super().__init__(params)
         self.params = params
-        self.stats = LinkStats()
-        self.on_state: StateHandler = lambda connected, reason: None
-        self.on_refused: Callable[[str, Exception], None] = lambda target, error: None
         assert isinstance(params.protocol, MQTTProtocolType), "seen to when it was made"
         self._version = int(params.protocol)
         self.traits = _traits(self._version, competing=self._version == V5)
-        self._name = str(params)
         # Of 3.1.1 every broker takes 23 bytes (section 3.1.3.1), with what `_open_board` adds.
         self._client_id = params.client_id or f"commlib-{os.urandom(6).hex()}"
-        self._sessions = Sessions(
-            params, self.stats, lambda connected, reason: self.on_state(connected, reason)
-        )
-        self._main = self._sessions.add("main", self._dial_main, self._on_main)
-        self._outbox = self._make_outbox()
-        self._reliable = self._make_outbox()
-        self._main.on_failure = self._wake
         self._deliveries = Deliveries(self.stats, self._note_refused)
         self._deliveries.on_room = self._reliable.on_room
         self._boards = Boards(self.stats, self._open_board, self._close_board)
@@ -121,66 +108,23 @@ class MqttTransport:
         # Used by all threads, each operation whole by itself.
         self._topics: dict[str, bytes] = {}
         self._no_properties = frames.NO_PROPERTIES if self._is_5 else b""
-        self._degraded: set[str] = set()
 
     @property
     def _is_5(self) -> bool:
         return self._version == V5
 
-    def _make_outbox(self) -> Outbox:
-        return Outbox(
-            self._name,
-            self.params.offline_policy,
-            self.stats,
-            failure=lambda: self._main.failure,
-            connecting=lambda: not (self._main.failed or self._sessions.was_connected),
-        )
-
-    def _wake(self) -> None:
-        self._outbox.wake()
-        self._reliable.wake()
-
     # The verbs.
 
-    async def connect(self) -> None:
-        await self._main.ready()
-
-    async def close(self) -> None:
-        if self._link is not None or not (self._is_empty or self._main.failed):
-            # A broker that was already waited for in vain is given no more time than it needs.
-            link = self._link
-            is_heard = link is None or link.is_heard
-            try:
-                async with asyncio.timeout(FLUSH_SECONDS if is_heard else UNANSWERED_FLUSH_SECONDS):
-                    await self.flush()
-                is_heard = True
-            except (TimeoutError, CommlibError):
-                is_heard = False
-            if link is not None:
-                link.is_heard = is_heard
+    async def _close_rest(self) -> None:
         extra, self._extra = self._extra, {}
         for session in extra.values():
             await self._leave(session)
         if self._leaving:
             await asyncio.wait(self._leaving)
-        await self._leave(self._main)
-        self._outbox.close()
-        self._reliable.close()
+
+    async def close(self) -> None:
+        await super().close()
         _client_ids.pop(self._client_id_key, None)
-
-    async def _leave(self, session: Session) -> None:
-        """Close a connection, and return when it is."""
-        link = session.link
-        if session is self._main:
-            await session.close()
-        else:
-            await self._sessions.drop(session)
-        if isinstance(link, MqttLink):
-            await link.gone
-
-    @property
-    def _is_empty(self) -> bool:
-        return self._outbox.empty and self._reliable.empty
 
     def publish(self, topic: str, packet: Packet) -> bool:
         head = self._topics.get(topic)
@@ -216,9 +160,6 @@ class MqttTransport:
         head = self._topics[topic] = text(spelled)
         return head
 
-    def _outbox_for(self, packet: Packet) -> Outbox:
-        return self._reliable if packet.qos else self._outbox
-
     def _frame(self, topic: str, head: bytes, packet: Packet) -> tuple[bytes, object]:
         """What is more than a payload at QoS 0, and its note."""
         qos, retain = self._as_broker_can(packet)
@@ -230,7 +171,7 @@ class MqttTransport:
         if not packet.qos:
             return frames.publish(head, packet.payload, flags, properties), topic
         before, behind = frames.publish_parts(head, packet.payload, flags, properties)
-        return before + behind, Delivery(topic, qos, len(before), time.monotonic())
+        return before + behind, Delivery(topic, qos, time.monotonic(), split=len(before))
 
     def _as_broker_can(self, packet: Packet) -> tuple[int, bool]:
         link = self._link
@@ -242,11 +183,6 @@ class MqttTransport:
             self._warn_once("the broker keeps no messages, so retain=True has no effect")
             retain = False
         return qos, retain
-
-    def _warn_once(self, text: str) -> None:
-        if text not in self._degraded:
-            self._degraded.add(text)
-            log.warning("%s: %s", self._name, text)
 
     async def subscribe(self, topic: str, handler: Handler) -> Ending:
         channel = self._boards.add(topic, handler)
@@ -295,32 +231,6 @@ class MqttTransport:
         inbox = Inbox(self._boards, f"rpc-{os.urandom(16).hex()}", handler)
         await self._confirmed(inbox.channel, inbox.take)
         return inbox
-
-    # Beside the verbs.
-
-    @property
-    def connected(self) -> bool:
-        return self._sessions.connected
-
-    async def room(self, packet: Packet) -> None:
-        await self._outbox_for(packet).room()
-
-    async def flush(self) -> None:
-        await self._main.ready()
-        link = self._link
-        if link is None:
-            return
-        while not (self._reliable.empty and self._deliveries.is_idle):
-            if self._link is not link:
-                raise ConnectionLost(f"{self._name} was lost")
-            await (self._deliveries.drained() if self._reliable.empty else self._reliable.room())
-        await self._outbox.confirm(PINGREQ, link.closed)
-
-    def clock(self) -> int:
-        return int(time.time() * 1000)
-
-    def abandon(self) -> None:
-        self._sessions.abandon()
 
     # The connections.
 
@@ -383,14 +293,7 @@ class MqttTransport:
         self._link = link
         if link is None:
             self._boards.main.attach(None)
-            self._outbox.set_link(None)
-            self._reliable.set_link(None)
-            lost = self._deliveries.detach()
-            self._reliable.put_back(
-                [delivery.frame for delivery in lost],
-                list(lost),
-                [delivery.born for delivery in lost],
-            )
+            self._take_back()
             return
         granted = link.granted
         self.traits = _traits(link.version, competing=granted.numbers and granted.shares)
@@ -461,10 +364,6 @@ class MqttTransport:
             leaving = asyncio.get_running_loop().create_task(self._leave(session))
             self._leaving.add(leaving)
             leaving.add_done_callback(self._leaving.discard)
-
-    def _note_refused(self, topic: str, error: Exception) -> None:
-        self.stats.refused += 1
-        self.on_refused(topic, error)
 
 
 _client_ids: dict[tuple[str, str], weakref.ref[MqttTransport]] = {}

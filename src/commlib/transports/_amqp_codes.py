@@ -1,0 +1,47 @@
+"""What a broker means when it closes a channel or the connection. Pure.
+
+Source: AMQP 0-9-1, section 1.2 of the reference (reply codes).
+"""
+
+from __future__ import annotations
+
+from commlib.exceptions import AuthError, CommlibError
+from commlib.transports._amqp_methods import Closing
+
+ACCESS_REFUSED, NOT_FOUND, RESOURCE_LOCKED, PRECONDITION_FAILED = 403, 404, 405, 406
+NO_ROUTE = 312
+NOT_ALLOWED = 530
+_AUTH = frozenset({ACCESS_REFUSED, NOT_ALLOWED})
+
+
+class Refusal(CommlibError):
+    """The broker has closed a channel; ``code`` is its reason."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class NoRight(AuthError):
+    """The same where a person has to give a right; ``code`` as there."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def refusal(what: str, closing: Closing) -> Refusal | NoRight:
+    """The error for a channel that was closed: an AuthError where a person has to give rights."""
+    kind = NoRight if closing.code in _AUTH else Refusal
+    return kind(f"{what}: the broker says: {_text(closing)}", closing.code)
+
+
+def loss(what: str, closing: Closing, otherwise: type[CommlibError]) -> CommlibError:
+    """The error for a connection that was closed."""
+    kind = AuthError if closing.code in _AUTH else otherwise
+    return kind(f"{what}: the broker says: {_text(closing)}")
+
+
+def _text(closing: Closing) -> str:
+    # RabbitMQ begins with the name of the code.
+    return closing.text or f"reply code {closing.code}"

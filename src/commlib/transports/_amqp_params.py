@@ -1,0 +1,130 @@
+"""Where an AMQP broker is, and how to get in."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from commlib._hops import host_name
+from commlib._params import Credentials as Credentials
+from commlib._params import NetworkParameters
+from commlib.transports._amqp_methods import EXTERNAL, PLAIN
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+    from urllib.parse import SplitResult
+
+    from commlib.transports.amqp import AmqpTransport
+
+log = logging.getLogger("commlib.amqp")
+
+PORT, TLS_PORT = 5672, 5671
+TLS_SCHEMES = ("amqps",)
+MECHANISMS = (PLAIN, EXTERNAL)
+
+
+@dataclass
+class ConnectionParameters(NetworkParameters):
+    """Where the broker is and how to get in.
+
+    * ``vhost``: the virtual host; nodes on different ones do not hear each other.
+    * ``creds``, or ``username`` and ``password``; RabbitMQ's ``guest`` by default, which it lets
+      in from its own machine only. ``mechanism="EXTERNAL"``: by the certificate of the client.
+    * ``ssl``: True checks certificate and host name against the system's CAs; or an SSLContext,
+      which may have a certificate of the client's. ``secure=True`` is the seed's name for it.
+    * ``exchange``: the topic exchange that messages are published to; it is made if it is not
+      there.
+    * ``queue_size``: messages that the broker keeps for a node that is slow to read, the oldest
+      are dropped first; ``message_ttl`` (ms): and for how long. None: no bound of the broker's.
+    * ``heartbeat_timeout`` (s): silence after which broker and client give each other up.
+    * ``blocked_connection_timeout`` (s): how long a broker that takes no messages for lack of
+      memory or disk is waited for before the connection is given up; None: for ever.
+    * ``timeout`` (s): the seed's name for ``connect_timeout``.
+    * ``reconnect_attempts``, ``retry_delay``: taken from programs of the seed; they change
+      nothing, for it is tried again for ever, with growing pauses, or not at all
+      (``reconnect=False``).
+    """
+
+    host: str = "127.0.0.1"
+    port: int = PORT
+    vhost: str = "/"
+    creds: Credentials | None = None
+    secure: bool = False
+    reconnect_attempts: int | None = None
+    retry_delay: float | None = None
+    timeout: float | None = None
+    blocked_connection_timeout: float | None = None
+    heartbeat_timeout: float = 60.0
+    channel_max: int = 128
+    username: str = ""
+    password: str = field(default="", repr=False)
+    keepalive: float = field(default=30.0, kw_only=True)
+    ssl: bool | SSLContext = False
+    mechanism: str = PLAIN
+    exchange: str = "amq.topic"
+    queue_size: int | None = None
+    message_ttl: int | None = None
+
+    schemes: ClassVar[tuple[str, ...]] = ("amqp", *TLS_SCHEMES)
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None:
+            self.connect_timeout = self.timeout
+        super().__post_init__()
+        self.ssl = self.ssl or self.secure
+        if self.reconnect_attempts is not None or self.retry_delay is not None:
+            log.info("reconnect_attempts and retry_delay change nothing: see reconnect=")
+        if self.mechanism not in MECHANISMS:
+            raise ValueError(f"mechanism={self.mechanism!r}: it is {' or '.join(MECHANISMS)}")
+        if not self.exchange:
+            raise ValueError("exchange='': topics need one of the type topic, such as amq.topic")
+        for name, least in (("heartbeat_timeout", 1), ("channel_max", 6)):
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name}={getattr(self, name)}: at least {least} is needed")
+
+    @property
+    def credentials(self) -> tuple[str, str]:
+        given = super().credentials
+        return given if any(given) else ("guest", "guest")
+
+    @property
+    def address(self) -> str:
+        # TLS is only another way in.
+        return f"amqp://{host_name(self.host)}:{self.port}/{self.vhost}#{self.exchange}"
+
+    @property
+    def queue_arguments(self) -> dict[str, Any]:
+        """What the queue of a node's subscriptions is bounded by."""
+        arguments: dict[str, Any] = {}
+        if self.queue_size is not None:
+            arguments |= {"x-max-length": self.queue_size, "x-overflow": "drop-head"}
+        if self.message_ttl is not None:
+            arguments["x-message-ttl"] = self.message_ttl
+        return arguments
+
+    def make_transport(self) -> AmqpTransport:
+        """A new transport to this broker."""
+        from commlib.transports.amqp import AmqpTransport
+
+        return AmqpTransport(self)
+
+    @classmethod
+    def _from_url_parts(cls, parts: SplitResult) -> dict[str, Any]:
+        from urllib.parse import unquote
+
+        tls = parts.scheme in TLS_SCHEMES
+        return {
+            "username": unquote(parts.username or ""),
+            "password": unquote(parts.password or ""),
+            "host": parts.hostname or "127.0.0.1",
+            "port": parts.port or (TLS_PORT if tls else PORT),
+            # As the URI specification of RabbitMQ has it: a slash in the name is %2F, and a path
+            # that is only a slash is taken for the default one, as nearly everybody means it.
+            "vhost": unquote(parts.path[1:]) or "/",
+            "ssl": tls,
+        }
+
+    def __str__(self) -> str:
+        vhost = "" if self.vhost == "/" else f"/{self.vhost}"
+        return f"{'amqps' if self.ssl else 'amqp'}://{self.place}{vhost}"

@@ -1,0 +1,364 @@
+"""Requests and replies on AMQP.
+
+A service's queue has the service's name on the default exchange. It is durable, since RabbitMQ
+from 4.3 on refuses queues that are neither durable nor exclusive, and goes with its last consumer.
+A request is acknowledged when it was worked off, so that the broker hands a service no more than it
+can work on. If a connection breaks before that, the broker hands its requests over again, marked
+as such: perhaps they were worked on, so they are not taken a second time.
+
+A reply comes back through RabbitMQ's direct reply-to, a queue that is none: it is consumed on the
+channel that the request is published on, without acknowledgement, and told by its correlation id.
+Source: rabbitmq.com/direct-reply-to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from itertools import count
+
+from commlib._packet import Packet
+from commlib.exceptions import CommlibError, ConnectionLost, ServiceNotFound
+from commlib.transports import _amqp_methods as methods
+from commlib.transports._amqp_bytes import read_short, u32
+from commlib.transports._amqp_channel import Channel
+from commlib.transports._amqp_codes import (
+    PRECONDITION_FAILED,
+    RESOURCE_LOCKED,
+    NoRight,
+    Refusal,
+)
+from commlib.transports._amqp_link import CALLS, SERVICES, SETUP, AmqpLink
+from commlib.transports._amqp_properties import PropertyReader
+from commlib.transports.base import Address, Handler, ReplyHandler
+
+log = logging.getLogger("commlib.amqp")
+
+DIRECT = "amq.rabbitmq.reply-to"
+QUEUE_ARGUMENTS = {"x-expires": 600_000}  # ms that a queue stays without a consumer
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # s between attempts to get at a queue that others hold
+LEAVE_SECONDS = 0.3  # how long the broker is waited for when a consumer leaves
+MAX_REMEMBERED = 10_000  # requests that were worked off when their connection was away
+
+
+class Delivered(Packet, gc=False):
+    """A request as the broker has handed it over: ``tag`` counts for one life of a channel."""
+
+    tag: int = 0
+    life: int = 0
+    link: AmqpLink | None = None
+    key: str = ""
+
+
+class Consumer:
+    """Takes requests from a queue, at most ``prefetch`` that are not done."""
+
+    def __init__(self, services: Services, queue: str, handler: Handler, prefetch: int) -> None:
+        self.queue = queue
+        self.handler = handler
+        self.prefetch = prefetch
+        self.tag = ""
+        """What the broker calls it; empty while it has not said yes."""
+        self.backlog = 0
+        """Requests that were in the queue before, and are yet to come."""
+        self.is_closed = False
+        self._services = services
+
+    @property
+    def working(self) -> bool:
+        return bool(self.tag)
+
+    def done(self, packet: Packet) -> None:
+        self._services.done(packet)
+
+    async def close(self) -> None:
+        await self._services.leave(self)
+
+
+class Services:
+    """The consumers of all queues of one transport."""
+
+    def __init__(self, spawn: Callable[..., object], reader: PropertyReader) -> None:
+        self._spawn = spawn
+        self._reader = reader
+        self._link: AmqpLink | None = None
+        self._channel: Channel | None = None
+        self._consumers: list[Consumer] = []
+        self._by_tag: dict[bytes, Consumer] = {}
+        self._tags = count()
+        self._acks: list[bytes] = []
+        # By what tells one request from all others, where something does.
+        self._in_hand: set[str] = set()
+        self._worked_off: OrderedDict[str, None] = OrderedDict()
+
+    async def join(self, queue: str, handler: Handler, prefetch: int) -> Consumer:
+        """One more consumer. Raises AuthError.
+
+        If another program holds the queue for itself, it begins when that has gone.
+        """
+        consumer = Consumer(self, queue, handler, prefetch)
+        self._consumers.append(consumer)
+        try:
+            if self._link is not None:
+                await self._begin(consumer, self._link)
+        except BaseException:  # cancellation, too
+            self._consumers.remove(consumer)
+            consumer.is_closed = True
+            raise
+        return consumer
+
+    async def leave(self, consumer: Consumer) -> None:
+        """Take no more; returns when nothing is on its way."""
+        if consumer.is_closed:
+            return
+        consumer.is_closed = True
+        self._consumers.remove(consumer)
+        link, tag, consumer_tag = self._link, consumer.tag.encode(), consumer.tag
+        if self._channel is not None and link is not None and link.is_heard and tag:
+            ended = self._channel.ask(methods.cancel(SERVICES, consumer_tag))
+            _, waiting = await asyncio.wait([ended], timeout=LEAVE_SECONDS)
+            link.is_heard = not waiting  # if not, nobody else has to wait as long
+        consumer.tag = ""
+        self._by_tag.pop(tag, None)
+
+    # The connection.
+
+    async def restore(self, link: AmqpLink) -> None:
+        """Consume everything on a new link; returns when the broker has answered."""
+        self._link = link
+        begun = await asyncio.gather(
+            *(self._begin(consumer, link) for consumer in self._consumers), return_exceptions=True
+        )
+        for error in begun:
+            if isinstance(error, NoRight):
+                log.warning("%s", error)
+            elif error is not None and not isinstance(error, ConnectionLost):
+                raise error
+
+    def detach(self) -> None:
+        """The link is away, and the tags count no more."""
+        self._link = self._channel = None
+        self._acks.clear()
+        for consumer in self._consumers:
+            consumer.tag = ""
+        self._by_tag.clear()
+
+    async def _begin(self, consumer: Consumer, link: AmqpLink) -> None:
+        """Consume, now or when the queue is free. Raises NoRight, ConnectionLost."""
+        channel = link.channel(SERVICES)
+        if self._channel is None and self._link is link:
+            self._channel = channel
+            channel.on_arrival = self._take
+            channel.on_cancelled = lambda tag: self._begin_anew(self._by_tag.get(tag.encode()))
+            channel.on_reset = self._reset
+        error = await self._try(consumer, link, channel)
+        if error is not None:
+            log.warning("%s, trying again", error)
+            self._spawn(self._try_again(consumer, link, channel))
+
+    async def _try(self, consumer: Consumer, link: AmqpLink, channel: Channel) -> Refusal | None:
+        """Consume; why that is not possible now. Raises NoRight, ConnectionLost."""
+        if consumer.is_closed or self._link is not link:
+            return None
+        try:
+            consumer.backlog = await self._declare(consumer.queue, link)
+            tag = f"s{next(self._tags)}"
+            self._by_tag[tag.encode()] = consumer
+            channel.ask(methods.qos(SERVICES, consumer.prefetch))
+            await channel.ask(methods.consume(SERVICES, consumer.queue, tag, 0))
+        except Refusal as exc:
+            if exc.code == RESOURCE_LOCKED:
+                return Refusal(
+                    f"the queue {consumer.queue!r} is held by another program for itself, as "
+                    f"services of released commlib-py do; end that one, or give this service "
+                    f"another name ({exc})",
+                    exc.code,
+                )
+            return exc
+        if consumer.is_closed:
+            channel.ask(methods.cancel(SERVICES, tag))
+        elif self._link is link:
+            consumer.tag = tag
+        return None
+
+    async def _declare(self, queue: str, link: AmqpLink) -> int:
+        """Make the queue, or take it as it is; how many requests wait there."""
+        setup = link.channel(SETUP)
+        flags = methods.DURABLE | methods.AUTO_DELETE
+        try:
+            told = await setup.ask(methods.declare_queue(SETUP, queue, flags, QUEUE_ARGUMENTS))
+        except Refusal as exc:
+            if exc.code != PRECONDITION_FAILED:
+                raise
+            # Somebody has made it in another way.
+            told = await setup.ask(methods.declare_queue(SETUP, queue, methods.PASSIVE, {}))
+        _, at = read_short(told, 0)
+        return int(u32.unpack_from(told, at)[0])
+
+    async def _try_again(self, consumer: Consumer, link: AmqpLink, channel: Channel) -> None:
+        pause = FIRST_PAUSE
+        while not consumer.is_closed and self._link is link:
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+            try:
+                error = await self._try(consumer, link, channel)
+            except ConnectionLost:
+                return  # the next link begins with this
+            except NoRight as exc:
+                log.warning("%s", exc)
+                return
+            if error is None:
+                if consumer.working:
+                    log.warning("%s is served now", consumer.queue)
+                return
+
+    def _begin_anew(self, consumer: Consumer | None) -> None:
+        """The broker has ended a consumer: its queue was deleted."""
+        link, channel = self._link, self._channel
+        if consumer is not None and link is not None and channel is not None:
+            self._by_tag.pop(consumer.tag.encode(), None)
+            consumer.tag = ""
+            self._spawn(self._try_again(consumer, link, channel))
+
+    def _reset(self, error: CommlibError) -> None:
+        """The broker has closed the channel: what was consuming is no more."""
+        self._acks.clear()
+        for consumer in list(self._by_tag.values()):
+            if consumer.working:
+                self._begin_anew(consumer)
+
+    # Requests.
+
+    def _take(
+        self,
+        consumer: bytes,
+        tag: int,
+        again: bool,
+        where: bytes,
+        properties: bytes,
+        payload: bytes,
+    ) -> None:
+        found = self._by_tag.get(consumer)
+        beside = self._reader.read(properties)
+        header = beside.header
+        key = ""
+        if header is not None:
+            key = f"{header.origin}/{header.seq}" if header.origin else beside.correlation_id
+        channel = self._channel
+        assert channel is not None, "it is the channel that tells of this"
+        if found is None or (again and (key in self._in_hand or key in self._worked_off)):
+            self._acknowledge(tag)  # it is ours already
+            return
+        waited = found.backlog > 0
+        found.backlog -= waited
+        if key:
+            self._in_hand.add(key)
+        found.handler(
+            Delivered(
+                payload,
+                found.queue,
+                header,
+                beside.ttl,
+                waited,
+                correlation_id=beside.correlation_id,
+                redelivered=again,
+                tag=tag,
+                life=channel.life,
+                link=self._link,
+                key=key,
+            )
+        )
+
+    def done(self, packet: Packet) -> None:
+        """A request was worked off: another may come."""
+        assert isinstance(packet, Delivered), "all that is handed over here is"
+        self._in_hand.discard(packet.key)
+        channel = self._channel
+        if channel is not None and packet.link is self._link and packet.life == channel.life:
+            self._acknowledge(packet.tag)
+        elif packet.key:
+            self._worked_off[packet.key] = None  # the broker will hand it over again
+            if len(self._worked_off) > MAX_REMEMBERED:
+                self._worked_off.popitem(last=False)
+
+    def _acknowledge(self, tag: int) -> None:
+        """Say so to the broker, in one go with others of this moment."""
+        self._acks.append(methods.ack(SERVICES, tag))
+        if len(self._acks) == 1:
+            asyncio.get_running_loop().call_soon(self._write_acks)
+
+    def _write_acks(self) -> None:
+        acks, self._acks = self._acks, []
+        if acks and self._link is not None:
+            self._link.write(acks, [])
+
+
+class Inbox:
+    """Return addresses: one queue that is none, and a correlation id for each call."""
+
+    capacity = 10_000
+
+    def __init__(self, reader: PropertyReader, handler: ReplyHandler) -> None:
+        self._reader = reader
+        self._handler = handler
+        self._open: set[str] = set()
+        self._channel: Channel | None = None
+
+    def address(self, token: str) -> Address:
+        self._open.add(token)
+        return Address(DIRECT, token)
+
+    def release(self, token: str, *, unused: bool = False) -> None:
+        self._open.discard(token)
+
+    async def close(self) -> None:
+        self._open.clear()
+
+    # The connection.
+
+    async def restore(self, link: AmqpLink) -> None:
+        """Consume on a new link. Raises NoRight, Refusal, ConnectionLost."""
+        channel = self._channel = link.channel(CALLS)
+        channel.on_arrival = self._take
+        channel.on_return = self._take_back
+        channel.on_reset = self._reset
+        await channel.ask(self._consume)
+
+    _consume = methods.consume(CALLS, DIRECT, "r", methods.NO_ACK)
+
+    def _reset(self, error: Refusal | NoRight) -> None:
+        """The broker has closed the channel: no reply to what was sent will come."""
+        assert self._channel is not None, "it is the channel that tells of this"
+        self._channel.ask(self._consume)
+        if isinstance(error, NoRight):
+            waiting, self._open = self._open, set()
+            for token in waiting:
+                self._handler(token, error)
+
+    # Replies.
+
+    def _take(
+        self,
+        consumer: bytes,
+        tag: int,
+        again: bool,
+        where: bytes,
+        properties: bytes,
+        payload: bytes,
+    ) -> None:
+        beside = self._reader.read(properties)
+        token = beside.correlation_id
+        packet = Packet(payload, "", beside.header)
+        if token not in self._open:
+            self._handler(None, packet)
+        elif self._handler(token, packet):
+            self._open.discard(token)
+
+    def _take_back(self, queue: str, properties: bytes) -> None:
+        """No queue of this name is there."""
+        token = self._reader.read(properties).correlation_id
+        if token in self._open:
+            self._open.discard(token)
+            self._handler(token, ServiceNotFound(f"nobody serves {queue}, the broker says"))

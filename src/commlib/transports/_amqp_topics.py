@@ -1,0 +1,231 @@
+"""Subscriptions on AMQP: one queue for all of a connection, bound once for each name or pattern.
+
+A message comes once however many bindings match it, and in the order of its publisher; who wants
+it is found here. Messages are not acknowledged: what arrives is bounded by the lanes behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from commlib._packet import Packet
+from commlib._topics import amqp_binding, amqp_matcher, is_pattern, matcher
+from commlib.exceptions import ConnectionLost
+from commlib.transports import _amqp_methods as methods
+from commlib.transports._amqp_bytes import read_short
+from commlib.transports._amqp_channel import Channel
+from commlib.transports._amqp_codes import NOT_FOUND, NoRight, Refusal
+from commlib.transports._amqp_link import SETUP, TOPICS, AmqpLink
+from commlib.transports._amqp_methods import DURABLE, PASSIVE
+from commlib.transports._amqp_properties import PropertyReader
+from commlib.transports._confirmation import Confirmation
+from commlib.transports.base import Handler
+
+log = logging.getLogger("commlib.amqp")
+
+WILDCARDS = "#"
+"""The wildcard of AMQP that our grammar leaves to the broker; its ``*`` is the same as ours."""
+TAG = "t"
+PAUSE = 1.0  # s between attempts to get a queue
+MAX_ROUTES = 10_000  # routing keys whose receivers are remembered
+
+
+class Topic(Confirmation):
+    """A name or pattern, the handlers behind it, and how the broker is asked for it."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(topic)
+        self.binding = amqp_binding(topic)
+        self.handlers: tuple[Handler, ...] = ()
+        self.is_pattern = is_pattern(topic, WILDCARDS)
+        self.matches = matcher(topic, WILDCARDS) or amqp_matcher(self.binding)
+
+
+class Topics:
+    """All subscriptions of one transport."""
+
+    def __init__(
+        self,
+        exchange: str,
+        arguments: Mapping[str, Any],
+        reader: PropertyReader,
+        spawn: Callable[..., asyncio.Task[None]],
+    ) -> None:
+        self._exchange = exchange
+        self._arguments = arguments
+        self._reader = reader
+        self._spawn = spawn
+        self._link: AmqpLink | None = None
+        self._setup: Channel | None = None
+        self._queue = ""
+        self._opening: asyncio.Task[None] | None = None
+        self._exact: dict[str, Topic] = {}
+        self._patterns: dict[str, Topic] = {}
+        self._needed: Counter[str] = Counter()  # by how many topics each binding is
+        self._routes: dict[bytes, tuple[str, tuple[Handler, ...]]] = {}
+
+    def add(self, topic: str, handler: Handler) -> Topic:
+        """Note a handler; its topic is asked for if it is the first one."""
+        found = Topic(topic)
+        found = self._half(found).setdefault(topic, found)
+        found.handlers += (handler,)
+        self._routes.clear()
+        if len(found.handlers) == 1:
+            self._needed[found.binding] += 1
+            self._ask(found)
+        return found
+
+    def remove(self, topic: Topic, handler: Handler) -> None:
+        """Forget a handler, and the topic with the last one."""
+        handlers = list(topic.handlers)
+        if handler not in handlers:
+            return
+        handlers.remove(handler)
+        topic.handlers = tuple(handlers)
+        self._routes.clear()
+        half = self._half(topic)
+        if handlers or half.get(topic.topic) is not topic:
+            return
+        del half[topic.topic]
+        self._needed[topic.binding] -= 1
+        if not self._needed[topic.binding]:
+            del self._needed[topic.binding]
+            if self._queue and self._setup is not None:
+                self._setup.ask(methods.unbind(SETUP, self._queue, self._exchange, topic.binding))
+
+    def _half(self, topic: Topic) -> dict[str, Topic]:
+        return self._patterns if topic.is_pattern else self._exact
+
+    def _all(self) -> list[Topic]:
+        return [*self._exact.values(), *self._patterns.values()]
+
+    # The connection.
+
+    async def restore(self, link: AmqpLink) -> None:
+        """Subscribe everything on a new link; returns when the broker has answered."""
+        self._link = link
+        for topic in self._all():
+            topic.renew()
+        if self._exact or self._patterns:
+            await self._open_all(link)
+            await asyncio.gather(*(t.confirmed for t in self._all()), return_exceptions=True)
+
+    def detach(self) -> None:
+        """The link is away."""
+        self._link = self._setup = None
+        self._queue = ""
+        for topic in self._all():
+            topic.renew()
+
+    def _ask(self, topic: Topic) -> None:
+        link = self._link
+        if link is None:
+            return  # it is asked for when there is one
+        if self._queue:
+            self._bind(topic)
+        else:
+            self._open(link)
+
+    def _open(self, link: AmqpLink) -> None:
+        if self._opening is None or self._opening.done():
+            self._opening = self._spawn(self._open_all(link))
+
+    def _bind(self, topic: Topic) -> None:
+        link = self._link
+        assert self._setup is not None, "it was opened for the queue"
+        assert link is not None, "it is where the queue is"
+
+        def answered(answer: asyncio.Future[bytes]) -> None:
+            error = answer.exception()
+            if isinstance(error, Refusal) and error.code == NOT_FOUND:
+                self._begin_anew(link)  # somebody has deleted the queue or the exchange
+            elif error is None or isinstance(error, Refusal | NoRight):
+                topic.confirm(error)
+            # Else the connection is away, and the next one begins with this.
+
+        frame = methods.bind(SETUP, self._queue, self._exchange, topic.binding)
+        self._setup.ask(frame).add_done_callback(answered)
+
+    async def _open_all(self, link: AmqpLink) -> None:
+        """The queue and its consumer, and a binding for each topic."""
+        while self._link is link:
+            try:
+                self._queue = await self._open_queue(link)
+            except NoRight as exc:
+                for topic in self._all():
+                    topic.confirm(exc)
+                return
+            except ConnectionLost:
+                return  # the next link begins with this
+            except Refusal as exc:
+                log.warning("%s: no queue for topics, trying again: %s", link.name, exc)
+                await asyncio.sleep(PAUSE)
+            else:
+                for topic in self._all():
+                    self._bind(topic)
+                return
+
+    async def _open_queue(self, link: AmqpLink) -> str:
+        setup = self._setup = link.channel(SETUP)
+        channel = link.channel(TOPICS)
+        channel.on_arrival = self._take
+        channel.on_cancelled = lambda consumer: self._begin_anew(link)
+        channel.on_reset = lambda error: self._begin_anew(link)
+        await self._declare_exchange(setup)
+        flags = methods.EXCLUSIVE | methods.AUTO_DELETE
+        declared = await setup.ask(methods.declare_queue(SETUP, "", flags, self._arguments))
+        queue, _ = read_short(declared, 0)
+        await channel.ask(methods.consume(TOPICS, queue, TAG, methods.NO_ACK))
+        return queue
+
+    async def _declare_exchange(self, setup: Channel) -> None:
+        """See to it that the exchange is there, if it is not one that every broker has."""
+        if self._exchange.startswith("amq."):
+            return
+        try:
+            await setup.ask(methods.declare_exchange(SETUP, self._exchange, "topic", PASSIVE))
+        except Refusal as exc:
+            if exc.code != NOT_FOUND:
+                raise
+            await setup.ask(methods.declare_exchange(SETUP, self._exchange, "topic", DURABLE))
+
+    def _begin_anew(self, link: AmqpLink) -> None:
+        """The broker has ended the consumer, and with it the queue."""
+        self._queue = ""
+        if self._link is link:
+            self._open(link)
+
+    # What arrives.
+
+    def _take(
+        self,
+        consumer: bytes,
+        tag: int,
+        again: bool,
+        where: bytes,
+        properties: bytes,
+        payload: bytes,
+    ) -> None:
+        route = self._routes.get(where)
+        if route is None:
+            route = self._find_route(where)
+        name, handlers = route
+        beside = self._reader.read(properties)
+        for handler in handlers:
+            handler(Packet(payload, name, beside.header, beside.ttl))
+
+    def _find_route(self, where: bytes) -> tuple[str, tuple[Handler, ...]]:
+        _, at = read_short(where, 0)
+        name, _ = read_short(where, at)
+        topics = [topic for topic in self._patterns.values() if topic.matches(name)]
+        if name in self._exact:
+            topics.append(self._exact[name])
+        route = name, tuple(handler for topic in topics for handler in topic.handlers)
+        if len(self._routes) >= MAX_ROUTES:
+            self._routes.clear()
+        self._routes[where] = route
+        return route

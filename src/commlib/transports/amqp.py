@@ -1,0 +1,327 @@
+"""AMQP 0-9-1: RabbitMQ, with its extensions.
+
+Features: PubSub and patterns (a topic exchange), RPC and everything built on it (queues, direct
+reply-to), delivery that the broker confirms (QoS 1), services that share their requests,
+authentication with a password or a certificate, virtual hosts, TLS.
+
+Connections: one, with a channel for each purpose, opened when it is needed.
+
+Parameters: see ``ConnectionParameters``. URLs::
+
+    amqp://user:password@host:5672/vhost?heartbeat_timeout=10
+    amqps://host                                     TLS, certificate and host name checked
+
+AMQP has no envelope: the payload is the data, and the header travels in the message's properties.
+A queue exists as long as somebody consumes it.
+
+What AMQP cannot do: names have at most 255 bytes; messages are not kept for those who subscribe
+later; at QoS 0 the broker does not say what it has taken, so what is lost with a connection shows
+as gaps at the subscribers only. For a message for which the user has no right, the broker closes
+the channel, and drops what was published behind it in the same moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from commlib import events, pubsub, rpc
+from commlib._packet import Packet
+from commlib._params import Offline as Offline
+from commlib._session import Link
+from commlib._topics import check_topic
+from commlib._typing import Req, Resp, T
+from commlib.exceptions import AuthError, CommlibError, SerializationError
+from commlib.transports import ACTION_CLASSES, loaded_when_needed
+from commlib.transports._amqp_bytes import LONGEST_SHORT
+from commlib.transports._amqp_confirms import Confirms
+from commlib.transports._amqp_frames import MANDATORY, content, publish_method
+from commlib.transports._amqp_link import CALLS, CONFIRMED, FLUSH, PUBLISHING, AmqpLink, dial
+from commlib.transports._amqp_methods import MIN_FRAME
+from commlib.transports._amqp_params import ConnectionParameters as ConnectionParameters
+from commlib.transports._amqp_params import Credentials as Credentials
+from commlib.transports._amqp_properties import PropertyReader, PropertyWriter
+from commlib.transports._amqp_queues import DIRECT, Consumer, Inbox, Services
+from commlib.transports._amqp_topics import WILDCARDS, Topics
+from commlib.transports._deliveries import Delivery
+from commlib.transports._main_transport import MainTransport
+from commlib.transports._sessions import Ending
+from commlib.transports.base import Address, Handler, ReplyHandler, Traits
+
+if TYPE_CHECKING:
+    from commlib.transports._amqp_actions import ActionClient as ActionClient
+    from commlib.transports._amqp_actions import ActionService as ActionService
+
+MAX_NAMES = 10_000  # names whose first frame is kept
+FORBIDDEN_SECONDS = 30.0  # for so long what the broker has refused is not tried again
+
+
+class AmqpTransport(MainTransport):
+    """The seven verbs on AMQP."""
+
+    traits = Traits(
+        native_headers=True,
+        native_wildcards=WILDCARDS,
+        separator=".",
+        delivery_levels=(0, 1),
+        longest_name=LONGEST_SHORT - 10,  # our own names are longer by a word
+    )
+
+    _question = FLUSH
+    _deliveries: Confirms
+
+    def __init__(self, params: ConnectionParameters) -> None:
+        super().__init__(params)
+        self.params = params
+        self._link: AmqpLink | None = None
+        self._deliveries = Confirms(self.stats, self._note_refused)
+        self._deliveries.on_room = self._reliable.on_room
+        self._reader = PropertyReader()
+        self._topics = Topics(params.exchange, params.queue_arguments, self._reader, self._spawn)
+        self._services = Services(self._spawn, self._reader)
+        self._inbox: Inbox | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        # Used by all threads, each operation whole by itself.
+        self._frame_max = MIN_FRAME
+        self._writer = PropertyWriter()
+        self._first_frames: dict[str, bytes] = {}
+        self._sends: dict[tuple[str, bool], bytes] = {}
+        self._forbidden: dict[str, tuple[float, CommlibError]] = {}
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # The verbs.
+
+    async def _close_rest(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+            await asyncio.wait([task])
+
+    def publish(self, topic: str, packet: Packet) -> bool:
+        first = self._first_frames.get(topic)
+        if first is None:
+            first = self._first_frame(topic)
+            if first is None:
+                return True  # refused, and told
+        if packet.qos:
+            return self._publish_confirmed(topic, packet)
+        properties = self._properties(packet, "")
+        frame = first + content(PUBLISHING, properties, packet.payload, self._frame_max)
+        return self._outbox.put(frame, topic)
+
+    def _properties(self, packet: Packet, correlation_id: str) -> bytes:
+        try:
+            return self._writer.write(
+                packet.header, correlation_id, packet.ttl, persistent=packet.qos > 0
+            )
+        except ValueError as exc:  # an address for replies from who knows whom
+            raise SerializationError(str(exc)) from exc
+
+    def _publish_confirmed(self, topic: str, packet: Packet) -> bool:
+        frame = publish_method(CONFIRMED, self.params.exchange, topic)
+        properties = self._properties(packet, "")
+        frame += content(CONFIRMED, properties, packet.payload, self._frame_max)
+        return self._reliable.put(frame, Delivery(topic, packet.qos, time.monotonic()))
+
+    def _first_frame(self, topic: str) -> bytes | None:
+        """Where a message goes; None if the broker has refused that a moment ago.
+
+        Raises SerializationError for a name that AMQP has no room for.
+        """
+        _check(topic)
+        for what in (topic, ""):
+            until, error = self._forbidden.get(what, (0.0, None))
+            if error is None:
+                continue
+            if time.monotonic() < until and self._loop is not None:
+                self._loop.call_soon_threadsafe(self._note_refused, topic, error)
+                return None
+            self._forbidden.pop(what, None)
+        if len(self._first_frames) >= MAX_NAMES:
+            self._first_frames.clear()
+        first = publish_method(PUBLISHING, self.params.exchange, topic)
+        self._first_frames[topic] = first
+        return first
+
+    async def subscribe(self, topic: str, handler: Handler) -> Ending:
+        found = self._topics.add(topic, handler)
+        try:
+            await self._main.ready()
+            await asyncio.shield(found.confirmed)
+        except BaseException:  # cancellation, too
+            self._topics.remove(found, handler)
+            raise
+        return Ending(lambda: self._topics.remove(found, handler))
+
+    def send(self, to: str | Address, packet: Packet) -> bool:
+        if isinstance(to, str):
+            queue, correlation_id = to, packet.correlation_id
+        else:
+            queue, correlation_id = to.reply_to, to.correlation_id
+        is_call = packet.header is not None and packet.header.reply_to == DIRECT
+        first = self._sends.get((queue, is_call))
+        if first is None:
+            first = self._first_of_send(queue, is_call)
+        channel = CALLS if is_call else PUBLISHING
+        properties = self._properties(packet, correlation_id)
+        frame = first + content(channel, properties, packet.payload, self._frame_max)
+        return self._outbox.put(frame, queue)
+
+    def _first_of_send(self, queue: str, is_call: bool) -> bytes:
+        _check(queue)
+        if is_call and self._inbox is None:
+            raise SerializationError(f"{DIRECT} is an address of this connection's own calls")
+        if len(self._sends) >= MAX_NAMES:
+            self._sends.clear()
+        # What nobody serves comes back, see `Inbox`.
+        channel, flags = (CALLS, MANDATORY) if is_call else (PUBLISHING, 0)
+        first = self._sends[queue, is_call] = publish_method(channel, "", queue, flags)
+        return first
+
+    async def consume(self, queue: str, handler: Handler, prefetch: int) -> Consumer:
+        _check(queue)
+        await self._main.ready()
+        return await self._services.join(queue, handler, prefetch)
+
+    async def open_inbox(self, handler: ReplyHandler) -> Inbox:
+        inbox = Inbox(self._reader, handler)
+        await self._main.ready()
+        self._inbox = inbox
+        if self._link is not None:  # else the next one begins with this
+            await inbox.restore(self._link)
+        return inbox
+
+    # The connection.
+
+    async def _dial_main(self) -> AmqpLink:
+        link = await dial(self._name, self.params)
+        try:
+            link.allow_direct()
+            link.channels[PUBLISHING].on_reset = self._reset
+            self._frame_max = link.tuning.frame
+            await self._topics.restore(link)
+            await self._services.restore(link)
+            if self._inbox is not None:
+                await self._inbox.restore(link)
+        except BaseException:  # stopped, or no answer in time: nobody else knows of this link
+            self._topics.detach()
+            self._services.detach()
+            link.abort(None)
+            raise
+        return link
+
+    def _on_main(self, link: Link | None) -> None:
+        assert link is None or isinstance(link, AmqpLink)
+        self._link = link
+        if link is None:
+            self._topics.detach()
+            self._services.detach()
+            self._take_back()
+            return
+        self._loop = asyncio.get_running_loop()
+        link.on_room = self._note_room
+        self._deliveries.attach(link)
+        self._outbox.set_link(link)
+        self._reliable.set_link(self._deliveries)
+        if link.is_held:
+            self._outbox.on_room(False)
+
+    def _note_room(self, room: bool) -> None:
+        self._outbox.on_room(room)
+        if room:
+            self._deliveries.resume()
+
+    def _reset(self, error: CommlibError) -> None:
+        """The broker has closed the channel for something that was published on it."""
+        topic = _topic_of(str(error))
+        self._note_refused(topic or self.params.exchange, error)
+        if isinstance(error, AuthError):
+            self._forbidden[topic] = time.monotonic() + FORBIDDEN_SECONDS, error
+            self._first_frames.clear()
+
+
+def _check(name: str) -> None:
+    """Raises SerializationError for what AMQP cannot name; names come from peers, too."""
+    try:
+        check_topic(name)
+        if len(name.encode()) > LONGEST_SHORT:
+            raise ValueError(f"{name[:20]!r}... is longer than the {LONGEST_SHORT} bytes of AMQP")
+    except ValueError as exc:
+        raise SerializationError(str(exc)) from exc
+
+
+def _topic_of(text: str) -> str:
+    """The topic that a refusal of RabbitMQ's is about; empty if it is about all of them."""
+    _, _, rest = text.partition("access to topic '")
+    return rest.partition("' in exchange")[0]
+
+
+class Publisher(pubsub.Publisher[T]):
+    """``commlib.pubsub.Publisher`` on AMQP."""
+
+    scheme = "amqp"
+
+
+class MPublisher(pubsub.MPublisher[T]):
+    """``commlib.pubsub.MPublisher`` on AMQP."""
+
+    scheme = "amqp"
+
+
+class Subscriber(pubsub.Subscriber[T]):
+    """``commlib.pubsub.Subscriber`` on AMQP."""
+
+    scheme = "amqp"
+
+
+class PSubscriber(pubsub.PSubscriber[T]):
+    """``commlib.pubsub.PSubscriber`` on AMQP."""
+
+    scheme = "amqp"
+
+
+class WPublisher(pubsub.WPublisher[T]):
+    """``commlib.pubsub.WPublisher`` on AMQP."""
+
+    scheme = "amqp"
+
+
+class WSubscriber(pubsub.WSubscriber):
+    """``commlib.pubsub.WSubscriber`` on AMQP."""
+
+    scheme = "amqp"
+
+
+class RPCService(rpc.RPCService):
+    """``commlib.rpc.RPCService`` on AMQP."""
+
+    scheme = "amqp"
+
+
+class RPCServer(rpc.RPCServer):
+    """``commlib.rpc.RPCServer`` on AMQP."""
+
+    scheme = "amqp"
+
+
+class RPCClient(rpc.RPCClient[Req, Resp]):
+    """``commlib.rpc.RPCClient`` on AMQP."""
+
+    scheme = "amqp"
+
+
+class EventEmitter(events.EventEmitter):
+    """``commlib.events.EventEmitter`` on AMQP."""
+
+    scheme = "amqp"
+
+
+if not TYPE_CHECKING:
+    __getattr__ = loaded_when_needed("commlib.transports._amqp_actions", *ACTION_CLASSES)
