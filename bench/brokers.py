@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 # The servers are those of the tests: on a free port, ended by their process id, and also when this
 # process is killed.
-from brokers import MosquittoServer, RedisServer
+from brokers import MosquittoServer, RabbitServer, RedisServer
 
 
 class Server(Protocol):
@@ -61,8 +61,13 @@ def _mosquitto_version(server: MosquittoServer) -> str:
     return f"Mosquitto {server.log.partition(' version ')[2].split()[0]}"
 
 
-def _is_roomy(server: MosquittoServer) -> AbstractContextManager[None]:
-    return nullcontext()  # always: the tests have it drop nothing
+def _rabbitmq_version(server: RabbitServer) -> str:
+    # As in "2026-11-26 03:00:00.000000+00:00 [info] <0.222.0>  Starting RabbitMQ 3.10.8 on Erlang".
+    return f"RabbitMQ {server.log.partition(' Starting RabbitMQ ')[2].split()[0]}"
+
+
+def _is_roomy(server: MosquittoServer | RabbitServer) -> AbstractContextManager[None]:
+    return nullcontext()  # always: the tests have Mosquitto drop nothing, and RabbitMQ never does
 
 
 BROKERS = {
@@ -70,5 +75,6 @@ BROKERS = {
     for broker in (
         Broker("redis", RedisServer, _redis_version, _roomy_redis),
         Broker("mqtt", MosquittoServer, _mosquitto_version, _is_roomy),
+        Broker("amqp", RabbitServer, _rabbitmq_version, _is_roomy),
     )
 }

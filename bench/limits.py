@@ -1,8 +1,8 @@
 """How fast Python can go on this machine, with this broker, today: what every rate is a share of.
 
 A bare ``asyncio.Protocol`` with the codecs that are written in C or Rust and the envelope of
-commlib-py, and nothing else: no reconnect, no lanes, no API. `bench.wires` has the protocols,
-`bench.messages` the messages.
+commlib-py, or what it has instead, and nothing else: no reconnect, no lanes, no API. `bench.wires`
+has the protocols, `bench.messages` the messages.
 
 The roles are those of a contender. Two more serve the measurements of all of them: ``record`` takes
 down what a contender publishes, and ``feed`` publishes it again, as fast as it goes.
@@ -18,7 +18,7 @@ from pathlib import Path
 from time import perf_counter, process_time
 
 from bench.child import Command, Ledger, Tally, answer, order
-from bench.messages import Sonar, packed, read_sonar
+from bench.messages import Sonar
 from bench.roles import BLOB, GLANCE, topics_of
 from bench.wires import wire_of
 from bench.wires.link import reply_address
@@ -35,12 +35,12 @@ def publish(url: str, *, topic: str, count: int, seconds: int, blob: int = 0) ->
     raw = bytes(BLOB) if blob else b""
     answer(ready=True)
     order()
-    send, frame = wire.link.send, wire.framer(topic)
+    send, frame, write = wire.link.send, wire.framer(topic), wire.form.write
     begin, cpu = perf_counter(), process_time()
     end, sent = begin + seconds, 0
     while sent < count and (sent % GLANCE or perf_counter() < end):
         msg.distance = float(sent)
-        send(frame(raw or packed(msg)))
+        send(frame(raw or write(msg)))
         sent += 1
     wire.flush(sent)
     wall, cpu = perf_counter() - begin, process_time() - cpu
@@ -49,13 +49,13 @@ def publish(url: str, *, topic: str, count: int, seconds: int, blob: int = 0) ->
 
 def receive(url: str, *, topic: str, topics: int = 1, blob: int = 0) -> None:
     """Receive on so many topics; the order is how many messages to expect."""
-    tally = Tally()
-    note = tally.note
+    tally, kind = Tally(), wire_of(url)
+    note, read = tally.note, kind.form.read
 
     def note_decoded(data: bytes) -> None:
-        note(read_sonar(data).data)
+        note(read(data))
 
-    wire_of(url)(url, note if blob else note_decoded).subscribe(topics_of(topic, topics))
+    kind(url, note if blob else note_decoded).subscribe(topics_of(topic, topics))
     answer(ready=True)
     sent = int(order()[0])
     tally.settle(sent)
@@ -70,7 +70,7 @@ def record(url: str, *, topic: str, file: str) -> None:
         payloads.append(data)
         tally.note(data)
 
-    wire_of(url)(url, take).subscribe([topic])
+    wire_of(url)(url, take, whole=True).subscribe([topic])
     answer(ready=True)
     tally.settle(int(order()[0]))
     with Path(file).open("wb") as out:
@@ -82,7 +82,7 @@ def record(url: str, *, topic: str, file: str) -> None:
 def feed(url: str, *, topic: str, file: str, count: int, topics: int = 1, busy: int = 1) -> None:
     """Publish so many of the recorded messages, on the last ``busy`` of so many topics in turn."""
     wire = wire_of(url)(url)
-    framers = [wire.framer(name) for name in topics_of(topic, topics)[-busy:]]
+    framers = [wire.framer(name, whole=True) for name in topics_of(topic, topics)[-busy:]]
     recorded = zip(cycle(framers), cycle(_recorded(Path(file))), strict=False)
     frames = [frame(data) for frame, data in islice(recorded, count)]
     bursts = _joined(frames)
@@ -116,7 +116,7 @@ def _joined(frames: list[bytes]) -> list[bytes]:
 
 def serve(url: str, *, name: str) -> None:
     """Answer requests with themselves, on the loop."""
-    wire_of(url).serve(url, name, lambda data: (read_sonar(data).header.reply_to, data))
+    wire_of(url).serve(url, name)
     answer(ready=True)
     order()
 
@@ -124,7 +124,8 @@ def serve(url: str, *, name: str) -> None:
 def call(url: str, *, name: str, at_once: int, count: int, seconds: int) -> None:
     """Call by a blocking socket in the caller's own thread: the floor of a call's latency."""
     assert at_once == 1, "there is one socket"
-    exchange, reply_to = wire_of(url).exchange(url, name), reply_address()
+    wire, reply_to = wire_of(url), reply_address()
+    exchange, (write, read) = wire.exchange(url, name), wire.form
     answer(ready=True)
     order()
     ledger = Ledger(seconds, count)
@@ -132,8 +133,8 @@ def call(url: str, *, name: str, at_once: int, count: int, seconds: int) -> None
     while ledger.is_open:
         msg.distance += 1.0
         sent = perf_counter()
-        reply = read_sonar(exchange(packed(msg, reply_to)))
-        ledger.note(sent, int(msg.distance), int(reply.data.distance))
+        reply = read(exchange(write(msg, reply_to)))
+        ledger.note(sent, int(msg.distance), int(reply.distance))
     answer(**ledger.figures())
 
 

@@ -1,10 +1,13 @@
-"""The messages of the limit and of the bare clients: structs in the envelope of commlib-py."""
+"""The messages of the limit and of the bare clients: structs in the envelope of commlib-py.
+
+On AMQP they travel without it: what the envelope says, the properties of a message say there.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -71,3 +74,24 @@ def reader(kind: type[T]) -> Callable[[bytes], Envelope[T]]:
 read_sonar = reader(Sonar)
 read_terms = reader(Terms)
 read_sum = reader(Sum)
+
+
+def bare(data: object, reply_to: str = "") -> bytes:
+    """Data without an envelope, as bytes; the address for replies is a property."""
+    return _encode(data)
+
+
+read_bare_sonar = msgspec.json.Decoder(Sonar).decode
+read_bare_terms = msgspec.json.Decoder(Terms).decode
+read_bare_sum = msgspec.json.Decoder(Sum).decode
+
+
+class Form(NamedTuple):
+    """How a message travels: ``write`` makes the payload, ``read`` has the message out of it."""
+
+    write: Callable[..., bytes]
+    read: Callable[[bytes], Sonar]
+
+
+ENVELOPED = Form(packed, lambda payload: read_sonar(payload).data)
+BARE = Form(bare, read_bare_sonar)

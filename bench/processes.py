@@ -106,8 +106,7 @@ class Child:
 
 def import_seconds(contender: Contender, broker: str) -> float:
     """How long a fresh process takes to import what a program on this contender imports."""
-    imports = contender.imports.format(broker=broker)
-    code = f"import time; t = time.perf_counter(); import {imports}; "
+    code = f"import time; t = time.perf_counter(); import {contender.imports_on(broker)}; "
     code += "print(time.perf_counter() - t)"
     done = subprocess.run(
         [contender.python, "-P", "-c", code],

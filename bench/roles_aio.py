@@ -176,7 +176,7 @@ async def _show_at_rest() -> None:
     await order_on_loop()
 
 
-def main(face: type[Face]) -> None:
+def main(face: Callable[[str], Face]) -> None:
     """Play the role that the command line names, on uvloop where there is one."""
     command = Command(sys.argv[1:])
 

@@ -151,6 +151,26 @@ TARGETS: dict[str, dict[tuple[str, str, str], tuple[Target, ...]]] = {
         ("topics", "all_busy_ratio", "ours"): (itself(1.5),),
         ("blob", "mb_per_s", "ours"): (of_limit(0.8),),
     },
+    "amqp": {
+        ("publish", "rate", "ours"): (of_limit(0.4), of_best_peer(2)),
+        ("publish", "cpu_us", "ours"): (itself(5),),
+        ("receive", "rate", "ours"): (of_limit(0.3), of_best_peer(3)),
+        ("receive", "cpu_us", "ours"): (itself(15),),
+        ("burst", "lost", "ours"): (itself(0),),
+        ("call", "p50_us", "ours"): (of_best_peer(0.5),),
+        ("calls", "rate", "ours"): (of_best_peer(4),),
+        ("tasks", "rate", "ours, aio"): (itself(5000),),
+        ("goals", "p50_us", "ours"): (itself(3000),),
+        ("node", "connections", "ours"): (itself(1),),
+        ("node", "threads", "ours"): (itself(2),),
+        ("node", "rss_mb", "ours"): (itself(34),),
+        ("node", "idle_percent", "ours"): (itself(0.1),),
+        ("start", "import_ms", "ours"): (itself(140),),
+        ("start", "first_ms", "ours"): (itself(200),),
+        ("topics", "one_busy_ratio", "ours"): (itself(1.5),),
+        ("topics", "all_busy_ratio", "ours"): (itself(1.5),),
+        ("blob", "mb_per_s", "ours"): (of_limit(0.8),),
+    },
 }
 
 

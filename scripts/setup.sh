@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh demo     the package, with what the demo uses
 #   scripts/setup.sh check    that, and the tools of development
-#   scripts/setup.sh test     that, and the brokers: Redis, Mosquitto
+#   scripts/setup.sh test     that, and the brokers: Redis, Mosquitto, RabbitMQ
 #   scripts/setup.sh interop  that, and released commlib-py, each in an environment of its own
 #   scripts/setup.sh bench    as test, and the contenders of the benchmark, likewise
 #
@@ -69,6 +69,7 @@ need_brokers() {
     has redis-server || set -- "$@" redis-server
     has mosquitto && has mosquitto_passwd || set -- "$@" mosquitto
     has mosquitto_pub && has mosquitto_sub || set -- "$@" mosquitto-clients
+    has rabbitmq-server || set -- "$@" rabbitmq-server
     if [ $# = 0 ]; then return; fi
     can_install || fail "the tests need brokers; install them with: sudo apt-get install $*"
     apt_install "$@"

@@ -15,6 +15,7 @@ from brokers import (
     Broker,
     MosquittoServer,
     NatsServer,
+    RabbitServer,
     RedisServer,
     making,
     running,
@@ -80,6 +81,20 @@ def nats_server() -> Iterator[NatsServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def amqp_server() -> Iterator[RabbitServer]:
+    """The RabbitMQ of this run; tests that kill or configure one take ``make_rabbitmq``."""
+    with running(RabbitServer) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def second_amqp_server() -> Iterator[RabbitServer]:
+    """Another RabbitMQ, for what goes from one to the other."""
+    with running(RabbitServer) as server:
+        yield server
+
+
 @pytest.fixture
 def make_redis() -> Iterator[Callable[..., RedisServer]]:
     """Starts Redis servers of the test's own, with the options of ``RedisServer``."""
@@ -101,7 +116,14 @@ def make_nats() -> Iterator[Callable[..., NatsServer]]:
         yield make
 
 
-@pytest.fixture(params=["memory", "redis", "valkey", "mqtt", "mqtt311", "nats"])
+@pytest.fixture
+def make_rabbitmq() -> Iterator[Callable[..., RabbitServer]]:
+    """Starts RabbitMQs of the test's own, with the options of ``RabbitServer``."""
+    with making(RabbitServer) as make:
+        yield make
+
+
+@pytest.fixture(params=["memory", "redis", "valkey", "mqtt", "mqtt311", "nats", "amqp"])
 def broker(request: pytest.FixtureRequest) -> Broker:
     """Each broker in turn. A test asks for its ``traits``, never for its name."""
     return Broker.named(request.param, request.getfixturevalue)

@@ -8,10 +8,11 @@ from typing import Any
 from collected import Collected
 from commlib import _portal
 from commlib._face import stop
-from commlib._packet import Header, Packet
+from commlib._packet import Envelope, Header, Packet
 from commlib._wire import Reader, pack
 from commlib.aio._hub import Hub
 from commlib.transports import resolve
+from commlib.transports.base import Address
 
 
 class RawPeer:
@@ -38,6 +39,14 @@ class RawPeer:
         """Send a well-formed message with a header of one's own."""
         self._post(self._hub.transport.send, queue, self._pack(data, header))
 
+    def answer(self, request: Envelope, payload: bytes) -> None:
+        """Answer a request with a payload as it is."""
+        self._post(self._hub.transport.send, _address(request), Packet(payload))
+
+    def answer_message(self, request: Envelope, data: Any, header: Header) -> None:
+        """Answer a request with a well-formed message with a header of one's own."""
+        self._post(self._hub.transport.send, _address(request), self._pack(data, header))
+
     def consume(self, queue: str) -> Collected:
         """The envelopes that come to a queue."""
         collected = Collected()
@@ -58,6 +67,10 @@ class RawPeer:
     def _pack(self, data: Any, header: Header) -> Packet:
         return pack(data, header, self._hub.transport.traits.native_headers)
 
-    def _post(self, verb: Callable[[str, Packet], bool], to: str, packet: Packet) -> None:
+    def _post(self, verb: Callable[[Any, Packet], bool], to: str | Address, packet: Packet) -> None:
         while not verb(to, packet):
             self._portal.run(self._hub.transport.room, packet)
+
+
+def _address(request: Envelope) -> Address:
+    return Address(request.header.reply_to, request.header.id)

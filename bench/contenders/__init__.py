@@ -17,7 +17,7 @@ from typing import Literal
 
 ROOT = Path(__file__).parents[2]
 
-REDIS, MQTT = frozenset({"redis"}), frozenset({"mqtt"})
+REDIS, MQTT, AMQP = frozenset({"redis"}), frozenset({"mqtt"}), frozenset({"amqp"})
 WITHOUT_UVLOOP, WITH_UVLOOP = {"uvloop": 0}, {"uvloop": 1}
 
 
@@ -28,15 +28,17 @@ class Contender:
     ``kind``: "ours" is measured against the "limit" and the best "peer"; a "client" is shown beside
     them, for it is a driver or a tool. It takes part in all measurements on these ``brokers`` but
     those that it ``cannot``, each with the reason; ``"topics on redis"`` is one on one broker.
-    ``imports`` is what a program on it imports.
+    ``imports`` is what a program on it imports; ``names`` are what it calls a broker there, if not
+    as we do.
     """
 
     name: str
     module: str
     kind: Literal["ours", "limit", "peer", "client"]
     cannot: Mapping[str, str] = field(default_factory=dict)
-    brokers: frozenset[str] = REDIS | MQTT
+    brokers: frozenset[str] = REDIS | MQTT | AMQP
     imports: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)
     environment: str = ""
     packages: tuple[str, ...] = ()
     options: Mapping[str, int] = field(default_factory=dict)
@@ -52,6 +54,10 @@ class Contender:
         """Why it does not take part in this; empty if it does."""
         reason = self.cannot.get(measurement)
         return reason or self.cannot.get(f"{measurement} on {broker}", "")
+
+    def imports_on(self, broker: str) -> str:
+        """What a program on it imports for this broker."""
+        return self.imports.format(broker=self.names.get(broker, broker))
 
 
 def _all(reason: str, *measurements: str) -> dict[str, str]:
@@ -95,7 +101,7 @@ CONTENDERS = (
         RELEASED,
         imports=OUR_IMPORTS,
         environment="commlib_0_13_2",
-        packages=("commlib-py", "pydantic", "redis", "hiredis", "paho-mqtt", "orjson"),
+        packages=("commlib-py", "pydantic", "redis", "hiredis", "paho-mqtt", "pika", "orjson"),
     ),
     Contender(
         "ours, uvloop",
@@ -112,7 +118,7 @@ CONTENDERS = (
         RELEASED,
         imports=OUR_IMPORTS,
         environment="commlib_0_6_3",
-        packages=("commlib-py", "redis", "hiredis", "paho-mqtt", "ujson"),
+        packages=("commlib-py", "redis", "hiredis", "paho-mqtt", "pika", "ujson"),
     ),
     Contender(
         "ours, aio",
@@ -129,10 +135,21 @@ CONTENDERS = (
             "goals": "it has no actions",
             "bridge": "it has no bridges",
             "topics on redis": "it opens a connection for each subscription",
+            "topics on amqp": "10 000 subscriptions take it longer than it has to begin, 20 s",
         },
         imports="faststream.{broker}",
+        names={"amqp": "rabbit"},
         environment="faststream",
-        packages=("faststream", "pydantic", "redis", "hiredis", "zmqtt", "orjson", "uvloop"),
+        packages=(
+            "faststream",
+            "pydantic",
+            "redis",
+            "hiredis",
+            "zmqtt",
+            "aio-pika",
+            "orjson",
+            "uvloop",
+        ),
     ),
     Contender(
         "ours, aio, uvloop",
@@ -198,6 +215,35 @@ CONTENDERS = (
         imports="mqttium.api",
         environment="mqttium",
         packages=("mqttium", "msgspec"),
+    ),
+    Contender(
+        "pika",
+        "bench.contenders.pika_blocking",
+        "client",
+        NO_LIBRARY | NO_ASYNCIO,
+        AMQP,
+        imports="pika",
+        environment="pika",
+        packages=("pika", "msgspec", "uvloop"),
+    ),
+    Contender(
+        "pika, asyncio",
+        "bench.contenders.pika_aio",
+        "client",
+        NO_LIBRARY,
+        AMQP,
+        imports="pika.adapters.asyncio_connection",
+        environment="pika",
+    ),
+    Contender(
+        "aio-pika",
+        "bench.contenders.aio_pika",
+        "client",
+        NO_LIBRARY,
+        AMQP,
+        imports="aio_pika",
+        environment="aio_pika",
+        packages=("aio-pika", "aiormq", "msgspec", "uvloop"),
     ),
     Contender(
         "mosquitto_pub and _sub",

@@ -59,14 +59,14 @@ class Released(ABC):
         return publish
 
     def flush(self) -> None:
-        """On Redis publish() waits for the broker's answer; on MQTT nothing does, so it is asked.
+        """On Redis publish() waits for the broker's answer; elsewhere nothing does, so it is asked.
 
         Each publisher may have a connection of its own.
         """
-        if self._broker == "mqtt":
+        ask = {"mqtt": _ask_by_mqtt, "amqp": _ask_by_amqp}.get(self._broker)
+        if ask:
             for publisher in self._publishers:
-                asked = publisher._transport._client.publish("bench_asked", b"", qos=1)
-                asked.wait_for_publish(FLUSH_TIMEOUT)
+                ask(publisher._transport)
 
     def subscribe(
         self, topics: Sequence[str], on_message: Callable[[Any], None], *, blob: bool
@@ -85,8 +85,8 @@ class Released(ABC):
         self._begin(self._node.create_rpc(rpc_name=name, msg_type=self.two_ints, on_request=add))
 
     def caller(self, name: str) -> Callable[[int, int], int]:
-        # On MQTT a client takes the next reply for its own, whosever it is: there, one a thread.
-        place: Any = threading.local() if self._broker == "mqtt" else SimpleNamespace()
+        # But on Redis a client takes the next reply for its own, whosever it is: one a thread.
+        place: Any = SimpleNamespace() if self._broker == "redis" else threading.local()
         request = self.two_ints.Request
 
         def call(a: int, b: int) -> int:
@@ -108,3 +108,17 @@ class Released(ABC):
 
     def _begin_sender(self, endpoint: Any) -> Any:
         return self._begin(endpoint) if self.runs_senders else endpoint
+
+
+def _ask_by_mqtt(transport: Any) -> None:
+    transport._client.publish("bench_asked", b"", qos=1).wait_for_publish(FLUSH_TIMEOUT)
+
+
+def _ask_by_amqp(transport: Any) -> None:
+    """On the thread of the connection, when it has written all that it was given before."""
+    answered = threading.Event()
+    # By pika's own channel: the one that blocks must not wait for anything on this thread.
+    channel = transport.channel._impl
+    transport.add_threadsafe_callback(channel.basic_qos, callback=lambda frame: answered.set())
+    if not answered.wait(FLUSH_TIMEOUT):
+        raise TimeoutError("the broker does not answer")

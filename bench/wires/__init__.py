@@ -7,10 +7,12 @@ blocking socket. A further broker is a module of this package and an entry in `W
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 from urllib.parse import urlsplit
 
-from bench.wires.link import Exchange, Link, OnMessage, Reply
+from bench.messages import Form
+from bench.wires.amqp import AmqpWire
+from bench.wires.link import Exchange, Link, OnMessage
 from bench.wires.mqtt import MqttWire
 from bench.wires.redis import RedisWire
 
@@ -19,11 +21,13 @@ class Wire(Protocol):
     """What a broker's protocol must say for itself."""
 
     link: Link
+    form: ClassVar[Form]
 
-    def __init__(self, url: str, on_message: OnMessage = ...) -> None: ...
+    def __init__(self, url: str, on_message: OnMessage = ..., *, whole: bool = False) -> None:
+        """Connect; ``on_message`` is given payloads, or ``whole`` messages."""
 
-    def framer(self, topic: str) -> Callable[[bytes], bytes]:
-        """Makes the bytes that publish a payload on this topic."""
+    def framer(self, topic: str, *, whole: bool = False) -> Callable[[bytes], bytes]:
+        """Makes the bytes that publish a payload on this topic, or again a ``whole`` message."""
         ...
 
     def flush(self, published: int) -> None:
@@ -33,8 +37,8 @@ class Wire(Protocol):
         """Return when the broker has confirmed all of them."""
 
     @staticmethod
-    def serve(url: str, name: str, reply: Reply) -> None:
-        """Answer requests on the loop, on a connection of their own."""
+    def serve(url: str, name: str) -> None:
+        """Answer requests with themselves on the loop, on a connection of their own."""
 
     @staticmethod
     def exchange(url: str, name: str) -> Exchange:
@@ -42,7 +46,11 @@ class Wire(Protocol):
         ...
 
 
-WIRES: dict[str, type[Wire]] = {"redis": RedisWire, "mqtt": MqttWire}
+WIRES: dict[str, type[Wire]] = {
+    "redis": RedisWire,
+    "mqtt": MqttWire,
+    "amqp": AmqpWire,
+}
 
 
 def wire_of(url: str) -> type[Wire]:

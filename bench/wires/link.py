@@ -13,8 +13,6 @@ from bench.child import address_of
 from bench.roles import CALL_TIMEOUT
 
 OnMessage = Callable[[bytes], object]
-Reply = Callable[[bytes], tuple[str, bytes]]
-"""From a request to the address of the reply, and the reply."""
 Exchange = Callable[[bytes], bytes]
 """Sends a request and waits for the reply."""
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
+from bench.messages import ENVELOPED, Form, read_sonar
 from bench.wires.link import (
     Exchange,
     OnMessage,
     Questions,
-    Reply,
     ignore,
     open_link,
     open_socket,
@@ -114,15 +115,17 @@ def _framer(topic: str) -> Callable[[bytes], bytes]:
 
 
 class MqttWire:
-    """MQTT 3.1.1 at QoS 0, by hand."""
+    """MQTT 3.1.1 at QoS 0, by hand. A message has nothing beside its payload."""
 
-    def __init__(self, url: str, on_message: OnMessage = ignore) -> None:
+    form: ClassVar[Form] = ENVELOPED
+
+    def __init__(self, url: str, on_message: OnMessage = ignore, *, whole: bool = False) -> None:
         self._questions = Questions()
         self._asked = 0
         self.link = open_link(url, MqttReader(on_message, self._questions.note).feed)
         self._ask(_connect(""))
 
-    def framer(self, topic: str) -> Callable[[bytes], bytes]:
+    def framer(self, topic: str, *, whole: bool = False) -> Callable[[bytes], bytes]:
         return _framer(topic)
 
     def flush(self, published: int) -> None:
@@ -138,10 +141,9 @@ class MqttWire:
         self._questions.wait(self._asked)
 
     @staticmethod
-    def serve(url: str, name: str, reply: Reply) -> None:
+    def serve(url: str, name: str) -> None:
         def take(request: bytes) -> None:
-            to, payload = reply(request)
-            wire.link.send(_framer(to)(payload))
+            wire.link.send(_framer(read_sonar(request).header.reply_to)(request))
 
         wire = MqttWire(url, take)
         wire.subscribe([name])

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import hiredis
 
+from bench.messages import ENVELOPED, Form, read_sonar
 from bench.roles import CALL_TIMEOUT
 from bench.wires.link import (
     Exchange,
     OnMessage,
     Questions,
-    Reply,
     ignore,
     open_link,
     open_socket,
@@ -24,9 +24,11 @@ pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
 
 
 class RedisWire:
-    """RESP2 by hiredis."""
+    """RESP2 by hiredis. A message has nothing beside its payload."""
 
-    def __init__(self, url: str, on_message: OnMessage = ignore) -> None:
+    form: ClassVar[Form] = ENVELOPED
+
+    def __init__(self, url: str, on_message: OnMessage = ignore, *, whole: bool = False) -> None:
         self._on_message = on_message
         self._reader = hiredis.Reader()
         self._questions = Questions()
@@ -41,7 +43,7 @@ class RedisWire:
             else:
                 self._questions.note(item)
 
-    def framer(self, topic: str) -> Callable[[bytes], bytes]:
+    def framer(self, topic: str, *, whole: bool = False) -> Callable[[bytes], bytes]:
         name = topic.encode()
         return lambda data: pack((b"PUBLISH", name, data))
 
@@ -53,14 +55,16 @@ class RedisWire:
         self._questions.wait(len(topics))
 
     @staticmethod
-    def serve(url: str, name: str, reply: Reply) -> None:
+    def serve(url: str, name: str) -> None:
         reader, take = hiredis.Reader(), pack(("BLPOP", name, 0))
 
         def feed(data: bytes) -> None:
             reader.feed(data)
             while (item := reader.gets()) is not False:
                 if isinstance(item, list):
-                    link.send(pack((b"RPUSH", *reply(item[1]))) + take)
+                    request = item[1]
+                    reply_to = read_sonar(request).header.reply_to
+                    link.send(pack((b"RPUSH", reply_to, request)) + take)
 
         link = open_link(url, feed)
         link.send(pack(("DEL", name)) + take)

@@ -66,7 +66,9 @@ class Packet(Struct, gc=False):
     packets themselves. ``waited``: it was on the broker before its consumer was. ``qos`` and
     ``retain`` are for brokers that have such a thing: how hard to try, and whether to keep it.
     ``correlation_id`` tells replies where they come to one address. ``redelivered``: a request that
-    was handed over before, to somebody whose connection has broken since.
+    was handed over before, to somebody whose connection has broken since. ``wrapped``: a request
+    from, or a packet for, a peer that puts an envelope around the data even where the broker
+    carries headers beside it, as commlib-py 0.13 does for calls on AMQP.
     """
 
     payload: bytes
@@ -78,6 +80,7 @@ class Packet(Struct, gc=False):
     retain: bool = False
     correlation_id: str = ""
     redelivered: bool = False
+    wrapped: bool = False
 
 
 class Envelope(Struct):
@@ -139,6 +142,33 @@ def peek(payload: bytes) -> Header | None:
         return (_peek_json if payload[:1] < b"\x80" else _peek_msgpack)(payload).header
     except (ValueError, RecursionError, msgspec.MsgspecError):
         return None
+
+
+class _Call(Struct, forbid_unknown_fields=True):
+    header: Header
+    data: msgspec.Raw
+
+
+_open_call = msgspec.json.Decoder(_Call, strict=False).decode
+
+
+def unwrap(payload: bytes, *, is_request: bool) -> bytes | None:
+    """The data of a call in an envelope of JSON, None if it is in none.
+
+    A request tells in it where its reply shall go, else it may be data of that shape.
+    """
+    if payload[:1] != b"{":
+        return None
+    try:
+        call = _open_call(payload)
+    except (ValueError, RecursionError, msgspec.MsgspecError):
+        return None
+    return bytes(call.data) if call.header.reply_to or not is_request else None
+
+
+def wrap(payload: bytes, header: Header | None) -> bytes:
+    """The inverse: an envelope of JSON around data that is JSON."""
+    return b'{"header":%b,"data":%b}' % (msgspec.json.encode(header or Header()), payload)
 
 
 def reply_id(packet: Packet) -> str:

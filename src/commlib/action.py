@@ -11,7 +11,7 @@ from commlib._goal import GoalStatus
 from commlib._portal import Portal, home_of
 from commlib._typing import FeedbackT, GoalT, ResultT, T
 from commlib.aio import action
-from commlib.aio._endpoint import Options, Params
+from commlib.aio._endpoint import Params
 from commlib.aio._hub import Hub
 from commlib.aio.action import (
     ActionServiceOptions,
@@ -19,6 +19,7 @@ from commlib.aio.action import (
     AsyncGoalHandler,
     GoalHandler,
 )
+from commlib.aio.rpc import ClientOptions
 from commlib.exceptions import EndpointClosed, GoalTimeout
 from commlib.msg import ActionMessage
 
@@ -187,7 +188,7 @@ class ActionClient(
         on_result: Callable[[Any], Any] | None = None,
         on_goal_reached: Callable[[Any], Any] | None = None,
         conn_params: Params = None,
-        **options: Unpack[Options],
+        **options: Unpack[ClientOptions],
     ) -> None: ...
 
     @overload
@@ -201,7 +202,7 @@ class ActionClient(
         conn_params: Params = None,
         *,
         action_name: str = "",
-        **options: Unpack[Options],
+        **options: Unpack[ClientOptions],
     ) -> None: ...
 
     @params_anywhere
@@ -215,7 +216,7 @@ class ActionClient(
         conn_params: Params = None,
         *,
         action_name: str = "",
-        **options: Unpack[Options],
+        **options: Unpack[ClientOptions],
     ) -> None:
         params = self._params(conn_params, options)
         callbacks = on_feedback, on_result, on_goal_reached

@@ -13,12 +13,12 @@ from commlib._portal import enter
 from commlib._stats import Stats
 from commlib._typing import FeedbackT, GoalT, Req, Resp, ResultT, T
 from commlib.aio._control import NodeStartMessage, NodeStopMessage
-from commlib.aio._endpoint import Options, Params
+from commlib.aio._endpoint import Params
 from commlib.aio._hub import shared_hub
 from commlib.aio._ports import Decorators
 from commlib.aio.node import NodeOptions, NodeState, check_options
 from commlib.aio.pubsub import PublisherOptions, SubscriberOptions
-from commlib.aio.rpc import RPCTypes, ServiceMap, ServiceOptions
+from commlib.aio.rpc import ClientOptions, RPCTypes, ServiceMap, ServiceOptions
 from commlib.endpoints import TransportType
 from commlib.events import EventEmitter
 from commlib.msg import ActionMessage, RPCMessage
@@ -283,7 +283,7 @@ class Node(Runnable, Decorators):
 
     @overload
     def create_rpc_client(
-        self, rpc_name: str, msg_type: RPCTypes[Req, Resp], **options: Unpack[Options]
+        self, rpc_name: str, msg_type: RPCTypes[Req, Resp], **options: Unpack[ClientOptions]
     ) -> RPCClient[Req, Resp]: ...
 
     @overload
@@ -291,11 +291,11 @@ class Node(Runnable, Decorators):
         self,
         rpc_name: str,
         msg_type: type[RPCMessage] | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[ClientOptions],
     ) -> RPCClient[Any, Any]: ...
 
     def create_rpc_client(
-        self, rpc_name: str, msg_type: Any = None, **options: Unpack[Options]
+        self, rpc_name: str, msg_type: Any = None, **options: Unpack[ClientOptions]
     ) -> RPCClient[Any, Any]:
         """An ``RPCClient`` on this node's connection."""
         options = self._core.complete(options)
@@ -338,7 +338,7 @@ class Node(Runnable, Decorators):
         on_feedback: Callable[[Any], Any] | None = None,
         on_result: Callable[[Any], Any] | None = None,
         on_goal_reached: Callable[[Any], Any] | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[ClientOptions],
     ) -> ActionClient[GoalT, ResultT, FeedbackT]: ...
 
     @overload
@@ -351,7 +351,7 @@ class Node(Runnable, Decorators):
         on_goal_reached: Callable[[Any], Any] | None = None,
         *,
         action_name: str = "",
-        **options: Unpack[Options],
+        **options: Unpack[ClientOptions],
     ) -> ActionClient[Any, Any, Any]: ...
 
     def create_action_client(
@@ -363,7 +363,7 @@ class Node(Runnable, Decorators):
         on_goal_reached: Callable[[Any], Any] | None = None,
         *,
         action_name: str = "",
-        **options: Unpack[Options],
+        **options: Unpack[ClientOptions],
     ) -> ActionClient[Any, Any, Any]:
         """An ``ActionClient`` on this node's connection."""
         from commlib.action import ActionClient

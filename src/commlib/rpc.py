@@ -16,7 +16,7 @@ from commlib._portal import enter
 from commlib._typing import Req, Resp
 from commlib.aio._caller import Call, Caller
 from commlib.aio._endpoint import Options, Params
-from commlib.aio.rpc import RPCTypes, ServiceMap, ServiceOptions
+from commlib.aio.rpc import ClientOptions, RPCTypes, ServiceMap, ServiceOptions
 from commlib.exceptions import CommlibError, EndpointClosed
 from commlib.msg import RPCMessage
 
@@ -179,7 +179,7 @@ class RPCClient(Endpoint[aio.RPCClient[Req, Resp]], Generic[Req, Resp]):
     """Calls a service; usable as soon as it is made, from any number of threads.
 
     ``msg_type`` is a class with the nested classes ``Request`` and ``Response``; None: plain data
-    both ways. ``conn_params``: parameters or a URL.
+    both ways. ``conn_params``: parameters or a URL. Options: ``commlib.aio.rpc.ClientOptions``.
     """
 
     @overload
@@ -188,7 +188,7 @@ class RPCClient(Endpoint[aio.RPCClient[Req, Resp]], Generic[Req, Resp]):
         rpc_name: str,
         msg_type: RPCTypes[Req, Resp],
         conn_params: Params = None,
-        **options: Unpack[Options],
+        **options: Unpack[ClientOptions],
     ) -> None: ...
 
     @overload
@@ -197,7 +197,7 @@ class RPCClient(Endpoint[aio.RPCClient[Req, Resp]], Generic[Req, Resp]):
         rpc_name: str,
         msg_type: type[RPCMessage] | None = None,
         conn_params: Params = None,
-        **options: Unpack[Options],
+        **options: Unpack[ClientOptions],
     ) -> None: ...
 
     @params_anywhere
@@ -206,7 +206,7 @@ class RPCClient(Endpoint[aio.RPCClient[Req, Resp]], Generic[Req, Resp]):
         rpc_name: str,
         msg_type: Any = None,
         conn_params: Params = None,
-        **options: Unpack[Options],
+        **options: Unpack[ClientOptions],
     ) -> None:
         params = self._params(conn_params, options)
         super().__init__(aio.RPCClient(rpc_name, msg_type, params, **options))

@@ -3,6 +3,7 @@
 from brokers._broker import Broker
 from brokers._mqtt import MosquittoServer, NatsServer
 from brokers._plain import Heard, PlainPeer
+from brokers._rabbitmq import RabbitServer
 from brokers._redis import RedisServer, RespConnection, running_valkey
 from brokers._server import Server, find, free_port, making, missing, running
 
@@ -12,6 +13,7 @@ __all__ = [
     "MosquittoServer",
     "NatsServer",
     "PlainPeer",
+    "RabbitServer",
     "RedisServer",
     "RespConnection",
     "Server",

@@ -37,7 +37,10 @@ class Broker:
 
     def takes(self, name: str) -> bool:
         """Whether a topic or a service may have this name."""
-        return not set(name) & {*self.never_in_names, *self.traits.never_in_names}
+        traits = self.traits
+        if len(name.encode()) > traits.longest_name:
+            return False
+        return not set(name) & {*self.never_in_names, *traits.never_in_names}
 
     def unique(self, word: str = "t") -> str:
         """A name, one word long, that no other test has."""

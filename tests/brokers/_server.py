@@ -12,7 +12,7 @@ import sysconfig
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self, TypeVar
@@ -21,7 +21,6 @@ from urllib.parse import quote
 import pytest
 
 from brokers._broker import Broker
-from commlib.cli._valkey import _guard
 
 START_SECONDS = 10.0
 STOP_SECONDS = 5.0
@@ -30,6 +29,8 @@ STOP_SECONDS = 5.0
 PORTS = range(20_000, 32_000)
 # Debian keeps servers where the PATH of a normal user does not lead.
 SERVER_FOLDERS = ("/usr/local/sbin", "/usr/sbin")
+# By force: a frozen server hears nothing else, and one that is still starting may not listen.
+WHEN_WE_ARE_GONE = 'read -r _; kill -9 "$1"; rm -rf "$2"'
 
 
 def free_port() -> int:
@@ -66,6 +67,7 @@ class Server(ABC):
 
     program: ClassVar[str]
     install: ClassVar[str]
+    start_seconds: ClassVar[float] = START_SECONDS
     scheme: str
 
     def __init__(self) -> None:
@@ -77,7 +79,7 @@ class Server(ABC):
     @classmethod
     def need(cls) -> None:
         """Skip or fail the test if its program is not installed."""
-        if find(cls.program) is None:
+        if cls._found() is None:
             missing(f"{cls.program} is missing; install it with: {cls.install}")
 
     @property
@@ -114,19 +116,20 @@ class Server(ABC):
         """Start it and return when it answers."""
         assert self._process is None, "it runs already"
         self._prepare()
-        file = self.folder / "conf"
+        file = self.folder / "broker.conf"
         file.write_text("\n".join(self._lines()) + "\n")
         with (self.folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                [find(self.program) or self.program, *self._arguments(file)],
+                [self._found() or self.program, *self._arguments(file)],
                 cwd=self.folder,
+                env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # a process group of its own, which `_end` signals
             )
         # A test that runs into its time limit ends this process without a word.
-        self._watcher = _guard(self.pid, self.folder)
+        self._watcher = self._watched()
         try:
             self._wait_until_it_answers(self._process)
         except BaseException:
@@ -166,6 +169,15 @@ class Server(ABC):
 
     # ---- for subclasses ----
 
+    @classmethod
+    def _found(cls) -> str | None:
+        """The path of its program."""
+        return find(cls.program)
+
+    def _environment(self) -> Mapping[str, str] | None:
+        """The environment that it runs in; None is ours."""
+        return None
+
     def _prepare(self) -> None:  # noqa: B027 (most have nothing to do)
         """Lay other files than its configuration into ``folder``; remove what an old run left."""
 
@@ -183,8 +195,18 @@ class Server(ABC):
 
     # ---- its process ----
 
+    def _watched(self) -> subprocess.Popen[bytes]:
+        """A shell that ends it and removes its files once our process is gone, whatever ends us."""
+        return subprocess.Popen(
+            ["/bin/sh", "-c", WHEN_WE_ARE_GONE, "sh", str(self.pid), self.folder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
     def _wait_until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + self.start_seconds
         while not self._is_ready():
             assert time.monotonic() < deadline, f"{self.program} does not answer\n{self.log}"
             # Nobody tells when another process begins to listen, so this is a series of looks;

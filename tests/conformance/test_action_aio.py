@@ -24,6 +24,7 @@ from commlib.exceptions import (
     RPCTimeout,
 )
 from messages import Move
+from raw_peer import RawPeer
 
 Goal, Result, Feedback = Move.Goal, Move.Result, Move.Feedback
 
@@ -184,8 +185,9 @@ async def test_cancelling_a_task_that_waits_leaves_the_goal_alone_and_nothing_be
 
 
 async def test_cancelling_a_task_that_sends_a_goal_leaves_nothing_behind(
-    broker: Broker, topic: str
+    broker: Broker, topic: str, raw: RawPeer
 ) -> None:
+    await asyncio.to_thread(raw.consume, f"{topic}.send_goal")  # it does not answer
     async with ActionClient(topic, Move, conn_params=broker.url) as client:
         sending = asyncio.create_task(client.send_goal(Goal(cm=1)))
         await asyncio.to_thread(eventually, lambda: bool(client._goals))

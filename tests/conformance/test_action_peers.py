@@ -107,7 +107,7 @@ class Peer:
         header = Header(now_ms(), PROPERTIES, error=error)
         if not released:
             header.id = request.header.id
-        self._raw.send_message(request.header.reply_to, data, header)
+        self._raw.answer_message(request, data, header)
 
     def publish(self, part: str, error: Fault | None = None, **data: Any) -> None:
         """Publish a state or feedback."""

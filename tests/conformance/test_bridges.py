@@ -43,6 +43,7 @@ PAIRS = [
     # Two separate Redis servers, one of them Valkey, and two brokers in this process.
     *itertools.permutations(("memory", "second_memory", "redis", "valkey"), 2),
     *(("redis", "mqtt"), ("mqtt", "memory"), ("mqtt", "second_mqtt")),
+    *(("redis", "amqp"), ("amqp", "memory"), ("amqp", "second_amqp")),
 ]
 """Each kind of broker is a source and a sink here, and there are two of each kind."""
 EVERY_PAIR = [
@@ -50,6 +51,8 @@ EVERY_PAIR = [
     *(("mqtt", "redis"), ("memory", "mqtt"), ("second_mqtt", "mqtt")),
     *(("mqtt311", "redis"), ("redis", "mqtt311"), ("mqtt311", "second_mqtt")),
     *(("nats", "mqtt"), ("mqtt", "nats")),
+    *(("amqp", "redis"), ("memory", "amqp"), ("second_amqp", "amqp")),
+    *(("amqp", "mqtt"), ("mqtt", "amqp")),
 ]
 in_every_pair = pytest.mark.parametrize("pair", EVERY_PAIR, ids="-".join, indirect=True)
 """For what bridges are there for; the other tests are content with ``PAIRS``."""

@@ -544,11 +544,13 @@ def test_wait_for_service_returns_when_the_service_comes(
 
 
 def test_services_that_do_not_answer_leave_room_for_one_that_does(
-    node: Node, broker: Broker
+    node: Node, broker: Broker, raw: RawPeer
 ) -> None:
     client = node.create_rpc_client(broker.unique("alive"))
     node.create_rpc(client.rpc_name, lambda n: n)
     dead = [node.create_rpc_client(broker.unique(f"dead{n}")) for n in range(2)]
+    for nobody in dead:
+        raw.consume(nobody.rpc_name)
     pending = [nobody.call_async(n, timeout=60) for nobody in dead for n in range(500)]
 
     for n in range(20):
@@ -620,6 +622,8 @@ def test_a_reply_address_that_nobody_reads_does_no_harm(
 def test_a_reply_address_that_is_no_name_costs_no_connection(
     make_node: MakeNode, broker: Broker, raw: RawPeer, reply_to: str
 ) -> None:
+    if len(reply_to) > broker.traits.longest_name:
+        pytest.skip("the broker has no room for such an address")
     name, states = broker.unique(), Collected()
     service = make_node(on_state=states).create_rpc(name, add, AddTwoInts)
     client = make_node().create_rpc_client(name, AddTwoInts)
@@ -684,9 +688,9 @@ def test_garbage_instead_of_a_reply_is_an_error_of_that_call_alone(
 
     calls = [client.call_async(Request(a=n, b=0)) for n in range(3)]
     arrived = sorted(requests.wait(3), key=lambda envelope: envelope.data["a"])
-    replies = [b"\xff\xfe", b'{"header":{},"data":{"c":"far"}}', b'{"header":{},"data":{"c":7}}']
-    for envelope, reply in zip(arrived, replies, strict=True):
-        raw.send(envelope.header.reply_to, reply)
+    raw.answer(arrived[0], b"\xff\xfe")
+    raw.answer_message(arrived[1], {"c": "far"}, Header())
+    raw.answer_message(arrived[2], {"c": 7}, Header())
 
     for call in calls[:2]:
         with pytest.raises(SerializationError):
@@ -960,6 +964,6 @@ def test_a_service_that_answers_twice_answers_no_other_call(
         request = requests.wait(number + 1)[number]
         header = Header(now_ms(), PROPERTIES, id=request.header.id)
         for _ in range(2):
-            raw.send_message(request.header.reply_to, request.data, header)
+            raw.answer_message(request, request.data, header)
 
     assert [future.result(DEADLINE)["n"] for future in futures] == list(range(90))

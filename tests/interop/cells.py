@@ -19,14 +19,23 @@ READS_ENVELOPES = {"0.6.3": True, "0.13.2": False}
 ``releases/`` has what their environments need, ``peer.py`` in what they differ to program with.
 """
 
+WRAPS_CALLS = {"0.6.3": False, "0.13.2": True}
+"""How ours has to call the services of each on AMQP; elsewhere calls are wrapped anyway."""
+
 VERSIONS = tuple(READS_ENVELOPES)
 
 REDIS = ("redis",)
 MQTT = ("mqtt", "mqtt311")  # ours speaks MQTT 5, and 3.1.1; the releases speak 3.1.1
-BROKERS = (*REDIS, *MQTT)
+AMQP = ("amqp",)
+WRAPPING = (*REDIS, *MQTT)  # AMQP has properties for what an envelope is for
+BROKERS = (*REDIS, *MQTT, *AMQP)
 """The brokers, each a fixture ``<name>_server`` with a ``url``, and one of ``released.WATCHES``."""
 
-SECTIONS = {**dict.fromkeys(REDIS, "Redis"), **dict.fromkeys(MQTT, "MQTT")}
+SECTIONS = {
+    **dict.fromkeys(REDIS, "Redis"),
+    **dict.fromkeys(MQTT, "MQTT"),
+    **dict.fromkeys(AMQP, "AMQP"),
+}
 """The section of the page that has the table of a broker; those of one section are the same."""
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from brokers import Broker, MosquittoServer, making
 from commlib._portal import Portal
 from commlib.node import Node
-from interop.cells import BROKERS, READS_ENVELOPES, VERSIONS
+from commlib.rpc import RPCClient
+from interop.cells import BROKERS, READS_ENVELOPES, VERSIONS, WRAPS_CALLS
 from interop.released import MOSQUITTO_TELLS, Released
+
+NewClient = Callable[..., RPCClient[Any, Any]]
 
 CELLS = pytest.StashKey[list[pytest.Item]]()
 """The tests of all cells, whether selected or not."""
@@ -28,13 +33,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test once for each of its cells, or each broker if it is of none."""
+    """Run a test once for each of its cells, or each broker if it is of none and says no other."""
     marks = metafunc.definition.iter_markers("cell")
     pairs = sorted({pair for mark in marks for pair in mark.args[-1]}, key=_in_order)
     if pairs:
         metafunc.parametrize(("broker", "peer"), pairs, indirect=True)
-    elif "broker" in metafunc.fixturenames:
+    elif "broker" in metafunc.fixturenames and not _chooses_brokers(metafunc):
         metafunc.parametrize("broker", BROKERS, indirect=True)
+
+
+def _chooses_brokers(metafunc: pytest.Metafunc) -> bool:
+    """Whether it is for some of them."""
+    return any(mark.args[0] == "broker" for mark in metafunc.definition.iter_markers("parametrize"))
 
 
 def _in_order(pair: tuple[str, str]) -> tuple[int, int]:
@@ -90,3 +100,9 @@ def peer(request: pytest.FixtureRequest, make_peer: Callable[[str], Released]) -
 def node(peer: Released, make_node: Callable[..., Node]) -> Node:
     """A node that publishes what the peer can read."""
     return make_node(envelope=READS_ENVELOPES[peer.version])
+
+
+@pytest.fixture
+def new_client(peer: Released, node: Node) -> NewClient:
+    """Makes clients that call services of the peer."""
+    return partial(node.create_rpc_client, envelope=WRAPS_CALLS[peer.version])

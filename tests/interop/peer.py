@@ -18,6 +18,7 @@ import importlib
 import json
 import linecache
 import os
+import re
 import sys
 import threading
 import time
@@ -141,6 +142,7 @@ class Peer:
         self._lock = threading.Lock()
         self._hold: Hold | None = None
         self._action_client: Any = None
+        self._waits_to_consume = transport == "amqp"
 
     def _make(self, kind: str, msg_type: Any, compressed: bool, **options: Any) -> Any:
         if compressed:
@@ -206,15 +208,27 @@ class Peer:
         self._transport.EventEmitter(conn_params=self._params).send_event(event)
 
     def settle(self) -> None:
-        """Return when no thread is subscribing: a release asks the broker first, and only then
-        notes what to do with the messages."""
-        while any(map(self._is_subscribing, sys._current_frames().values())):
+        """Return when all that was started can take what comes, or has ended.
+
+        A release starts on a thread, asks the broker first, and only then notes what to do with the
+        messages; on AMQP it has the broker's word for it when it begins to consume.
+        """
+        while any(map(self._is_starting, threading.enumerate())):
             time.sleep(0.001)
 
-    def _is_subscribing(self, frame: FrameType) -> bool:
-        codes = (inner.f_code for inner, _ in traceback.walk_stack(frame))
+    def _is_starting(self, thread: threading.Thread) -> bool:
+        frame = sys._current_frames().get(thread.ident or 0)
         here = self._transport.__file__
-        return any((code.co_name, code.co_filename) == ("subscribe", here) for code in codes)
+        inside = {
+            inner.f_code.co_name
+            for inner, _ in traceback.walk_stack(frame)
+            if inner.f_code.co_filename == here
+        }
+        if not self._waits_to_consume:
+            return "subscribe" in inside
+        # A thread has its target until that returns.
+        target = getattr(thread, "_target", None)
+        return getattr(target, "__name__", "") == "run_forever" and "start_consuming" not in inside
 
     # -- calls --
 
@@ -249,9 +263,14 @@ class Peer:
         *,
         typed: bool = False,
         compressed: bool = False,
+        **options: Any,
     ) -> dict[str, Any]:
-        """Call a service, all through one client, and give what the call returns."""
-        client = self._sender("RPCClient", Echo if typed else None, compressed, rpc_name=name)
+        """Call a service, all through one client, and give what the call returns.
+
+        ``options`` are those that only some clients have.
+        """
+        kind = Echo if typed else None
+        client = self._sender("RPCClient", kind, compressed, rpc_name=name, **options)
         return to_report(client.call(Echo.Request(**data) if typed else data, timeout))
 
     def call_all(self, name: str, requests: list[Any], clients: int, timeout: float) -> list[Any]:
@@ -332,7 +351,8 @@ class Peer:
     def hold(self, function: str, line: str) -> None:
         """Keep the next thread that comes to a line of a function from going on.
 
-        ``line`` is how it begins. Holds threads that are started after this.
+        ``line`` is a regular expression for how it begins. Holds threads that are started after
+        this.
         """
         self._hold = Hold(function, line)
         threading.settrace(self._hold.trace)
@@ -363,7 +383,7 @@ class Hold:
 
     def _trace_line(self, frame: FrameType, event: str, arg: object) -> Any:
         text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-        if event == "line" and text.startswith(self._line):
+        if event == "line" and re.match(self._line, text):
             with self._lock:
                 is_first = not self.came.is_set()
                 self.came.set()

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
@@ -93,7 +93,26 @@ class MosquittoWatch:
     serving = subscribed
 
 
-WATCHES: dict[str, Callable[[str], Watch]] = {"redis": RedisWatch, "mqtt": MosquittoWatch}
+class BlindWatch:
+    """For a broker that shows nobody what it is asked for.
+
+    The peer is ready all the same: ``Peer.settle`` waits until it has the broker's word.
+    """
+
+    def __init__(self, url: str) -> None:
+        pass
+
+    def subscribed(self, topic: str) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    serving = subscribed
+
+
+WATCHES: dict[str, Callable[[str], Watch]] = {
+    "redis": RedisWatch,
+    "mqtt": MosquittoWatch,
+    "amqp": BlindWatch,
+}
 """How to look at a broker, by the scheme of its URL."""
 
 

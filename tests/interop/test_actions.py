@@ -13,7 +13,7 @@ from collected import DEADLINE, Collected
 from commlib.action import ActionClient, ActionService, GoalStatus
 from commlib.exceptions import GoalLost
 from commlib.node import Node
-from interop.cells import FROM_PEER, READS_ENVELOPES, TO_PEER, Row, fault, works
+from interop.cells import FROM_PEER, READS_ENVELOPES, TO_PEER, WRAPS_CALLS, Row, fault, works
 from interop.released import Received, Released
 from interop.samples import Turn
 
@@ -24,12 +24,13 @@ Serve = Callable[..., Collected]
 
 
 @pytest.fixture
-def make_client(broker: Broker, topic: str) -> Iterator[MakeClient]:
-    """Makes clients of ours."""
+def make_client(peer: Released, broker: Broker, topic: str) -> Iterator[MakeClient]:
+    """Makes clients of ours, for that peer."""
+    how: Any = {"conn_params": broker.url, "envelope": WRAPS_CALLS[peer.version]}
     clients: list[ActionClient[Any, Any, Any]] = []
 
     def make(msg_type: Any = Turn, **callbacks: Any) -> ActionClient[Any, Any, Any]:
-        clients.append(ActionClient(topic, msg_type, conn_params=broker.url, **callbacks))
+        clients.append(ActionClient(topic, msg_type, **how, **callbacks))
         clients[-1].run()
         return clients[-1]
 

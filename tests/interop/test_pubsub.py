@@ -5,12 +5,26 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any
+
+import pytest
 
 from collected import Collected
 from commlib.node import Node
-from interop.cells import FROM_PEER, MQTT, REDIS, TO_PEER, Row, fault, limit, works
-from interop.released import Received, Released
+from interop.cells import (
+    AMQP,
+    FROM_PEER,
+    MQTT,
+    REDIS,
+    TO_PEER,
+    WRAPPING,
+    Row,
+    fault,
+    limit,
+    works,
+)
+from interop.released import PeerError, Received, Released
 from interop.samples import NEGATIVE, SAMPLES, Reading, reading
 from raw_peer import RawPeer
 
@@ -93,6 +107,7 @@ def heard_by_pattern(peer: Released, node: Node, topic: str) -> list[tuple[int, 
 
 
 @works(Row.PUBSUB_PATTERN, TO_PEER, on=REDIS)
+@works(Row.PUBSUB_PATTERN, TO_PEER, "0.6.3", on=AMQP)
 def test_a_pattern_subscriber_of_the_peer_is_given_message_and_topic(
     peer: Released, node: Node, topic: str
 ) -> None:
@@ -108,7 +123,15 @@ def test_a_pattern_subscriber_of_the_peer_is_given_the_topic_with_slashes(
     assert heard_by_pattern(peer, node, topic) == [(1, f"{topic}/front"), (2, f"{topic}/rear/left")]
 
 
-@works(Row.PUBSUB_PATTERN, FROM_PEER)
+@fault(Row.PUBSUB_PATTERN, TO_PEER, "0.13.2", on=AMQP)
+def test_a_pattern_subscriber_of_0_13_2_cannot_be_made(peer: Released, topic: str) -> None:
+    """There are no pattern subscribers: the class writes `#` for `*`, and then refuses the `#`."""
+    with pytest.raises(PeerError, match=f"Invalid topic: {topic}.#"):
+        peer.subscribe(f"{topic}.*", by_pattern=True)
+
+
+@works(Row.PUBSUB_PATTERN, FROM_PEER, on=WRAPPING)
+@works(Row.PUBSUB_PATTERN, FROM_PEER, "0.6.3", on=AMQP)
 def test_a_pattern_subscriber_of_ours_is_given_message_and_topic(
     peer: Released, node: Node, topic: str
 ) -> None:
@@ -119,6 +142,24 @@ def test_a_pattern_subscriber_of_ours_is_given_message_and_topic(
         peer.ask("publish_anywhere", topic=name, data={"count": number}, typed=True)
 
     assert got.wait(2) == [
+        (Reading(count=1), f"{topic}.front"),
+        (Reading(count=2), f"{topic}.rear.left"),
+    ]
+
+
+@works(Row.PUBSUB_PATTERN, FROM_PEER, "0.13.2", on=AMQP)
+def test_a_pattern_subscriber_of_ours_hears_publishers_where_there_are_none_of_many_topics(
+    peer: Released, node: Node, topic: str
+) -> None:
+    got = Collected()
+    node.create_psubscriber(f"{topic}.*", got, Reading)
+
+    with pytest.raises(PeerError, match=r"Invalid topic: \*"):
+        peer.ask("publish_anywhere", topic=f"{topic}.front", data={}, typed=True)
+    for number, name in enumerate([f"other_{topic}.front", f"{topic}.front", f"{topic}.rear.left"]):
+        peer.ask("publish", topic=name, data={"count": number}, typed=True)
+
+    assert sorted(got.wait(2), key=itemgetter(1)) == [
         (Reading(count=1), f"{topic}.front"),
         (Reading(count=2), f"{topic}.rear.left"),
     ]
@@ -221,7 +262,7 @@ def test_0_13_2_drops_null_for_a_number(peer: Released, node: Node, topic: str) 
 # ---- in an envelope, and without ----
 
 
-@works(Row.PUBSUB_WRAPPED, TO_PEER, "0.6.3")
+@works(Row.PUBSUB_WRAPPED, TO_PEER, "0.6.3", on=WRAPPING)
 def test_an_envelope_is_opened_by_0_6_3(peer: Released, make_node: MakeNode, topic: str) -> None:
     got = peer.subscribe(topic)
 
@@ -230,7 +271,7 @@ def test_an_envelope_is_opened_by_0_6_3(peer: Released, make_node: MakeNode, top
     assert got.first.data == {"count": 1}
 
 
-@works(Row.PUBSUB_WRAPPED, FROM_PEER, "0.6.3")
+@works(Row.PUBSUB_WRAPPED, FROM_PEER, "0.6.3", on=WRAPPING)
 def test_an_envelope_of_0_6_3_is_opened(peer: Released, node: Node, topic: str) -> None:
     got = Collected()
     node.create_subscriber(topic, got)
@@ -240,7 +281,7 @@ def test_an_envelope_of_0_6_3_is_opened(peer: Released, node: Node, topic: str) 
     assert got.first == {"header": {}, "data": {"count": 1}}, "the outer one, and no other"
 
 
-@fault(Row.PUBSUB_WRAPPED, TO_PEER, "0.13.2")
+@fault(Row.PUBSUB_WRAPPED, TO_PEER, "0.13.2", on=WRAPPING)
 def test_0_13_2_takes_the_envelope_for_the_message(
     peer: Released, make_node: MakeNode, topic: str
 ) -> None:
@@ -258,7 +299,8 @@ def test_0_13_2_takes_the_envelope_for_the_message(
 
 
 @works(Row.PUBSUB_BARE, TO_PEER, "0.13.2")
-def test_bare_data_is_read_by_0_13_2(peer: Released, make_node: MakeNode, topic: str) -> None:
+@works(Row.PUBSUB_BARE, TO_PEER, "0.6.3", on=AMQP)
+def test_bare_data_is_read_by_the_peer(peer: Released, make_node: MakeNode, topic: str) -> None:
     got = peer.subscribe(topic)
 
     make_node().create_publisher(topic, envelope=False).publish({"count": 1})
@@ -267,7 +309,8 @@ def test_bare_data_is_read_by_0_13_2(peer: Released, make_node: MakeNode, topic:
 
 
 @works(Row.PUBSUB_BARE, FROM_PEER, "0.13.2")
-def test_bare_data_of_0_13_2_is_read(peer: Released, node: Node, topic: str) -> None:
+@works(Row.PUBSUB_BARE, FROM_PEER, "0.6.3", on=AMQP)
+def test_bare_data_of_the_peer_is_read(peer: Released, node: Node, topic: str) -> None:
     got = Collected()
     node.create_subscriber(topic, got)
 
@@ -277,7 +320,7 @@ def test_bare_data_of_0_13_2_is_read(peer: Released, node: Node, topic: str) -> 
     assert got.wait(3) == [{"count": 1}, {"header": 5, "data": 6}, {"data": {}}]
 
 
-@fault(Row.PUBSUB_BARE, TO_PEER, "0.6.3")
+@fault(Row.PUBSUB_BARE, TO_PEER, "0.6.3", on=WRAPPING)
 def test_0_6_3_drops_a_message_without_an_envelope(
     peer: Released, make_node: MakeNode, topic: str
 ) -> None:
@@ -336,6 +379,7 @@ def test_a_field_of_the_peer_that_ours_does_not_know_is_ignored(
 # ---- peers of both kinds in one field ----
 
 
+@pytest.mark.parametrize("broker", WRAPPING, indirect=True)
 def test_0_6_3_drops_what_0_13_2_publishes_and_ours_reads_both(
     make_peer: Callable[[str], Released], make_node: MakeNode, topic: str
 ) -> None:
@@ -350,6 +394,25 @@ def test_0_6_3_drops_what_0_13_2_publishes_and_ours_reads_both(
     assert ours.wait(2) == [Reading(count=13), Reading(count=6)]
     assert at_old.first == as_received({"count": 6})
     assert at_new.wait(2) == [as_received({"count": 13}), as_received({})]
+
+
+@pytest.mark.parametrize("broker", AMQP, indirect=True)
+def test_where_nothing_is_wrapped_all_read_all(
+    make_peer: Callable[[str], Released], make_node: MakeNode, topic: str
+) -> None:
+    old, new, node = make_peer("0.6.3"), make_peer("0.13.2"), make_node()
+    at_old, at_new = old.subscribe(topic, typed=True), new.subscribe(topic, typed=True)
+    ours = Collected()
+    node.create_subscriber(topic, ours, Reading)
+    readings = [Reading(count=6), Reading(count=13), Reading(count=1)]
+
+    for number, peer in enumerate((old, new), 1):
+        peer.ask("publish", topic=topic, data={"count": readings[number - 1].count}, typed=True)
+        ours.wait(number)
+    node.create_publisher(topic, Reading).publish(readings[-1])
+
+    assert ours.wait(3) == readings
+    assert at_old.wait(3) == at_new.wait(3) == [as_received(r.as_dict()) for r in readings]
 
 
 # ---- bytes ----

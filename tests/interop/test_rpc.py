@@ -15,13 +15,15 @@ from collected import DEADLINE, Collected, eventually
 from commlib.exceptions import RPCTimeout
 from commlib.node import Node
 from commlib.rpc import RPCClient
-from interop.cells import FROM_PEER, MQTT, REDIS, TO_PEER, Row, fault, works
+from interop.cells import AMQP, FROM_PEER, MQTT, REDIS, TO_PEER, WRAPPING, Row, fault, works
 from interop.released import PeerError, Received, Released
 from interop.samples import NEGATIVE, SAMPLES, Echo, echo, request
 
 Beside = Callable[[int], list[int]]
+NewClient = Callable[..., RPCClient[Any, Any]]
 
 SHORT = 0.5  # s, for calls that are never answered
+ANSWERS = "_(resp|payload) ="  # how the lines begin that make a response, whatever the broker
 CLIENTS = 50  # the driver of 0.13.2 has no more than 100 connections for all of a process
 
 REQUESTS: list[dict[str, Any]] = [{"count": n, "label": f"call {n}"} for n in range(200)]
@@ -42,9 +44,11 @@ def returned(fields: dict[str, Any]) -> Received:
 
 
 @works(Row.RPC_TYPED, TO_PEER)
-def test_a_typed_service_of_the_peer_answers_ours(peer: Released, node: Node, topic: str) -> None:
+def test_a_typed_service_of_the_peer_answers_ours(
+    peer: Released, new_client: NewClient, topic: str
+) -> None:
     asked = peer.serve(topic, typed=True)
-    client = node.create_rpc_client(topic, Echo)
+    client = new_client(topic, Echo)
 
     for fields in SAMPLES:
         assert client.call(request(fields)) == response(fields)
@@ -67,10 +71,10 @@ def test_a_typed_service_of_ours_answers_the_peer(peer: Released, node: Node, to
 
 @works(Row.RPC_UNTYPED, TO_PEER)
 def test_an_untyped_service_of_the_peer_answers_ours(
-    peer: Released, node: Node, topic: str
+    peer: Released, new_client: NewClient, topic: str
 ) -> None:
     asked = peer.serve(topic)
-    client = node.create_rpc_client(topic)
+    client = new_client(topic)
 
     for fields in SAMPLES:
         assert client.call(fields) == fields
@@ -78,7 +82,7 @@ def test_an_untyped_service_of_the_peer_answers_ours(
     assert asked.wait(len(SAMPLES)) == [Received("dict", fields, None) for fields in SAMPLES]
 
 
-@works(Row.RPC_UNTYPED, FROM_PEER, on=REDIS)
+@works(Row.RPC_UNTYPED, FROM_PEER, on=(*REDIS, *AMQP))
 @works(Row.RPC_UNTYPED, FROM_PEER, "0.6.3", on=MQTT)
 def test_an_untyped_service_of_ours_answers_the_peer(
     peer: Released, node: Node, topic: str
@@ -108,12 +112,12 @@ def test_an_untyped_client_of_0_13_2_remembers_its_first_response(
 
 @works(Row.RPC_NEGATIVE, TO_PEER)
 def test_negative_numbers_go_to_the_peer_and_come_back(
-    peer: Released, node: Node, topic: str
+    peer: Released, new_client: NewClient, topic: str
 ) -> None:
     asked = peer.serve(topic, typed=True)
 
-    assert node.create_rpc_client(topic, Echo).call(request(NEGATIVE)) == response(NEGATIVE)
-    assert node.create_rpc_client(topic).call(NEGATIVE) == response(NEGATIVE).as_dict()
+    assert new_client(topic, Echo).call(request(NEGATIVE)) == response(NEGATIVE)
+    assert new_client(topic).call(NEGATIVE) == response(NEGATIVE).as_dict()
     assert asked.first.data == request(NEGATIVE).as_dict()
 
 
@@ -132,12 +136,12 @@ def test_negative_numbers_come_from_the_peer_and_go_back(
 # ---- many at once ----
 
 
-@works(Row.RPC_ONE_CLIENT, TO_PEER)
+@works(Row.RPC_ONE_CLIENT, TO_PEER, on=WRAPPING)
 def test_many_calls_of_one_client_of_ours_get_each_its_own_answer(
-    peer: Released, node: Node, topic: str
+    peer: Released, new_client: NewClient, topic: str
 ) -> None:
     peer.serve(topic, one_at_a_time=True)
-    client = node.create_rpc_client(topic)
+    client = new_client(topic)
 
     futures = [client.call_async(data, timeout=DEADLINE) for data in REQUESTS]
 
@@ -145,7 +149,7 @@ def test_many_calls_of_one_client_of_ours_get_each_its_own_answer(
     assert client.stats.late == client.stats.refused == 0
 
 
-@fault(Row.RPC_ONE_CLIENT, FROM_PEER, "0.6.3", "0.13.2")
+@fault(Row.RPC_ONE_CLIENT, FROM_PEER, "0.6.3", "0.13.2", on=WRAPPING)
 def test_threads_that_share_a_client_mix_their_calls(
     peer: Released, node: Node, topic: str
 ) -> None:
@@ -166,12 +170,36 @@ def test_threads_that_share_a_client_mix_their_calls(
     assert [request["count"] for request in asked.wait(3)] == [0, 2, 2]
 
 
-@works(Row.RPC_MANY_CLIENTS, TO_PEER)
+@fault(Row.RPC_ONE_CLIENT, FROM_PEER, "0.6.3", "0.13.2", on=AMQP)
+def test_threads_that_share_a_client_take_the_same_answer(
+    peer: Released, node: Node, topic: str, gate: threading.Event
+) -> None:
+    """Threads that share a client, as `call_async` lets them, all take the answer that comes
+    first."""
+    entered = Collected()
+
+    def handle(request: dict[str, Any]) -> dict[str, Any]:
+        entered(request["count"])
+        if request["count"] == 1:
+            gate.wait(DEADLINE)
+        return request
+
+    node.create_rpc(topic, handle)
+    first = peer.begin("call", name=topic, data={"count": 1}, timeout=DEADLINE, typed=True)
+    entered.wait(1)
+
+    second = peer.call(topic, {"count": 2}, typed=True)
+
+    assert second.data["count"] == 2
+    assert first.result(DEADLINE)["data"]["count"] == 2
+
+
+@works(Row.RPC_MANY_CLIENTS, TO_PEER, on=WRAPPING)
 def test_many_clients_of_ours_get_each_its_own_answers(
-    peer: Released, node: Node, topic: str
+    peer: Released, new_client: NewClient, topic: str
 ) -> None:
     peer.serve(topic, one_at_a_time=True)
-    clients = [node.create_rpc_client(topic) for _ in range(CLIENTS)]
+    clients = [new_client(topic) for _ in range(CLIENTS)]
 
     futures = [
         client.call_async(data, timeout=DEADLINE)
@@ -195,13 +223,54 @@ def test_many_clients_of_the_peer_get_each_its_own_answers(
     assert sorted(asked.items, key=attrgetter("count")) == [request(data) for data in REQUESTS]
 
 
+@fault(Row.RPC_ONE_CLIENT, TO_PEER, "0.6.3", "0.13.2", on=AMQP)
+def test_of_many_calls_of_one_client_some_are_thrown_away(
+    peer: Released, node: Node, new_client: NewClient, topic: str
+) -> None:
+    """A service has ten requests kept for it besides those that it works on: of more, the oldest
+    are thrown away, and their callers time out."""
+    assert_oldest_are_thrown_away(peer, node, [new_client(topic)])
+
+
+@fault(Row.RPC_MANY_CLIENTS, TO_PEER, "0.6.3", "0.13.2", on=AMQP)
+def test_of_the_calls_of_many_clients_some_are_thrown_away(
+    peer: Released, node: Node, new_client: NewClient, topic: str
+) -> None:
+    """A service has ten requests kept for it besides those that it works on: of more, the oldest
+    are thrown away, and their callers time out."""
+    clients = [new_client(topic) for _ in range(CLIENTS)]
+    assert_oldest_are_thrown_away(peer, node, clients)
+
+
+def assert_oldest_are_thrown_away(
+    peer: Released, node: Node, clients: list[RPCClient[Any, Any]]
+) -> None:
+    topic = clients[0].rpc_name
+    peer.ask("hold", function="echo", line="fields =")
+    asked = peer.serve(topic, one_at_a_time=True)
+    node.create_rpc(f"other_{topic}", lambda request: request)
+
+    futures = [
+        client.call_async(data, timeout=DEADLINE)
+        for client, data in zip(cycle(clients), REQUESTS, strict=False)
+    ]
+    node.create_rpc_client(f"other_{topic}").call({})  # the broker has the others, too
+    peer.ask("let_go")
+
+    taken = {"0.6.3": 1, "0.13.2": 5}[peer.version]
+    kept = [*range(taken), *range(len(REQUESTS) - 10, len(REQUESTS))]
+    assert [futures[n].result(DEADLINE) for n in kept] == [REQUESTS[n] for n in kept]
+    assert [found.data for found in asked.items] == [REQUESTS[n] for n in kept]
+    assert sum(future.done() for future in futures) == len(kept)
+
+
 @works(Row.RPC_AT_A_TIME, TO_PEER, "0.6.3", on=REDIS)
 def test_a_service_of_0_6_3_handles_two_requests_at_a_time(
-    peer: Released, node: Node, topic: str
+    peer: Released, new_client: NewClient, topic: str
 ) -> None:
     peer.ask("hold", function="_send_response", line="_resp = self._serializer")
     peer.serve(topic)
-    client = node.create_rpc_client(topic)
+    client = new_client(topic)
 
     first = client.call_async({"count": 1}, timeout=DEADLINE)
     assert peer.ask("until_held", timeout=DEADLINE)
@@ -211,14 +280,14 @@ def test_a_service_of_0_6_3_handles_two_requests_at_a_time(
     assert (first.result(DEADLINE), second) == ({"count": 1}, {"count": 2})
 
 
-@fault(Row.RPC_AT_A_TIME, TO_PEER, "0.6.3", on=MQTT)
+@fault(Row.RPC_AT_A_TIME, TO_PEER, "0.6.3", on=(*MQTT, *AMQP))
 def test_a_service_of_0_6_3_handles_one_request_at_a_time(
-    peer: Released, node: Node, topic: str
+    peer: Released, new_client: NewClient, topic: str
 ) -> None:
     """A service handles one request at a time: all others wait until a slow one is answered."""
-    peer.ask("hold", function="_send_response", line="_resp = self._serializer")
+    peer.ask("hold", function="_send_response", line=ANSWERS)
     peer.serve(topic)
-    client = node.create_rpc_client(topic)
+    client = new_client(topic)
 
     first = client.call_async({"count": 1}, timeout=DEADLINE)
     assert peer.ask("until_held", timeout=DEADLINE)
@@ -230,13 +299,31 @@ def test_a_service_of_0_6_3_handles_one_request_at_a_time(
     assert client.call({"count": 3}) == {"count": 3}
 
 
-@fault(Row.RPC_AT_A_TIME, TO_PEER, "0.13.2")
-def test_a_service_of_0_13_2_mixes_up_responses(peer: Released, node: Node, topic: str) -> None:
+@works(Row.RPC_AT_A_TIME, TO_PEER, "0.13.2", on=AMQP)
+def test_a_service_of_0_13_2_handles_two_requests_at_a_time(
+    peer: Released, new_client: NewClient, topic: str
+) -> None:
+    peer.ask("hold", function="echo", line="return")
+    peer.serve(topic)
+    client = new_client(topic)
+
+    first = client.call_async({"count": 1}, timeout=DEADLINE)
+    assert peer.ask("until_held", timeout=DEADLINE)
+    second = client.call({"count": 2})
+    peer.ask("let_go")
+
+    assert (first.result(DEADLINE), second) == ({"count": 1}, {"count": 2})
+
+
+@fault(Row.RPC_AT_A_TIME, TO_PEER, "0.13.2", on=WRAPPING)
+def test_a_service_of_0_13_2_mixes_up_responses(
+    peer: Released, new_client: NewClient, topic: str
+) -> None:
     """Responses that are ready at the same moment overwrite each other, and a caller gets the data
     of another; not if the program calls `commlib.thread_pool.get_io_pool(1)` before all else."""
     peer.ask("hold", function="_send_response", line="_resp =")
     peer.serve(topic)
-    client = node.create_rpc_client(topic)
+    client = new_client(topic)
 
     first = client.call_async({"count": 1}, timeout=DEADLINE)
     assert peer.ask("until_held", timeout=DEADLINE)
@@ -287,13 +374,14 @@ def test_what_a_service_of_ours_raises_is_an_empty_response_for_the_peer(
 
 
 @fault(Row.RPC_RAISES, TO_PEER, "0.6.3")
-def test_what_a_service_of_0_6_3_raises_is_an_empty_response(
-    peer: Released, node: Node, topic: str
+@fault(Row.RPC_RAISES, TO_PEER, "0.13.2", on=AMQP)
+def test_what_a_service_of_the_peer_raises_is_an_empty_response(
+    peer: Released, new_client: NewClient, topic: str
 ) -> None:
     """Whatever the service raises, the caller gets an empty response, and cannot tell it from one
     that is meant; the service goes on."""
     peer.serve(topic)
-    typed, plain = node.create_rpc_client(topic, Echo), node.create_rpc_client(topic)
+    typed, plain = new_client(topic, Echo), new_client(topic)
 
     for label in ("ValueError", "ZeroDivisionError"):
         assert typed.call(Echo.Request(label=label)) == response({})
@@ -303,12 +391,12 @@ def test_what_a_service_of_0_6_3_raises_is_an_empty_response(
 
 @fault(Row.RPC_RAISES, TO_PEER, "0.13.2", on=REDIS)
 def test_some_of_what_a_service_of_0_13_2_raises_is_never_answered(
-    peer: Released, node: Node, topic: str
+    peer: Released, new_client: NewClient, topic: str
 ) -> None:
     """For `ValueError`, `KeyError`, `RuntimeError`, `OSError` and `AttributeError` the caller gets
     an empty response; for all others none at all, and the call times out; the service goes on."""
     peer.serve(topic)
-    typed, plain = node.create_rpc_client(topic, Echo), node.create_rpc_client(topic)
+    typed, plain = new_client(topic, Echo), new_client(topic)
 
     for label in ("ValueError", "KeyError", "RuntimeError", "OSError", "AttributeError"):
         assert typed.call(Echo.Request(label=label)) == response({})
@@ -319,12 +407,12 @@ def test_some_of_what_a_service_of_0_13_2_raises_is_never_answered(
 
 @fault(Row.RPC_RAISES, TO_PEER, "0.13.2", on=MQTT)
 def test_nothing_that_a_service_of_0_13_2_raises_is_answered(
-    peer: Released, node: Node, topic: str
+    peer: Released, new_client: NewClient, topic: str
 ) -> None:
     """Whatever the service raises, the caller gets no response at all, and the call times out; the
     service goes on."""
     peer.serve(topic)
-    client = node.create_rpc_client(topic, Echo)
+    client = new_client(topic, Echo)
 
     for label in ("ValueError", "RuntimeError", "TypeError"):
         assert_unanswered(client, label)
@@ -341,11 +429,11 @@ def assert_unanswered(client: RPCClient[Any, Any], label: str) -> None:
 
 @works(Row.RPC_LATE, TO_PEER)
 def test_a_late_answer_of_the_peer_is_not_taken_for_another_one(
-    peer: Released, node: Node, topic: str
+    peer: Released, new_client: NewClient, topic: str
 ) -> None:
-    peer.ask("hold", function="_send_response", line="_resp =")
+    peer.ask("hold", function="_send_response", line=ANSWERS)
     peer.serve(topic, one_at_a_time=True)
-    client = node.create_rpc_client(topic)
+    client = new_client(topic)
 
     with pytest.raises(RPCTimeout):
         client.call({"count": 1}, timeout=SHORT)
@@ -357,11 +445,11 @@ def test_a_late_answer_of_the_peer_is_not_taken_for_another_one(
 
 
 def answer_late(
-    peer: Released, node: Node, topic: str, gate: threading.Event
+    peer: Released, node: Node, topic: str, gate: threading.Event, **options: Any
 ) -> Callable[[], dict[str, Any]]:
     """Let a service of ours answer the peer's first call while its second one waits for the gate.
 
-    Returns what waits for the answer to the second one.
+    ``options`` are those of its client. Returns what waits for the answer to the second one.
     """
     has_second = threading.Event()
 
@@ -373,8 +461,9 @@ def answer_late(
 
     service = node.create_rpc(topic, handle)
     with suppress(PeerError):  # on Redis a call that times out returns None
-        peer.call(topic, {"count": 1}, timeout=SHORT, typed=True)
-    second = peer.begin("call", name=topic, data={"count": 2}, timeout=DEADLINE, typed=True)
+        peer.call(topic, {"count": 1}, timeout=SHORT, typed=True, **options)
+    options |= {"timeout": DEADLINE, "typed": True}
+    second = peer.begin("call", name=topic, data={"count": 2}, **options)
     eventually(lambda: service.stats.sent == 1)
     return lambda: second.result(DEADLINE)["data"]
 
@@ -399,6 +488,23 @@ def test_a_late_answer_of_ours_is_taken_for_another_one(
     second = answer_late(peer, node, topic, gate)
 
     assert second() == returned({"count": 1}).data
+
+
+@fault(Row.RPC_LATE, FROM_PEER, "0.6.3", "0.13.2", on=AMQP)
+def test_a_late_answer_of_ours_is_taken_for_another_one_where_ids_are_not_compared(
+    peer: Released, node: Node, topic: str, gate: threading.Event
+) -> None:
+    """A client takes whatever answer comes for that to its call: one that is late, because its own
+    call has timed out, is the result of the next call; not if the client is made with
+    `use_corr_id=True`."""
+    second = answer_late(peer, node, topic, gate)
+    assert second() == returned({"count": 1}).data
+    gate.set()
+
+    gate.clear()
+    second = answer_late(peer, node, f"other_{topic}", gate, use_corr_id=True)
+    gate.set()
+    assert second() == returned({"count": 2}).data
 
 
 # ---- a service of each on one name ----
@@ -434,9 +540,9 @@ def call_each(client: RPCClient[Any, Any]) -> list[Any]:
 
 @works(Row.RPC_BESIDE, TO_PEER, on=REDIS)
 def test_each_call_of_ours_is_handled_by_one_of_two_services(
-    beside: Beside, node: Node, topic: str
+    beside: Beside, new_client: NewClient, topic: str
 ) -> None:
-    assert call_each(node.create_rpc_client(topic)) == FEW
+    assert call_each(new_client(topic)) == FEW
     assert beside(len(ONCE)) == ONCE
 
 
@@ -452,10 +558,10 @@ def test_each_call_of_the_peer_is_handled_by_one_of_two_services(
 
 @fault(Row.RPC_BESIDE, TO_PEER, "0.6.3", "0.13.2", on=MQTT)
 def test_each_call_of_ours_is_handled_by_both_of_two_services(
-    beside: Beside, node: Node, topic: str
+    beside: Beside, new_client: NewClient, topic: str
 ) -> None:
     """Both services carry out every request; the caller gets the answer that is there first."""
-    client = node.create_rpc_client(topic)
+    client = new_client(topic)
 
     assert call_each(client) == FEW
     assert beside(len(TWICE)) == TWICE

@@ -32,7 +32,7 @@ from commlib.aio._endpoint import GRACE, Options, Params
 from commlib.aio._group import Group
 from commlib.aio._names import check_name
 from commlib.aio.pubsub import Subscriber
-from commlib.aio.rpc import RPCClient
+from commlib.aio.rpc import ClientOptions, RPCClient
 from commlib.exceptions import (
     CommlibError,
     EndpointClosed,
@@ -97,7 +97,7 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
         on_result: Callable[[Any], Any] | None = None,
         on_goal_reached: Callable[[Any], Any] | None = None,
         conn_params: Params = None,
-        **options: Unpack[Options],
+        **options: Unpack[ClientOptions],
     ) -> None: ...
 
     @overload
@@ -111,7 +111,7 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
         conn_params: Params = None,
         *,
         action_name: str = "",
-        **options: Unpack[Options],
+        **options: Unpack[ClientOptions],
     ) -> None: ...
 
     def __init__(
@@ -124,6 +124,7 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
         conn_params: Params = None,
         *,
         action_name: str = "",
+        envelope: bool = False,
         **options: Unpack[Options],
     ) -> None:
         uri = action_uri or action_name
@@ -141,6 +142,7 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
         self.on_feedback = on_feedback
         self.on_result = on_result
         self.on_goal_reached = on_goal_reached
+        self._envelope = envelope
         goal, result, feedback = types_of(msg_type)
         self._goal_writer: Writer[Any] = self._make_writer(goal)
         self._result_reader: Reader[Any] = self._make_reader(result)
@@ -160,7 +162,8 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
         self._called = Stats()
 
     def _add_client(self, part: str, types: Any) -> RPCClient[Any, Any]:
-        return self.add(RPCClient(part_name(self.action_uri, part), types, **self.part_options))
+        name = part_name(self.action_uri, part)
+        return self.add(RPCClient(name, types, envelope=self._envelope, **self.part_options))
 
     def _add_listener(self, part: str, take: Callable[..., None], kind: Any) -> None:
         name = part_name(self.action_uri, part)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from commlib._topics import check_pattern, check_topic
 from commlib._typing import FeedbackT, GoalT, Req, Resp, ResultT, T
-from commlib.aio._endpoint import Endpoint, Options, Params
+from commlib.aio._endpoint import Endpoint, Params
 from commlib.aio._hub import Hub
 from commlib.aio.events import EventEmitter
 from commlib.aio.pubsub import (
@@ -21,6 +21,7 @@ from commlib.aio.pubsub import (
     WSubscriber,
 )
 from commlib.aio.rpc import (
+    ClientOptions,
     RPCClient,
     RPCServer,
     RPCService,
@@ -237,7 +238,7 @@ class Ports(Decorators):
 
     @overload
     def create_rpc_client(
-        self, rpc_name: str, msg_type: RPCTypes[Req, Resp], **options: Unpack[Options]
+        self, rpc_name: str, msg_type: RPCTypes[Req, Resp], **options: Unpack[ClientOptions]
     ) -> RPCClient[Req, Resp]: ...
 
     @overload
@@ -245,11 +246,11 @@ class Ports(Decorators):
         self,
         rpc_name: str,
         msg_type: type[RPCMessage] | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[ClientOptions],
     ) -> RPCClient[Any, Any]: ...
 
     def create_rpc_client(
-        self, rpc_name: str, msg_type: Any = None, **options: Unpack[Options]
+        self, rpc_name: str, msg_type: Any = None, **options: Unpack[ClientOptions]
     ) -> RPCClient[Any, Any]:
         """An ``RPCClient`` on this node's connection."""
         return self._adopt(RPCClient(rpc_name, msg_type, **self.complete(options)))
@@ -289,7 +290,7 @@ class Ports(Decorators):
         on_feedback: Callable[[Any], Any] | None = None,
         on_result: Callable[[Any], Any] | None = None,
         on_goal_reached: Callable[[Any], Any] | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[ClientOptions],
     ) -> ActionClient[GoalT, ResultT, FeedbackT]: ...
 
     @overload
@@ -302,7 +303,7 @@ class Ports(Decorators):
         on_goal_reached: Callable[[Any], Any] | None = None,
         *,
         action_name: str = "",
-        **options: Unpack[Options],
+        **options: Unpack[ClientOptions],
     ) -> ActionClient[Any, Any, Any]: ...
 
     def create_action_client(
@@ -314,7 +315,7 @@ class Ports(Decorators):
         on_goal_reached: Callable[[Any], Any] | None = None,
         *,
         action_name: str = "",
-        **options: Unpack[Options],
+        **options: Unpack[ClientOptions],
     ) -> ActionClient[Any, Any, Any]:
         """An ``ActionClient`` on this node's connection."""
         from commlib.aio.action import ActionClient

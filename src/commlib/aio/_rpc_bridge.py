@@ -14,7 +14,7 @@ from commlib._wire import Reader, Refused
 from commlib.aio._bridge import Bridge, BridgeOptions, BridgeType
 from commlib.aio._endpoint import Params
 from commlib.aio._hub import Hub
-from commlib.aio.rpc import CREDIBLE_MS, TASKS, RPCService, address_of, types_of
+from commlib.aio.rpc import CREDIBLE_MS, TASKS, RPCService, addressed, types_of
 from commlib.exceptions import CommlibError, RPCTimeout, SerializationError
 from commlib.transports.base import Address
 
@@ -148,7 +148,7 @@ class _Desk(RPCService):
         back.id = header.id
         back.error = answer.header.error
         reply = answer.pack(back, native=self._native, limit=self._limit)
-        return address_of(letter.packet, header), reply
+        return addressed(reply, letter.packet, header)
 
     def _open_answer(self, packet: Packet) -> Letter:
         bridge = self._bridge

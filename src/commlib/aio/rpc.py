@@ -18,7 +18,7 @@ from commlib._packet import PROPERTIES, Envelope, Fault, Header, Packet, now_ms,
 from commlib._stats import Stats
 from commlib._typing import Req, Resp
 from commlib._wire import Reader, Refused, Writer, pack
-from commlib.aio._caller import Call, Finish
+from commlib.aio._caller import Call, Finish, Packer
 from commlib.aio._endpoint import (
     GRACE,
     MAX_TEXT,
@@ -67,9 +67,10 @@ class RPCTypes(Protocol[Req_co, Resp_co]):
     def Response(self) -> type[Resp_co]: ...
 
 
-def address_of(request: Packet, header: Header) -> Address:
-    """Where the reply to a request goes."""
-    return Address(header.reply_to, request.correlation_id or header.id)
+def addressed(reply: Packet, request: Packet, header: Header) -> tuple[Address, Packet]:
+    """A reply, in the form that the request came in, and where it goes."""
+    reply.wrapped = request.wrapped
+    return Address(header.reply_to, request.correlation_id), reply
 
 
 def types_of(msg_type: Any) -> tuple[Any, Any]:
@@ -294,7 +295,7 @@ class RPCService(Input):
             header.error, response = response.error, response.data
         data = {} if response is None and self.msg_type is None else response
         reply = writer.pack(data, header, self.hub.transport.traits.native_headers)
-        return address_of(packet, request), reply
+        return addressed(reply, packet, request)
 
     def _writer_for_released(self, request: Packet, kind: Any) -> Writer[Any]:
         """Released clients, whose requests have no id, read only what they write themselves."""
@@ -319,7 +320,7 @@ class RPCService(Input):
         except PayloadTooBig:
             fault.message = ""
             reply = pack({}, answer, native)
-        return address_of(packet, header), reply
+        return addressed(reply, packet, header)
 
     def _send(self, reply: tuple[Address, Packet] | None) -> None:
         """Send a reply if there is one, now or when there is room. From any thread."""
@@ -420,11 +421,34 @@ class RPCServer(Group):
         return await self.join(self.new_service(uri, callback, msg_type))
 
 
+class ClientOptions(Options, total=False):
+    """The options of clients.
+
+    ``envelope``: put requests into an envelope even where the broker carries headers beside the
+    data (AMQP): services of commlib-py 0.13 want that, and no others.
+    """
+
+    envelope: bool
+
+
+class _Enveloped:
+    """Writes as another writer does, for such services."""
+
+    def __init__(self, writer: Writer[Any]) -> None:
+        self.properties = writer.properties
+        self._writer = writer
+
+    def wrap(self, body: Any, header: Header, native: bool) -> Packet:
+        packet = self._writer.wrap(body, header, native)
+        packet.wrapped = native
+        return packet
+
+
 class RPCClient(Endpoint, Generic[Req, Resp]):
     """Calls a service.
 
     ``msg_type`` is a class with the nested classes ``Request`` and ``Response``; None: plain data
-    both ways. Any number of calls may be under way at once.
+    both ways. Any number of calls may be under way at once. Options: ``ClientOptions``.
     """
 
     @overload
@@ -433,7 +457,7 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
         rpc_name: str,
         msg_type: RPCTypes[Req, Resp],
         conn_params: Params = None,
-        **options: Unpack[Options],
+        **options: Unpack[ClientOptions],
     ) -> None: ...
 
     @overload
@@ -442,7 +466,7 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
         rpc_name: str,
         msg_type: type[RPCMessage] | None = None,
         conn_params: Params = None,
-        **options: Unpack[Options],
+        **options: Unpack[ClientOptions],
     ) -> None: ...
 
     def __init__(
@@ -450,6 +474,8 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
         rpc_name: str,
         msg_type: Any = None,
         conn_params: Params = None,
+        *,
+        envelope: bool = False,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(rpc_name, conn_params, **options)
@@ -457,6 +483,7 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
         self.msg_type = msg_type
         request, response = types_of(msg_type)
         self._writer: Writer[Any] = self._make_writer(request)
+        self._packer: Packer = _Enveloped(self._writer) if envelope else self._writer
         self._reader: Reader[Any] = self._make_reader(response, always_wrapped=True)
 
     @property
@@ -473,7 +500,7 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
             raise ValueError(f"timeout={timeout}: a call needs some time, in seconds")
         body = self._writer.encode(msg)
         call = self.hub.caller.new_call()
-        call.fill(self.rpc_name, self._writer, body, timeout, finish)
+        call.fill(self.rpc_name, self._packer, body, timeout, finish)
         self._stats.sent += 1
         return call
 

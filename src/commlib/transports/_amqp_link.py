@@ -9,8 +9,8 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from math import ceil
-from struct import error as LayoutError
 from ssl import SSLError
+from struct import error as LayoutError
 from typing import TYPE_CHECKING
 
 from commlib.exceptions import AuthError, CommlibError, ConnectError, ConnectionLost
@@ -29,6 +29,7 @@ log = logging.getLogger("commlib.amqp")
 PUBLISHING, CALLS, TOPICS, SERVICES, SETUP, CONFIRMED = range(1, 7)
 """The channels. A channel is closed for an error on it, so each purpose has one of its own."""
 LONGEST_FRAME = 128 * 1024  # asked for if the broker has no bound; RabbitMQ's own
+SLACK = 128 * 1024  # bytes over the limit that are taken to say by how much it was too long
 QUIET_SECONDS = 0.0001  # after this a thread may write itself; before, a burst is to be gathered
 LEAVE_SECONDS = 0.2  # how long the broker is given to answer our goodbye
 FLUSH = methods.qos(PUBLISHING, 0)
@@ -61,7 +62,7 @@ class AmqpLink(StreamLink):
         super().__init__(name)
         self.channels: dict[int, Channel] = {}
         self.tuning = Tuning(0, methods.MIN_FRAME, 0)
-        self._limit = limit
+        self._limit = limit + SLACK
         self._heard = self._wrote = self._loop.time()
         self._partial = bytearray()
         self._wanted = AROUND  # bytes that make it worth looking at what is there

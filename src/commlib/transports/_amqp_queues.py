@@ -19,7 +19,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from itertools import count
 
-from commlib._packet import Packet
+from commlib._packet import Packet, unwrap
 from commlib.exceptions import CommlibError, ConnectionLost, ServiceNotFound
 from commlib.transports import _amqp_methods as methods
 from commlib.transports._amqp_bytes import read_short, u32
@@ -251,19 +251,23 @@ class Services:
         if found is None or (again and (key in self._in_hand or key in self._worked_off)):
             self._acknowledge(tag)  # it is ours already
             return
+        inner = None
+        if header is not None and not header.origin:  # not ours: perhaps of commlib-py 0.13
+            inner = unwrap(payload, is_request=True)
         waited = found.backlog > 0
         found.backlog -= waited
         if key:
             self._in_hand.add(key)
         found.handler(
             Delivered(
-                payload,
+                payload if inner is None else inner,
                 found.queue,
                 header,
                 beside.ttl,
                 waited,
                 correlation_id=beside.correlation_id,
                 redelivered=again,
+                wrapped=inner is not None,
                 tag=tag,
                 life=channel.life,
                 link=self._link,
@@ -304,6 +308,8 @@ class Inbox:
         self._reader = reader
         self._handler = handler
         self._open: set[str] = set()
+        self.wrapped: set[str] = set()
+        """Those of them whose call was in an envelope, and whose reply will be."""
         self._channel: Channel | None = None
 
     def address(self, token: str) -> Address:
@@ -312,9 +318,11 @@ class Inbox:
 
     def release(self, token: str, *, unused: bool = False) -> None:
         self._open.discard(token)
+        self.wrapped.discard(token)
 
     async def close(self) -> None:
         self._open.clear()
+        self.wrapped.clear()
 
     # The connection.
 
@@ -333,8 +341,8 @@ class Inbox:
         assert self._channel is not None, "it is the channel that tells of this"
         self._channel.ask(self._consume)
         if isinstance(error, NoRight):
-            waiting, self._open = self._open, set()
-            for token in waiting:
+            for token in list(self._open):
+                self.release(token)
                 self._handler(token, error)
 
     # Replies.
@@ -350,15 +358,17 @@ class Inbox:
     ) -> None:
         beside = self._reader.read(properties)
         token = beside.correlation_id
+        if token in self.wrapped:
+            payload = unwrap(payload, is_request=False) or payload
         packet = Packet(payload, "", beside.header)
         if token not in self._open:
             self._handler(None, packet)
         elif self._handler(token, packet):
-            self._open.discard(token)
+            self.release(token)
 
     def _take_back(self, queue: str, properties: bytes) -> None:
         """No queue of this name is there."""
         token = self._reader.read(properties).correlation_id
         if token in self._open:
-            self._open.discard(token)
+            self.release(token)
             self._handler(token, ServiceNotFound(f"nobody serves {queue}, the broker says"))

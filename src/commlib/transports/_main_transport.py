@@ -10,7 +10,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from commlib._outbox import Outbox
 from commlib._packet import Packet
@@ -28,12 +28,15 @@ FLUSH_SECONDS = 0.8  # how long closing waits for what is not written yet
 UNANSWERED_FLUSH_SECONDS = 0.1
 
 
-class MainTransport(ABC):
+D = TypeVar("D", bound=Deliveries[Any])
+
+
+class MainTransport(ABC, Generic[D]):
     """A main connection, its outboxes, and how they are flushed and closed."""
 
     _question: bytes
     """What the broker answers when it has taken over all that was written before."""
-    _deliveries: Deliveries[Any]
+    _deliveries: D
 
     def __init__(self, params: NetworkParameters) -> None:
         self.stats = LinkStats()
@@ -73,7 +76,7 @@ class MainTransport(ABC):
     def _on_main(self, link: Link | None) -> None:
         """The main connection is there, or away."""
 
-    async def _close_rest(self) -> None:  # noqa: B027 (most have nothing to do)
+    async def _close_rest(self) -> None:
         """Close what is beside the main connection, before that."""
 
     # The verbs that all have alike.

@@ -28,7 +28,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from commlib import events, pubsub, rpc
-from commlib._packet import Packet
+from commlib._packet import Packet, wrap
 from commlib._params import Offline as Offline
 from commlib._session import Link
 from commlib._topics import check_topic
@@ -58,7 +58,7 @@ MAX_NAMES = 10_000  # names whose first frame is kept
 FORBIDDEN_SECONDS = 30.0  # for so long what the broker has refused is not tried again
 
 
-class AmqpTransport(MainTransport):
+class AmqpTransport(MainTransport[Confirms]):
     """The seven verbs on AMQP."""
 
     traits = Traits(
@@ -70,7 +70,6 @@ class AmqpTransport(MainTransport):
     )
 
     _question = FLUSH
-    _deliveries: Confirms
 
     def __init__(self, params: ConnectionParameters) -> None:
         super().__init__(params)
@@ -171,7 +170,12 @@ class AmqpTransport(MainTransport):
             first = self._first_of_send(queue, is_call)
         channel = CALLS if is_call else PUBLISHING
         properties = self._properties(packet, correlation_id)
-        frame = first + content(channel, properties, packet.payload, self._frame_max)
+        payload = packet.payload
+        if packet.wrapped:
+            payload = wrap(payload, packet.header)
+            if is_call and self._inbox is not None:
+                self._inbox.wrapped.add(correlation_id)
+        frame = first + content(channel, properties, payload, self._frame_max)
         return self._outbox.put(frame, queue)
 
     def _first_of_send(self, queue: str, is_call: bool) -> bytes:

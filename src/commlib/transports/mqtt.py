@@ -79,11 +79,10 @@ log = logging.getLogger("commlib.mqtt")
 MAX_TOPICS = 10_000  # names whose spelling is kept
 
 
-class MqttTransport(MainTransport):
+class MqttTransport(MainTransport[Deliveries]):
     """The seven verbs on MQTT."""
 
     _question = PINGREQ
-    _deliveries: Deliveries
 
     def __init__(self, params: ConnectionParameters) -> None:
         super().__init__(params)
