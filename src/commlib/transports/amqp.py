@@ -64,7 +64,6 @@ class AmqpTransport(MainTransport[Confirms]):
     traits = Traits(
         native_headers=True,
         native_wildcards=WILDCARDS,
-        separator=".",
         delivery_levels=(0, 1),
         longest_name=LONGEST_SHORT - 10,  # our own names are longer by a word
     )
