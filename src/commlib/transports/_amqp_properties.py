@@ -7,6 +7,7 @@ other keys of our header are in the ``headers`` table. Source: AMQP 0-9-1, secti
 
 from __future__ import annotations
 
+import logging
 from struct import Struct as Layout
 from typing import Any
 
@@ -14,6 +15,9 @@ from msgspec import UNSET, Struct
 
 from commlib._packet import PROPERTIES, Header, Properties, read_header
 from commlib.transports._amqp_bytes import Malformed, read_short, read_table, short, table, u64
+from commlib.transports.base import LinkStats
+
+log = logging.getLogger("commlib.amqp")
 
 CONTENT_TYPE, CONTENT_ENCODING, HEADERS = 0x8000, 0x4000, 0x2000
 DELIVERY_MODE, PRIORITY, CORRELATION_ID, REPLY_TO = 0x1000, 0x0800, 0x0400, 0x0200
@@ -60,7 +64,7 @@ class PropertyWriter:
         return _write(header, correlation_id, ttl, persistent)
 
     def _learn(self, origin: str) -> bytes:
-        whole = _write(Header(0, PROPERTIES, origin, 0), "", None, False)
+        whole = _write(Header(1, PROPERTIES, origin, 0), "", None, False)
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
         known = self._known[origin] = whole[: -_numbers.size]
@@ -125,12 +129,14 @@ def _fields(header: Header, correlation_id: str) -> dict[str, Any]:
 
 
 class PropertyReader:
-    """Reads properties, leniently; those of a plain sender are remembered."""
+    """Reads properties, leniently; those of a plain sender are remembered.
 
-    def __init__(self) -> None:
+    ``stats.garbage`` counts those that made no sense: their messages are taken without.
+    """
+
+    def __init__(self, stats: LinkStats) -> None:
+        self._stats = stats
         self._known: dict[bytes, tuple[Properties, str]] = {}
-        self.garbage = 0
-        """Properties that made no sense; their messages have been taken without."""
 
     def read(self, raw: bytes) -> Beside:
         """What these properties say."""
@@ -140,8 +146,10 @@ class PropertyReader:
             return Beside(Header(timestamp, known[0], known[1], seq))
         try:
             beside, table_end = _read(raw)
-        except Malformed:
-            self.garbage += 1
+        except Malformed as exc:
+            if not self._stats.garbage:
+                log.warning("properties of a message made no sense: %s (others are counted)", exc)
+            self._stats.garbage += 1
             return Beside(Header())
         header = beside.header
         if (

@@ -76,7 +76,7 @@ class AmqpTransport(MainTransport[Confirms]):
         self._link: AmqpLink | None = None
         self._deliveries = Confirms(self.stats, self._note_refused)
         self._deliveries.on_room = self._reliable.on_room
-        self._reader = PropertyReader()
+        self._reader = PropertyReader(self.stats)
         self._topics = Topics(params.exchange, params.queue_arguments, self._reader, self._spawn)
         self._services = Services(self._spawn, self._reader)
         self._inbox: Inbox | None = None
