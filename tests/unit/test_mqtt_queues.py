@@ -37,7 +37,7 @@ async def test_a_consumer_takes_no_more_than_it_can_work_off() -> None:
     for packet in packets:
         work.queue.take(packet)
     assert work.got == [b"0", b"1"]
-    consumer.done(packets[0])
+    await asyncio.to_thread(consumer.done, packets[0])
     assert work.got == [b"0", b"1", b"2"]
     consumer.done(packets[1])
     consumer.done(packets[2])
@@ -60,7 +60,7 @@ async def test_what_waited_for_too_long_is_dropped_and_counted() -> None:
     work.queue.take(Packet(b"first"))
     work.queue.take(Packet(b"late", ttl=0))
     work.queue.take(Packet(b"last", ttl=60))
-    consumer.done(Packet(b"first"))
+    await asyncio.to_thread(consumer.done, Packet(b"first"))
     assert work.got == [b"first", b"last"]
     assert work.stats.expired == 1
 

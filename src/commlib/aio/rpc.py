@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -133,23 +134,27 @@ class Reply:
 
 
 class _Credit:
-    """Tells the consumer that brought a request when that is worked off. On the loop."""
+    """Tells the consumer that brought a request when that is worked off. From any thread."""
 
     def __init__(self) -> None:
         self._consumer: Consumer | None = None
-        self._early: list[Packet] = []
+        self._early: deque[Packet] = deque()
 
     def belongs_to(self, consumer: Consumer) -> None:
         self._consumer = consumer
-        for packet in self._early:
-            consumer.done(packet)
+        with suppress(IndexError):  # until there are none: two threads may be at this
+            while True:
+                consumer.done(self._early.popleft())
 
     def done(self, packet: Packet) -> None:
         """The next request may come."""
-        if self._consumer is None:
-            self._early.append(packet)
-        else:
-            self._consumer.done(packet)
+        consumer = self._consumer
+        if consumer is not None:
+            consumer.done(packet)
+            return
+        self._early.append(packet)
+        if self._consumer is not None:  # it has come in this moment
+            self.belongs_to(self._consumer)
 
 
 class RPCService(Input):
@@ -237,9 +242,8 @@ class RPCService(Input):
                 reply = self._failure(packet, header, exc)
             self._send(reply)
         finally:
-            loop = self.hub.loop
-            if loop is not None:  # else it was stopped, and this callback did not end in time
-                loop.call_soon_threadsafe(credit.done, packet)
+            if self.hub.loop is not None:  # else it was stopped before this callback has ended
+                credit.done(packet)
 
     async def _handle_async(self, credit: _Credit, packet: Packet) -> None:
         """The same for a coroutine function. On the loop."""

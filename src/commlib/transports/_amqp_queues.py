@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from itertools import count
 
@@ -88,6 +88,10 @@ class Services:
         self._consumers: list[Consumer] = []
         self._by_tag: dict[bytes, Consumer] = {}
         self._tags = count()
+        # Filled from any thread, emptied on the loop.
+        self._done: deque[Delivered] = deque()
+        self._wake_pending = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._acks: list[bytes] = []
         # By what tells one request from all others, where something does.
         self._in_hand: set[str] = set()
@@ -98,6 +102,7 @@ class Services:
 
         If another program holds the queue for itself, it begins when that has gone.
         """
+        self._loop = asyncio.get_running_loop()
         consumer = Consumer(self, queue, handler, prefetch)
         self._consumers.append(consumer)
         try:
@@ -249,7 +254,8 @@ class Services:
         channel = self._channel
         assert channel is not None, "it is the channel that tells of this"
         if found is None or (again and (key in self._in_hand or key in self._worked_off)):
-            self._acknowledge(tag)  # it is ours already
+            self._acks.append(methods.ack(SERVICES, tag))  # it is ours already
+            self._write_acks()
             return
         inner = None
         if header is not None and not header.origin:  # not ours: perhaps of commlib-py 0.13
@@ -276,22 +282,29 @@ class Services:
         )
 
     def done(self, packet: Packet) -> None:
-        """A request was worked off: another may come."""
+        """A request was worked off: another may come. From any thread."""
         assert isinstance(packet, Delivered), "all that is handed over here is"
+        self._done.append(packet)
+        if not self._wake_pending:
+            self._wake_pending = True
+            assert self._loop is not None, "it has handed this over"
+            self._loop.call_soon_threadsafe(self._settle_all)
+
+    def _settle_all(self) -> None:
+        self._wake_pending = False
+        while self._done:
+            self._settle(self._done.popleft())
+        self._write_acks()
+
+    def _settle(self, packet: Delivered) -> None:
         self._in_hand.discard(packet.key)
         channel = self._channel
         if channel is not None and packet.link is self._link and packet.life == channel.life:
-            self._acknowledge(packet.tag)
+            self._acks.append(methods.ack(SERVICES, packet.tag))
         elif packet.key:
             self._worked_off[packet.key] = None  # the broker will hand it over again
             if len(self._worked_off) > MAX_REMEMBERED:
                 self._worked_off.popitem(last=False)
-
-    def _acknowledge(self, tag: int) -> None:
-        """Say so to the broker, in one go with others of this moment."""
-        self._acks.append(methods.ack(SERVICES, tag))
-        if len(self._acks) == 1:
-            asyncio.get_running_loop().call_soon(self._write_acks)
 
     def _write_acks(self) -> None:
         acks, self._acks = self._acks, []

@@ -27,8 +27,7 @@ class Consumer:
         self._queue = queue
 
     def done(self, packet: Packet) -> None:
-        self.credit += 1
-        self._queue.feed()
+        self._queue.give_back(self)
 
     async def close(self) -> None:
         await self._queue.leave(self)
@@ -56,8 +55,20 @@ class Queue:
         self._give_back = give_back
         self._consumers: list[Consumer] = []
         self._pending: deque[tuple[float, Packet]] = deque()
+        # Filled from any thread, emptied on the loop, which is woken only if something waits.
+        self._freed: deque[Consumer] = deque()
+        self._wake_pending = False
+        self._loop = asyncio.get_running_loop()
         self.channel: Channel = boards.add(name, self.take, is_queue=True)
         queues[name] = self
+
+    def give_back(self, consumer: Consumer) -> None:
+        """A consumer can take one packet more. From any thread."""
+        self._freed.append(consumer)
+        # Who finds nothing waiting here is found by `feed`, which looks in the other order.
+        if self._pending and not self._wake_pending:
+            self._wake_pending = True
+            self._loop.call_soon_threadsafe(self.feed)
 
     def join(self, handler: Handler, credit: int) -> Consumer:
         """One more consumer."""
@@ -77,7 +88,10 @@ class Queue:
 
     def feed(self) -> None:
         """Hand over what waits, to those who have the most credit."""
+        self._wake_pending = False
         while self._pending and self._consumers:
+            while self._freed:
+                self._freed.popleft().credit += 1
             free = max(self._consumers, key=lambda consumer: consumer.credit)
             if free.credit <= 0:
                 return

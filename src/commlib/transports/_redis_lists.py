@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import accumulate, islice, takewhile
@@ -379,13 +380,18 @@ class RequestConsumer:
         self.backlog = backlog
         self.closing = False
         self._pool = pool
+        self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
 
     @property
     def working(self) -> bool:
         return not self._pool.popper.is_banned(self.key)
 
     def done(self, packet: Packet) -> None:
-        self._pool.give_back(self)
+        if threading.get_ident() == self._loop_thread:
+            self._pool.give_back(self)
+        else:
+            self._loop.call_soon_threadsafe(self._pool.give_back, self)
 
     async def close(self) -> None:
         await self._pool.remove(self)

@@ -88,7 +88,7 @@ class Consumer(Protocol):
         ...
 
     def done(self, packet: Packet) -> None:
-        """One packet was worked off: another may be taken. On the loop."""
+        """One packet was worked off: another may be taken. From any thread."""
 
     async def close(self) -> None:
         """Take no more; returns when nothing is on its way to this consumer. Idempotent."""
