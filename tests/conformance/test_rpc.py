@@ -622,14 +622,15 @@ def test_a_reply_address_that_nobody_reads_does_no_harm(
 def test_a_reply_address_that_is_no_name_costs_no_connection(
     make_node: MakeNode, broker: Broker, raw: RawPeer, reply_to: str
 ) -> None:
-    if len(reply_to) > broker.traits.longest_name:
-        pytest.skip("the broker has no room for such an address")
     name, states = broker.unique(), Collected()
     service = make_node(on_state=states).create_rpc(name, add, AddTwoInts)
     client = make_node().create_rpc_client(name, AddTwoInts)
 
     for _ in range(5):
-        raw.send_message(name, {"a": 1, "b": 2}, Header(0, PROPERTIES, reply_to=reply_to))
+        try:
+            raw.send_message(name, {"a": 1, "b": 2}, Header(0, PROPERTIES, reply_to=reply_to))
+        except SerializationError:
+            pytest.skip("the broker has no room for such an address")
         assert client.call(Request(a=1, b=1), timeout=5).c == 2
 
     # The requests of two connections may overtake each other.

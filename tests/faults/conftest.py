@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from brokers import Server
+from commlib.transports import resolve
+from commlib.transports.base import Traits
 
 MakeServer = Callable[..., Server]
 
-MAKERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "redis": ("make_redis", {}),
-    "mqtt": ("make_mosquitto", {}),
-    "mqtt311": ("make_mosquitto", {"protocol": "MQTTv311"}),
-    "nats": ("make_nats", {}),
+
+class Kind(NamedTuple):
+    """A kind of broker: the fixture that starts them, what it is told, and how their URLs begin."""
+
+    maker: str
+    url: str
+    options: Mapping[str, Any] = {}
+
+
+KINDS = {
+    "redis": Kind("make_redis", "redis://"),
+    "mqtt": Kind("make_mosquitto", "mqtt://"),
+    "mqtt311": Kind(
+        "make_mosquitto", "mqtt://?protocol=MQTTv311", options={"protocol": "MQTTv311"}
+    ),
+    "nats": Kind("make_nats", "mqtt://?protocol=MQTTv311"),
+    "amqp": Kind("make_rabbitmq", "amqp://"),
 }
-"""The fixture that starts each kind of broker, and what it is told."""
 
 
-@pytest.fixture(params=MAKERS)
-def make_server(request: pytest.FixtureRequest) -> MakeServer:
-    """Starts servers of the test's own, of one kind of broker after the other."""
-    fixture, options = MAKERS[request.param]
-    return partial(request.getfixturevalue(fixture), **options)
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Each kind of broker in turn."""
+    return KINDS[request.param]
+
+
+@pytest.fixture
+def make_server(kind: Kind, request: pytest.FixtureRequest) -> MakeServer:
+    """Starts servers of the test's own, of this kind."""
+    return partial(request.getfixturevalue(kind.maker), **kind.options)
+
+
+@pytest.fixture
+def traits(kind: Kind) -> Traits:
+    """What this kind can do; known before a server is started."""
+    return resolve(kind.url).make_transport().traits

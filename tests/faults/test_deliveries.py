@@ -1,4 +1,4 @@
-"""Messages at QoS 0 and 1 while an MQTT broker is away, or does not want them."""
+"""Messages at each delivery level while a broker is away, or does not want them."""
 
 from __future__ import annotations
 
@@ -8,23 +8,41 @@ from collections.abc import Callable
 
 import pytest
 
-from brokers import MosquittoServer
+from brokers import MosquittoServer, Server
 from collected import Collected, eventually
 from commlib.exceptions import CommlibError, ConnectionLost, OutboxFull, PayloadTooBig
 from commlib.node import Node
 from commlib.transports import resolve
+from commlib.transports.base import Traits
 from commlib.transports.mqtt import Offline
 
+MakeServer = Callable[..., Server]
 MakeMosquitto = Callable[..., MosquittoServer]
 
-LEVELS = pytest.mark.parametrize("qos", [0, 1])
+LIMIT = 1_000_000
 
 
-@LEVELS
+@pytest.fixture(params=[0, 1])
+def qos(request: pytest.FixtureRequest, traits: Traits) -> int:
+    """A delivery level; a test is skipped where the broker does not have it."""
+    level: int = request.param
+    if level not in traits.delivery_levels:
+        pytest.skip(f"the broker does not deliver at QoS {level}")
+    return level
+
+
+@pytest.fixture(params=[False, True], ids=["passing", "retained"])
+def retain(request: pytest.FixtureRequest, traits: Traits) -> bool:
+    """Whether the broker is to keep the message; a test is skipped where it keeps none."""
+    if request.param and not traits.retained:
+        pytest.skip("the broker keeps no messages for those who subscribe later")
+    return bool(request.param)
+
+
 def test_the_newest_within_the_bound_arrive_when_the_broker_is_back(
-    make_mosquitto: MakeMosquitto, qos: int
+    make_server: MakeServer, qos: int
 ) -> None:
-    server = make_mosquitto()
+    server = make_server()
     seen = Collected()
     with (
         Node("late", connection_params=server.url) as late,
@@ -47,11 +65,10 @@ def test_the_newest_within_the_bound_arrive_when_the_broker_is_back(
         assert arrived == list(range(1500 - len(arrived), 1500))
 
 
-@LEVELS
 def test_what_is_too_old_when_the_broker_is_back_is_dropped_and_counted(
-    make_mosquitto: MakeMosquitto, qos: int
+    make_server: MakeServer, qos: int
 ) -> None:
-    server = make_mosquitto()
+    server = make_server()
     seen = Collected()
     params = dataclasses.replace(resolve(server.url), offline=Offline(max_age=0.3))
     with Node("n", connection_params=params) as node:
@@ -68,9 +85,8 @@ def test_what_is_too_old_when_the_broker_is_back_is_dropped_and_counted(
         assert publisher.stats.discarded == 1
 
 
-@LEVELS
-def test_the_policy_raise_raises_at_once(make_mosquitto: MakeMosquitto, qos: int) -> None:
-    server = make_mosquitto()
+def test_the_policy_raise_raises_at_once(make_server: MakeServer, qos: int) -> None:
+    server = make_server()
     with Node("n", connection_params=server.url_with(offline="raise")) as node:
         publisher = node.create_publisher("numbers", qos=qos)
         server.kill()
@@ -79,11 +95,10 @@ def test_the_policy_raise_raises_at_once(make_mosquitto: MakeMosquitto, qos: int
             publisher.publish(1)
 
 
-@LEVELS
 def test_the_policy_wait_waits_and_gives_up_after_its_time(
-    make_mosquitto: MakeMosquitto, qos: int
+    make_server: MakeServer, qos: int
 ) -> None:
-    server = make_mosquitto()
+    server = make_server()
     seen = Collected()
     patient = server.url_with(offline="wait")
     hasty = dataclasses.replace(resolve(server.url), offline=Offline("wait", timeout=0.2))
@@ -106,9 +121,9 @@ def test_the_policy_wait_waits_and_gives_up_after_its_time(
 
 
 def test_what_was_not_confirmed_at_qos_1_arrives_after_the_restart(
-    make_mosquitto: MakeMosquitto,
+    make_server: MakeServer, qos: int
 ) -> None:
-    server = make_mosquitto()
+    server = make_server()
     seen, sent = Collected(), 0
     done = threading.Event()
     with (
@@ -137,42 +152,6 @@ def test_what_was_not_confirmed_at_qos_1_arrives_after_the_restart(
         assert seen.until(sent - 1) is not None
         assert publisher.stats.unconfirmed == publisher.stats.discarded == 0
         assert publisher.stats.sent == sent
-
-
-def test_a_message_that_makes_the_broker_hang_up_does_not_so_for_ever(
-    make_mosquitto: MakeMosquitto,
-) -> None:
-    # On MQTT 3.1.1 it cannot say how long a packet may be.
-    server = make_mosquitto(config=["max_packet_size 2000"], protocol="MQTTv311")
-    seen = Collected()
-    with (
-        Node("n", connection_params=server.url) as node,
-        Node("m", connection_params=server.url) as other,
-    ):
-        other.create_subscriber("numbers", seen)
-        publisher = node.create_publisher("numbers", qos=1)
-        publisher.publish("x" * 5000)
-        publisher.publish("small")
-        assert seen.first == "small"
-        stats = publisher.stats
-        assert stats.unconfirmed + stats.rejected + stats.discarded == 1
-        assert stats.reconnects < 10
-
-
-def test_what_the_broker_does_not_take_is_refused_before_it_is_sent(
-    make_mosquitto: MakeMosquitto,
-) -> None:
-    server = make_mosquitto(config=["max_packet_size 2000"])
-    seen = Collected()
-    with Node("n", connection_params=server.url) as node:
-        node.create_subscriber("numbers", seen)
-        for qos in (0, 1):
-            publisher = node.create_publisher("numbers", qos=qos)
-            with pytest.raises(PayloadTooBig):
-                publisher.publish("x" * 5000)
-            publisher.publish("small")
-        assert seen.wait(2) == ["small", "small"]
-        assert node.create_publisher("numbers").stats.reconnects == 0
 
 
 # ---- too big for us ----
@@ -227,3 +206,42 @@ def test_nor_does_a_request_over_the_limit_end_the_service(make_mosquitto: MakeM
         assert service.stats.reconnects == 0
         with pytest.raises(CommlibError):
             future.result(10)
+
+
+# ---- too big for a broker of MQTT ----
+
+
+def test_a_message_that_makes_the_broker_hang_up_does_not_so_for_ever(
+    make_mosquitto: MakeMosquitto,
+) -> None:
+    # On MQTT 3.1.1 it cannot say how long a packet may be.
+    server = make_mosquitto(config=["max_packet_size 2000"], protocol="MQTTv311")
+    seen = Collected()
+    with (
+        Node("n", connection_params=server.url) as node,
+        Node("m", connection_params=server.url) as other,
+    ):
+        other.create_subscriber("numbers", seen)
+        publisher = node.create_publisher("numbers", qos=1)
+        publisher.publish("x" * 5000)
+        publisher.publish("small")
+        assert seen.first == "small"
+        stats = publisher.stats
+        assert stats.unconfirmed + stats.rejected + stats.discarded == 1
+        assert stats.reconnects < 10
+
+
+def test_what_the_broker_does_not_take_is_refused_before_it_is_sent(
+    make_mosquitto: MakeMosquitto,
+) -> None:
+    server = make_mosquitto(config=["max_packet_size 2000"])
+    seen = Collected()
+    with Node("n", connection_params=server.url) as node:
+        node.create_subscriber("numbers", seen)
+        for qos in (0, 1):
+            publisher = node.create_publisher("numbers", qos=qos)
+            with pytest.raises(PayloadTooBig):
+                publisher.publish("x" * 5000)
+            publisher.publish("small")
+        assert seen.wait(2) == ["small", "small"]
+        assert node.create_publisher("numbers").stats.reconnects == 0

@@ -57,6 +57,8 @@ class Row(StrEnum):
     EVENT = "Event"
     RPC_TYPED = "RPC, typed"
     RPC_UNTYPED = "RPC, untyped"
+    RPC_WRAPPED = "RPC in an envelope"
+    RPC_BARE = "RPC without an envelope"
     RPC_NEGATIVE = "RPC, negative numbers"
     RPC_ONE_CLIENT = "RPC, 200 calls at once through one client"
     RPC_MANY_CLIENTS = "RPC, 200 calls through 50 clients at once"
@@ -80,6 +82,9 @@ class Row(StrEnum):
 IMPOSSIBLE = {
     (Row.PUBSUB_WRAPPED, FROM_PEER, "0.13.2"),
     (Row.PUBSUB_BARE, FROM_PEER, "0.6.3"),
+    # The rows for calls are of AMQP; elsewhere all are wrapped.
+    (Row.RPC_WRAPPED, FROM_PEER, "0.6.3"),
+    (Row.RPC_BARE, FROM_PEER, "0.13.2"),
     # 0.13.2 has no events, only subscribers of their topics.
     (Row.EVENT, FROM_PEER, "0.13.2"),
     # 0.6.3 knows no compression.

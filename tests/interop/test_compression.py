@@ -91,20 +91,28 @@ def test_a_compressed_request_of_the_peer_is_answered(
 def test_a_compressed_request_of_the_peer_is_answered_unexpected(
     peer: Released, node: Node, topic: str
 ) -> None:
-    node.create_rpc(topic, echo)
+    asked = Collected()
+    node.create_rpc(topic, lambda request: asked(request) or echo(request))
 
     assert peer.call(topic, FIELDS, compressed=True).data == FIELDS
+    assert asked.first == FIELDS
 
 
 @works(Row.RPC_SERVICE, FROM_PEER)
 def test_a_plain_request_of_the_peer_is_answered_plainly_whatever_the_service_writes_to_ours(
     peer: Released, node: Node, new_client: NewClient, topic: str
 ) -> None:
-    node.create_rpc(topic, echo, compression="zlib", serializer=MessagePackSerializer)
+    asked = Collected()
+    node.create_rpc(
+        topic,
+        lambda request: asked(request) or echo(request),
+        compression="zlib",
+        serializer=MessagePackSerializer,
+    )
 
     assert peer.call(topic, FIELDS).data == FIELDS
-    client = new_client(topic)
-    assert client.call(FIELDS) == FIELDS
+    assert new_client(topic).call(FIELDS) == FIELDS
+    assert asked.items == [FIELDS] * 2
 
 
 # ---- the release is not set to it, or ours is not ----

@@ -18,6 +18,7 @@ from interop.cells import (
     MQTT,
     REDIS,
     TO_PEER,
+    VERSIONS,
     WRAPPING,
     Row,
     fault,
@@ -413,6 +414,21 @@ def test_where_nothing_is_wrapped_all_read_all(
 
     assert ours.wait(3) == readings
     assert at_old.wait(3) == at_new.wait(3) == [as_received(r.as_dict()) for r in readings]
+
+
+@pytest.mark.parametrize("broker", AMQP, indirect=True)
+@pytest.mark.parametrize("peer", VERSIONS, indirect=True)
+def test_what_looks_like_an_envelope_is_none_where_there_are_none(
+    peer: Released, node: Node, topic: str
+) -> None:
+    data = {"header": {"timestamp": 1, "properties": {}}, "data": {"count": 1}}
+    got, at_peer = Collected(), peer.subscribe(f"other_{topic}")
+    node.create_subscriber(topic, got)
+
+    peer.ask("publish", topic=topic, data=data)
+    node.create_publisher(f"other_{topic}").publish(data)
+
+    assert got.first == at_peer.first.data == data
 
 
 # ---- bytes ----
