@@ -49,7 +49,7 @@ Resp_co = TypeVar("Resp_co", covariant=True)
 THREADS, TASKS = 4, 64  # requests that one service handles at once: plain functions, coroutines
 UNBOUNDED = Bounds(sys.maxsize, sys.maxsize)  # of a service's lane: its prefetch is the bound
 CREDIBLE_MS = 86_400_000  # a deadline missed by more than a day: somebody's clock was set
-LONGEST_PRESENCE = 100  # characters of a name that are told; not every broker has room for more
+LONGEST_PRESENCE = 100  # bytes of a name that are told; not every broker has room for more
 PRESENCE = "$presence"  # the first word of the topics on which services say that they are there
 ASK_SECONDS = 0.25  # between two questions whether a service is there
 
@@ -90,7 +90,7 @@ def presence_topic(rpc_name: str) -> str:
     """Where one asks whether somebody serves this name; no pattern that begins with * sees it."""
     # A character that is a wildcard of some broker would make a pattern of it.
     plain = "".join(c if c.isalnum() or c in "._-/" else f"%{ord(c):x}" for c in rpc_name)
-    if len(plain) > LONGEST_PRESENCE:
+    if len(plain.encode()) > LONGEST_PRESENCE:
         from hashlib import blake2s  # hardly any program has such names
 
         plain = blake2s(plain.encode()).hexdigest() + "/" * ("/" in plain)

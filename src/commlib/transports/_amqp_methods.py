@@ -213,6 +213,11 @@ def ack(channel: int, tag: int) -> bytes:
     return method(channel, ACK, u64.pack(tag) + b"\0")
 
 
+def give_back(channel: int, tag: int) -> bytes:
+    """A message is for somebody else."""
+    return method(channel, NACK, u64.pack(tag) + b"\x02")
+
+
 def select(channel: int) -> bytes:
     """Ask for confirmations of what is published on this channel."""
     return method(channel, SELECT, b"\0")

@@ -108,6 +108,8 @@ class Services:
         try:
             if self._link is not None:
                 await self._begin(consumer, self._link)
+        except ConnectionLost:
+            pass  # the next link begins with this
         except BaseException:  # cancellation, too
             self._consumers.remove(consumer)
             consumer.is_closed = True
@@ -253,7 +255,11 @@ class Services:
             key = f"{header.origin}/{header.seq}" if header.origin else beside.correlation_id
         channel = self._channel
         assert channel is not None, "it is the channel that tells of this"
-        if found is None or (again and (key in self._in_hand or key in self._worked_off)):
+        if found is None:  # it has left in this moment
+            self._acks.append(methods.give_back(SERVICES, tag))
+            self._write_acks()
+            return
+        if again and (key in self._in_hand or key in self._worked_off):
             self._acks.append(methods.ack(SERVICES, tag))  # it is ours already
             self._write_acks()
             return

@@ -111,13 +111,16 @@ class Topics:
         for topic in self._all():
             topic.renew()
         if self._exact or self._patterns:
-            await self._open_all(link)
+            await self._open(link)
             await asyncio.gather(*(t.confirmed for t in self._all()), return_exceptions=True)
 
     def detach(self) -> None:
         """The link is away."""
         self._link = self._setup = None
         self._queue = ""
+        if self._opening is not None:
+            self._opening.cancel()
+            self._opening = None
         for topic in self._all():
             topic.renew()
 
@@ -130,9 +133,11 @@ class Topics:
         else:
             self._open(link)
 
-    def _open(self, link: AmqpLink) -> None:
+    def _open(self, link: AmqpLink) -> asyncio.Task[None]:
+        """Get a queue, if that is not being done; ``detach`` ends it with its link."""
         if self._opening is None or self._opening.done():
             self._opening = self._spawn(self._open_all(link))
+        return self._opening
 
     def _bind(self, topic: Topic) -> None:
         link = self._link

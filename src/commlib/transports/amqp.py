@@ -33,7 +33,7 @@ from commlib._params import Offline as Offline
 from commlib._session import Link
 from commlib._topics import check_topic
 from commlib._typing import Req, Resp, T
-from commlib.exceptions import AuthError, CommlibError, SerializationError
+from commlib.exceptions import AuthError, CommlibError, ConnectionLost, SerializationError
 from commlib.transports import ACTION_CLASSES, loaded_when_needed
 from commlib.transports._amqp_bytes import LONGEST_SHORT
 from commlib.transports._amqp_confirms import Confirms
@@ -194,11 +194,16 @@ class AmqpTransport(MainTransport[Confirms]):
         return await self._services.join(queue, handler, prefetch)
 
     async def open_inbox(self, handler: ReplyHandler) -> Inbox:
-        inbox = Inbox(self._reader, handler)
         await self._main.ready()
-        self._inbox = inbox
-        if self._link is not None:  # else the next one begins with this
-            await inbox.restore(self._link)
+        inbox = self._inbox = Inbox(self._reader, handler)
+        try:
+            if self._link is not None:
+                await inbox.restore(self._link)
+        except ConnectionLost:
+            pass  # the next link begins with this
+        except BaseException:
+            self._inbox = None
+            raise
         return inbox
 
     # The connection.
@@ -243,9 +248,11 @@ class AmqpTransport(MainTransport[Confirms]):
 
     def _reset(self, error: CommlibError) -> None:
         """The broker has closed the channel for something that was published on it."""
-        topic = _topic_of(str(error))
-        self._note_refused(topic or self.params.exchange, error)
-        if isinstance(error, AuthError):
+        topic = _between(str(error), "access to topic '", "' in exchange")
+        exchange = _between(str(error), "exchange '", "' in vhost")
+        self._note_refused(topic or exchange, error)
+        if isinstance(error, AuthError) and exchange == self.params.exchange:
+            # Without a topic it is about all of them.
             self._forbidden[topic] = time.monotonic() + FORBIDDEN_SECONDS, error
             self._first_frames.clear()
 
@@ -260,10 +267,9 @@ def _check(name: str) -> None:
         raise SerializationError(str(exc)) from exc
 
 
-def _topic_of(text: str) -> str:
-    """The topic that a refusal of RabbitMQ's is about; empty if it is about all of them."""
-    _, _, rest = text.partition("access to topic '")
-    return rest.partition("' in exchange")[0]
+def _between(text: str, before: str, behind: str) -> str:
+    """What a refusal of RabbitMQ's has between these words; empty if it has not."""
+    return text.partition(before)[2].partition(behind)[0]
 
 
 class Publisher(pubsub.Publisher[T]):
