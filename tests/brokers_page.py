@@ -22,6 +22,7 @@ BROKERS = {
     "mqtt": ("Mosquitto, MQTT 5", "mqtt://"),
     "mqtt311": ("Mosquitto, 3.1.1", "mqtt://?protocol=MQTTv311"),
     "nats": ("NATS, 3.1.1", "mqtt://?protocol=MQTTv311"),
+    "amqp": ("RabbitMQ", "amqp://"),
 }
 PATTERNS = {
     "test_pubsub": "PubSub",

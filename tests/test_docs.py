@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from brokers import MosquittoServer, RedisServer
+from brokers import MosquittoServer, RabbitServer, RedisServer
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -47,13 +47,22 @@ def test_there_are_examples() -> None:
 
 @pytest.mark.parametrize("block", blocks(), ids=str)
 def test_an_example_runs_and_prints_what_it_says(
-    block: Block, redis_server: RedisServer, mqtt_server: MosquittoServer, tmp_path: Path
+    block: Block,
+    redis_server: RedisServer,
+    mqtt_server: MosquittoServer,
+    amqp_server: RabbitServer,
+    tmp_path: Path,
 ) -> None:
+    urls = {
+        "COMMLIB_URL": redis_server.url,
+        "MQTT_URL": mqtt_server.url,
+        "AMQP_URL": amqp_server.url,
+    }
     program = tmp_path / "example.py"
     program.write_text(block.code)
     process = subprocess.run(
         [sys.executable, "-W", "error", program],
-        env={**os.environ, "COMMLIB_URL": redis_server.url, "MQTT_URL": mqtt_server.url},
+        env={**os.environ, **urls},
         cwd=tmp_path,
         capture_output=True,
         text=True,

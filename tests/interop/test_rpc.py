@@ -150,10 +150,14 @@ def test_a_call_in_an_envelope_is_answered_by_0_13_2(
 def test_a_call_of_0_13_2_in_an_envelope_is_answered(
     peer: Released, node: Node, topic: str
 ) -> None:
-    node.create_rpc(topic, echo)
+    asked = Collected()
+    node.create_rpc(topic, lambda request: asked(request) or echo(request))
+    requests = [{"count": 1}, {"header": {}, "data": {}}, {"header": {"reply_to": "x"}}]
 
-    for data in ({"count": 1}, {"header": {}, "data": {}}, {"header": {"reply_to": "x"}}):
+    for data in requests:
         assert peer.call(topic, data) == Received("dict", data, None)
+
+    assert asked.items == requests
 
 
 @fault(Row.RPC_WRAPPED, TO_PEER, "0.6.3", on=AMQP)
@@ -184,10 +188,14 @@ def test_a_call_without_an_envelope_is_answered_by_0_6_3(
 def test_a_call_of_0_6_3_without_an_envelope_is_answered(
     peer: Released, node: Node, topic: str
 ) -> None:
-    node.create_rpc(topic, echo)
+    asked = Collected()
+    node.create_rpc(topic, lambda request: asked(request) or echo(request))
+    requests = [{"count": 1}, {"header": {}, "data": {}}, {"header": {"reply_to": "x"}}]
 
-    for data in ({"count": 1}, {"header": {}, "data": {}}, {"header": {"reply_to": "x"}}):
+    for data in requests:
         assert peer.call(topic, data) == Received("dict", data, None)
+
+    assert asked.items == requests
 
 
 @fault(Row.RPC_BARE, TO_PEER, "0.13.2", on=AMQP)

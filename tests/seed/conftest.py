@@ -1,9 +1,9 @@
-"""The programs of the seed, on each broker that it knew and we have."""
+"""The programs of the seed, on each broker that it knew."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -14,21 +14,18 @@ FindProgram = Callable[[str], Path]
 
 
 @pytest.fixture
-def find_program(scheme: str, tmp_path: Path) -> FindProgram:
-    """The path of a program for the broker of the test, which gives its ``scheme``.
+def find_program(exchanged: Mapping[str, str], tmp_path: Path) -> FindProgram:
+    """The path of a program for the brokers of the test, which gives the words ``exchanged``.
 
-    The programs are written for Redis. For MQTT the two are exchanged throughout, as somebody does
-    it who copies them out of the README.
+    The programs are written for Redis, bridges for one from Redis to MQTT. For others the words are
+    exchanged throughout, as somebody does it who copies them out of the README.
     """
-    other = {"redis": "mqtt", "mqtt": "redis", "REDIS": "MQTT", "MQTT": "REDIS"}
+    words = {**exchanged, **{old.upper(): new.upper() for old, new in exchanged.items()}}
 
     def find(name: str) -> Path:
-        path = PROGRAMS / f"{name}.py"
-        if scheme == "redis":
-            return path
-        words = re.compile("redis|mqtt|REDIS|MQTT")
-        copy = tmp_path / path.name
-        copy.write_text(words.sub(lambda found: other[found[0]], path.read_text()))
+        copy = tmp_path / f"{name}.py"
+        text = (PROGRAMS / copy.name).read_text()
+        copy.write_text(re.sub("|".join(words), lambda found: words[found[0]], text))
         return copy
 
     return find

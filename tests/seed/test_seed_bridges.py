@@ -1,7 +1,8 @@
-"""The bridge programs of the README of commlib-py 0.6.3, from Redis to MQTT and back."""
+"""The bridge programs of the README of commlib-py 0.6.3, from each kind of broker to each other."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -17,6 +18,8 @@ from commlib.msg import PubSubMessage
 from commlib.node import Node
 
 LONGEST = 30.0
+SCHEMES = ("redis", "mqtt", "amqp")
+PAIRS = list(itertools.permutations(SCHEMES, 2))
 
 Start = Callable[[str], "subprocess.Popen[str]"]
 
@@ -33,21 +36,27 @@ def name() -> str:
     return f"seed_{os.urandom(4).hex()}"
 
 
-@pytest.fixture(params=["redis", "mqtt"])
-def scheme(request: pytest.FixtureRequest) -> str:
-    """What broker A speaks."""
-    return str(request.param)
+@pytest.fixture(params=PAIRS, ids="-".join)
+def schemes(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """What broker A and broker B speak."""
+    a, b = request.param
+    return a, b
 
 
 @pytest.fixture
-def broker_a(scheme: str, request: pytest.FixtureRequest) -> Any:
-    return request.getfixturevalue(f"{scheme}_server")
+def exchanged(schemes: tuple[str, str]) -> dict[str, str]:
+    """What stands in the programs for these two, and the third that they import."""
+    return dict(zip(SCHEMES, [*schemes, *set(SCHEMES).difference(schemes)], strict=True))
 
 
 @pytest.fixture
-def broker_b(scheme: str, request: pytest.FixtureRequest) -> Any:
-    """The other of the two."""
-    return request.getfixturevalue("mqtt_server" if scheme == "redis" else "redis_server")
+def broker_a(schemes: tuple[str, str], request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue(f"{schemes[0]}_server")
+
+
+@pytest.fixture
+def broker_b(schemes: tuple[str, str], request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue(f"{schemes[1]}_server")
 
 
 @pytest.fixture

@@ -35,9 +35,10 @@ SECOND = {
     TransportType.MEMORY: "second_memory",
     TransportType.REDIS: "valkey",
     TransportType.MQTT: "second_mqtt",
+    TransportType.AMQP: "second_amqp",
 }
 pytestmark = pytest.mark.parametrize(
-    "broker", ["memory", "redis", "mqtt", "mqtt311"], indirect=True
+    "broker", ["memory", "redis", "mqtt", "mqtt311", "amqp"], indirect=True
 )
 
 

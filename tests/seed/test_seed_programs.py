@@ -62,10 +62,16 @@ def name() -> str:
     return f"seed_{os.urandom(4).hex()}"
 
 
-@pytest.fixture(params=["redis", "mqtt"])
+@pytest.fixture(params=["redis", "mqtt", "amqp"])
 def scheme(request: pytest.FixtureRequest) -> str:
     """What the broker speaks."""
     return str(request.param)
+
+
+@pytest.fixture
+def exchanged(scheme: str) -> dict[str, str]:
+    """The words of the programs that are others on this broker."""
+    return {"redis": scheme, scheme: "redis"}
 
 
 @pytest.fixture
@@ -131,7 +137,8 @@ def test_a_node_serves_until_a_signal_and_its_parameters_win_with_a_log_record(
     name: str,
     number: signal.Signals,
     transport: ModuleType,
-    kind: TransportType,
+    scheme: str,
+    exchanged: dict[str, str],
 ) -> None:
     program = start("node_service", server.port, name)
     with transport.RPCClient(
@@ -146,9 +153,9 @@ def test_a_node_serves_until_a_signal_and_its_parameters_win_with_a_log_record(
     program.send_signal(number)
     _, err = program.communicate(timeout=LONGEST)
     assert program.returncode == 0
-    other = TransportType.MQTT if kind is TransportType.REDIS else TransportType.REDIS
-    assert f"example-node: the connection parameters are for {kind.name.lower()}" in err
-    assert f"transport_type={other.name} is not used" in err
+    assert f"example-node: the connection parameters are for {scheme}" in err
+    other = exchanged.get("mqtt", "mqtt")
+    assert f"transport_type={other.upper()} is not used" in err
 
 
 def test_a_client_calls_again_and_again_with_one_message_that_it_changes(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from commlib.transports import _mqtt_bytes as wire
 from commlib.transports import _mqtt_frames as frames
 from commlib.transports._mqtt_control import V311, Granted
-from commlib.transports._mqtt_deliveries import MAX_WAITING, Deliveries, Delivery
+from commlib.transports._mqtt_deliveries import Deliveries, Delivery
 from commlib.transports.base import LinkStats
 from mqtt_wire import Wire
 
@@ -18,11 +16,9 @@ class Sender:
     def __init__(self, window: int = 3) -> None:
         self.stats = LinkStats()
         self.refused: list[tuple[str, str]] = []
-        self.room: list[bool] = []
         self.deliveries = Deliveries(
             self.stats, lambda topic, error: self.refused.append((topic, str(error)))
         )
-        self.deliveries.on_room = self.room.append
         self._window = window
         self.connect()
 
@@ -37,7 +33,7 @@ class Sender:
 
     def _frame(self, topic: str, qos: int, retain: bool) -> tuple[bytes, Delivery]:
         before, behind = frames.publish_parts(wire.text(topic), b"", qos << 1 | retain, b"")
-        return before + behind, Delivery(topic, qos, len(before), 0.0)
+        return before + behind, Delivery(topic, qos, 0.0, split=len(before))
 
     def sent(self) -> list[tuple[str, int]]:
         """The topics of what was written since the last look, each with its number."""
@@ -102,30 +98,6 @@ async def test_what_was_not_answered_is_sent_again_at_qos_1_and_given_up_at_qos_
     assert sender.sent() == [("too", 3)]
 
 
-async def test_beyond_a_bound_there_is_no_room() -> None:
-    sender = Sender(window=1)
-    sender.send(*["a"] * (MAX_WAITING + 1))
-    assert sender.room == [False]
-    sender.answer(frames.PUBACK, 1)
-    assert sender.room == [False, True]
-
-
-async def test_drained_returns_when_the_broker_has_everything() -> None:
-    sender = Sender(window=1)
-    await sender.deliveries.drained()
-    sender.send("a", "b")
-    drained = asyncio.ensure_future(sender.deliveries.drained())
-    sender.answer(frames.PUBACK, 1)
-    await asyncio.sleep(0)
-    assert not drained.done()
-    sender.answer(frames.PUBACK, 2)
-    await drained
-
-
-async def test_a_thread_never_writes_by_itself() -> None:
-    assert not Sender().deliveries.write_now(b"", None)
-
-
 async def test_what_would_end_the_connection_each_time_it_is_sent_is_refused() -> None:
     sender = Sender()
     granted = sender.wire.link.granted
@@ -139,30 +111,6 @@ async def test_what_would_end_the_connection_each_time_it_is_sent_is_refused() -
         "the packet is too large",
         "it stores no messages (retain)",
     ]
-
-
-async def test_a_message_with_which_the_connection_is_lost_each_time_is_given_up() -> None:
-    sender = Sender()
-    sender.send("poison")
-    for left in (1, 1, 0):
-        again = sender.deliveries.detach()
-        assert len(again) == left
-        sender.connect()
-        sender.deliveries.write([delivery.frame for delivery in again], list(again))
-    assert sender.stats.unconfirmed == 1
-
-
-async def test_a_message_that_ends_the_connection_takes_no_other_with_it() -> None:
-    sender = Sender(window=10)
-    sender.send("poison", "a", "b")
-    for _ in range(3):
-        again = sender.deliveries.detach()
-        sender.connect()
-        sender.deliveries.write([delivery.frame for delivery in again], list(again))
-    assert sender.sent() == [("a", 1)]
-    sender.answer(frames.PUBACK, 1)
-    assert sender.sent() == [("b", 2)]
-    assert sender.stats.unconfirmed == 1
 
 
 async def test_that_the_broker_has_forgotten_an_exchange_is_its_end() -> None:

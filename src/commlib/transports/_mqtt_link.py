@@ -256,7 +256,8 @@ class MqttLink(StreamLink):
     def _ask_for_acknowledgement(self) -> None:
         """It holds for a short time only (man 7 tcp), and costs 1 to 2 µs."""
         if self._socket is not None and not self.closed.done():
-            self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+            # uvloop makes a new object for each look at its socket.
+            (self._direct or self._socket).setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
     def _take_packets(self, data: bytes) -> int:
         """Take all whole packets; where the rest begins."""

@@ -3,6 +3,7 @@
 import sys
 import time
 
+import commlib.transports.amqp as acomm  # noqa: F401 - as in the README
 import commlib.transports.mqtt as mcomm
 import commlib.transports.redis as rcomm
 from commlib.bridges import RPCBridge, RPCBridgeType, TopicBridge, TopicBridgeType
