@@ -173,17 +173,20 @@ class Outbox:
     def revise(self, revised: Callable[[bytes, object], bytes | None]) -> None:
         """Put other frames in the place of those that wait, or none where it gives None.
 
-        While the link is away, before one is set that cannot write all of them. On the loop.
+        On the loop.
         """
         with self._lock:
-            waiting = list(zip(self._frames, self._notes, self._born, strict=True))
+            born = self._born or [0.0] * len(self._frames)  # which counts only while offline
+            waiting = list(zip(self._frames, self._notes, born, strict=True))
+            is_offline = bool(self._born)
             self._frames, self._notes, self._born = deque(), deque(), deque()
-            for frame, note, born in waiting:
+            for frame, note, when in waiting:
                 new = revised(frame, note)
                 if new is not None:
                     self._frames.append(new)
                     self._notes.append(note)
-                    self._born.append(born)
+                    if is_offline:
+                        self._born.append(when)
 
     async def confirm(self, question: bytes, closed: asyncio.Future[Any]) -> None:
         """Ask the broker something behind all that waits; return when it has answered.

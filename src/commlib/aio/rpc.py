@@ -71,7 +71,7 @@ class RPCTypes(Protocol[Req_co, Resp_co]):
 def addressed(reply: Packet, request: Packet, header: Header) -> tuple[Address, Packet]:
     """A reply, in the form that the request came in, and where it goes."""
     reply.wrapped = request.wrapped
-    return Address(header.reply_to, request.correlation_id), reply
+    return Address(header.reply_to, request.correlation_id, request), reply
 
 
 def types_of(msg_type: Any) -> tuple[Any, Any]:

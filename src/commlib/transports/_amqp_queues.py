@@ -39,8 +39,9 @@ log = logging.getLogger("commlib.amqp")
 DIRECT = "amq.rabbitmq.reply-to"
 QUEUE_ARGUMENTS = {"x-expires": 600_000}  # ms that a queue stays without a consumer
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # s between attempts to get at a queue that others hold
+ACK_BYTES = len(methods.ack(0, 0))
 LEAVE_SECONDS = 0.3  # how long the broker is waited for when a consumer leaves
-MAX_REMEMBERED = 10_000  # requests that were worked off when their connection was away
+MAX_REMEMBERED = 1000  # requests that were worked off, and may come again
 
 
 class Delivered(Packet, gc=False):
@@ -50,6 +51,19 @@ class Delivered(Packet, gc=False):
     life: int = 0
     link: AmqpLink | None = None
     key: str = ""
+    settled: bool = False
+    """Whether its reply has acknowledged it."""
+
+
+class Settling(str):
+    """Marks a reply that begins with the acknowledgement of its request: where it goes."""
+
+    __slots__ = ()
+
+
+def without_ack(frame: bytes, note: object) -> bytes:
+    """A reply as it is written when its request cannot be acknowledged any more."""
+    return frame[ACK_BYTES:] if note.__class__ is Settling else frame
 
 
 class Consumer:
@@ -78,9 +92,18 @@ class Consumer:
 
 
 class Services:
-    """The consumers of all queues of one transport."""
+    """The consumers of all queues of one transport.
 
-    def __init__(self, spawn: Callable[..., object], reader: PropertyReader) -> None:
+    ``on_stale`` is told when acknowledgements that were not written yet count no more.
+    """
+
+    def __init__(
+        self,
+        spawn: Callable[..., object],
+        reader: PropertyReader,
+        on_stale: Callable[[], None],
+    ) -> None:
+        self._on_stale = on_stale
         self._spawn = spawn
         self._reader = reader
         self._link: AmqpLink | None = None
@@ -232,6 +255,7 @@ class Services:
     def _reset(self, error: CommlibError) -> None:
         """The broker has closed the channel: what was consuming is no more."""
         self._acks.clear()
+        self._on_stale()
         for consumer in list(self._by_tag.values()):
             if consumer.working:
                 self._begin_anew(consumer)
@@ -290,11 +314,38 @@ class Services:
     def done(self, packet: Packet) -> None:
         """A request was worked off: another may come. From any thread."""
         assert isinstance(packet, Delivered), "all that is handed over here is"
+        if packet.settled:
+            self._remember(packet.key)
+            return
         self._done.append(packet)
         if not self._wake_pending:
             self._wake_pending = True
             assert self._loop is not None, "it has handed this over"
             self._loop.call_soon_threadsafe(self._settle_all)
+
+    def ack_with_reply(self, request: Packet | None) -> bytes:
+        """What goes before the reply to a request; nothing if that cannot be acknowledged now.
+
+        From any thread; ``settled`` is set when it is on its way.
+        """
+        channel = self._channel
+        if (
+            isinstance(request, Delivered)
+            and not request.settled
+            and channel is not None
+            and request.link is self._link
+            and request.life == channel.life
+        ):
+            return methods.ack(SERVICES, request.tag)
+        return b""
+
+    def _remember(self, key: str) -> None:
+        """Know a request again, should the broker have missed that it was worked off."""
+        self._in_hand.discard(key)
+        if key:
+            self._worked_off[key] = None
+            if len(self._worked_off) > MAX_REMEMBERED:
+                self._worked_off.popitem(last=False)
 
     def _settle_all(self) -> None:
         self._wake_pending = False
@@ -303,14 +354,10 @@ class Services:
         self._write_acks()
 
     def _settle(self, packet: Delivered) -> None:
-        self._in_hand.discard(packet.key)
+        self._remember(packet.key)
         channel = self._channel
         if channel is not None and packet.link is self._link and packet.life == channel.life:
             self._acks.append(methods.ack(SERVICES, packet.tag))
-        elif packet.key:
-            self._worked_off[packet.key] = None  # the broker will hand it over again
-            if len(self._worked_off) > MAX_REMEMBERED:
-                self._worked_off.popitem(last=False)
 
     def _write_acks(self) -> None:
         acks, self._acks = self._acks, []

@@ -43,7 +43,15 @@ from commlib.transports._amqp_methods import MIN_FRAME
 from commlib.transports._amqp_params import ConnectionParameters as ConnectionParameters
 from commlib.transports._amqp_params import Credentials as Credentials
 from commlib.transports._amqp_properties import PropertyReader, PropertyWriter
-from commlib.transports._amqp_queues import DIRECT, Consumer, Inbox, Services
+from commlib.transports._amqp_queues import (
+    DIRECT,
+    Consumer,
+    Delivered,
+    Inbox,
+    Services,
+    Settling,
+    without_ack,
+)
 from commlib.transports._amqp_topics import WILDCARDS, Topics
 from commlib.transports._deliveries import Delivery
 from commlib.transports._main_transport import MainTransport
@@ -78,7 +86,7 @@ class AmqpTransport(MainTransport[Confirms]):
         self._deliveries.on_room = self._reliable.on_room
         self._reader = PropertyReader(self.stats)
         self._topics = Topics(params.exchange, params.queue_arguments, self._reader, self._spawn)
-        self._services = Services(self._spawn, self._reader)
+        self._services = Services(self._spawn, self._reader, self._drop_acks)
         self._inbox: Inbox | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -160,9 +168,9 @@ class AmqpTransport(MainTransport[Confirms]):
 
     def send(self, to: str | Address, packet: Packet) -> bool:
         if isinstance(to, str):
-            queue, correlation_id = to, packet.correlation_id
+            queue, correlation_id, request = to, packet.correlation_id, None
         else:
-            queue, correlation_id = to.reply_to, to.correlation_id
+            queue, correlation_id, request = to.reply_to, to.correlation_id, to.request
         is_call = packet.header is not None and packet.header.reply_to == DIRECT
         first = self._sends.get((queue, is_call))
         if first is None:
@@ -175,7 +183,18 @@ class AmqpTransport(MainTransport[Confirms]):
             if is_call and self._inbox is not None:
                 self._inbox.wrapped.add(correlation_id)
         frame = first + content(channel, properties, payload, self._frame_max)
-        return self._outbox.put(frame, queue)
+        ack = self._services.ack_with_reply(request) if request is not None else b""
+        if not ack:
+            return self._outbox.put(frame, queue)
+        if not self._outbox.put(ack + frame, Settling(queue)):
+            return False
+        assert isinstance(request, Delivered), "else there is no acknowledgement"
+        request.settled = True
+        return True
+
+    def _drop_acks(self) -> None:
+        """Requests cannot be acknowledged any more; the replies to them are sent all the same."""
+        self._outbox.revise(without_ack)
 
     def _first_of_send(self, queue: str, is_call: bool) -> bytes:
         _check(queue)
@@ -236,6 +255,7 @@ class AmqpTransport(MainTransport[Confirms]):
         self._loop = asyncio.get_running_loop()
         link.on_room = self._note_room
         self._deliveries.attach(link)
+        self._drop_acks()
         self._outbox.set_link(link)
         self._reliable.set_link(self._deliveries)
         if link.is_held:

@@ -66,10 +66,15 @@ class LinkStats:
 
 
 class Address(Struct, frozen=True, gc=False):
-    """Where a reply shall go; ``correlation_id`` where the broker needs one to tell replies."""
+    """Where a reply shall go; ``correlation_id`` where the broker needs one to tell replies.
+
+    ``request`` is what the reply answers: a broker that wants to know when it is worked off can be
+    told with the reply.
+    """
 
     reply_to: str
     correlation_id: str = ""
+    request: Packet | None = None
 
 
 class Subscription(Protocol):
