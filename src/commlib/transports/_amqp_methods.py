@@ -51,7 +51,7 @@ CHANNEL_FLOW, CHANNEL_FLOW_OK = _id(20, 20), _id(20, 21)
 CHANNEL_CLOSE, CHANNEL_CLOSE_OK = _id(20, 40), _id(20, 41)
 EXCHANGE_DECLARE = _id(40, 10)
 QUEUE_DECLARE, QUEUE_BIND = _id(50, 10), _id(50, 20)
-QUEUE_UNBIND = _id(50, 50)
+QUEUE_DELETE, QUEUE_UNBIND = _id(50, 40), _id(50, 50)
 QOS, CONSUME = _id(60, 10), _id(60, 20)
 CANCEL, CANCEL_OK = _id(60, 30), _id(60, 31)
 PUBLISH, RETURN, DELIVER = _id(60, 40), _id(60, 50), _id(60, 60)
@@ -193,6 +193,11 @@ def qos(channel: int, prefetch: int) -> bytes:
     return method(channel, QOS, u32.pack(0) + u16.pack(min(prefetch, 0xFFFF)) + b"\0")
 
 
+def delete_queue(channel: int, name: str) -> bytes:
+    """Delete a queue, whatever is in it."""
+    return method(channel, QUEUE_DELETE, b"\0\0%b\0" % short(name))
+
+
 NO_ACK = 2
 """Of a consumer: what is handed over counts as done."""
 
@@ -211,11 +216,6 @@ def cancel(channel: int, tag: str) -> bytes:
 def ack(channel: int, tag: int) -> bytes:
     """A message was worked off."""
     return method(channel, ACK, u64.pack(tag) + b"\0")
-
-
-def give_back(channel: int, tag: int) -> bytes:
-    """A message is for somebody else."""
-    return method(channel, NACK, u64.pack(tag) + b"\x02")
 
 
 def select(channel: int) -> bytes:

@@ -30,6 +30,7 @@ from commlib.transports._amqp_codes import (
     NoRight,
     Refusal,
 )
+from commlib.transports._amqp_frames import content, publish_method
 from commlib.transports._amqp_link import CALLS, SERVICES, SETUP, AmqpLink
 from commlib.transports._amqp_properties import PropertyReader
 from commlib.transports.base import Address, Handler, ReplyHandler
@@ -145,13 +146,14 @@ class Services:
             return
         consumer.is_closed = True
         self._consumers.remove(consumer)
-        link, tag, consumer_tag = self._link, consumer.tag.encode(), consumer.tag
-        if self._channel is not None and link is not None and link.is_heard and tag:
-            ended = self._channel.ask(methods.cancel(SERVICES, consumer_tag))
-            _, waiting = await asyncio.wait([ended], timeout=LEAVE_SECONDS)
-            link.is_heard = not waiting  # if not, nobody else has to wait as long
+        link, tag = self._link, consumer.tag
+        if self._channel is not None and link is not None and tag:
+            ended = self._channel.ask(methods.cancel(SERVICES, tag))
+            ended.add_done_callback(lambda _: self._by_tag.pop(tag.encode(), None))
+            if link.is_heard:
+                _, waiting = await asyncio.wait([ended], timeout=LEAVE_SECONDS)
+                link.is_heard = not waiting  # if not, nobody else has to wait as long
         consumer.tag = ""
-        self._by_tag.pop(tag, None)
 
     # The connection.
 
@@ -279,9 +281,10 @@ class Services:
             key = f"{header.origin}/{header.seq}" if header.origin else beside.correlation_id
         channel = self._channel
         assert channel is not None, "it is the channel that tells of this"
-        if found is None:  # it has left in this moment
-            self._acks.append(methods.give_back(SERVICES, tag))
-            self._write_acks()
+        if found is None:
+            return  # the broker has not been told of this consumer by us
+        if found.is_closed and not found.tag:
+            self._pass_on(found.queue, tag, properties, payload)
             return
         if again and (key in self._in_hand or key in self._worked_off):
             self._acks.append(methods.ack(SERVICES, tag))  # it is ours already
@@ -310,6 +313,14 @@ class Services:
                 key=key,
             )
         )
+
+    def _pass_on(self, queue: str, tag: int, properties: bytes, payload: bytes) -> None:
+        """A request came after its consumer has left: it is for others, as if it were new."""
+        link = self._link
+        assert link is not None, "it is the link that brings this"
+        again = publish_method(SERVICES, "", queue)
+        again += content(SERVICES, properties, payload, link.tuning.frame)
+        link.write([again, methods.ack(SERVICES, tag)], [])
 
     def done(self, packet: Packet) -> None:
         """A request was worked off: another may come. From any thread."""

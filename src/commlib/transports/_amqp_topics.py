@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
+from itertools import count
 from typing import Any
 
 from commlib._packet import Packet
@@ -29,8 +30,10 @@ log = logging.getLogger("commlib.amqp")
 
 WILDCARDS = "#"
 """The wildcard of AMQP that our grammar leaves to the broker; its ``*`` is the same as ours."""
-TAG = "t"
+EVERYWHERE = "amq.topic"
+"""An exchange that is there without being made."""
 PAUSE = 1.0  # s between attempts to get a queue
+NO_RIGHT_PAUSE = 30.0  # s, if it is a person who has to mend it
 MAX_ROUTES = 10_000  # routing keys whose receivers are remembered
 
 
@@ -62,7 +65,10 @@ class Topics:
         self._link: AmqpLink | None = None
         self._setup: Channel | None = None
         self._queue = ""
+        self._tag = ""
+        self._tags = count()
         self._opening: asyncio.Task[None] | None = None
+        self._tried = asyncio.Event()
         self._exact: dict[str, Topic] = {}
         self._patterns: dict[str, Topic] = {}
         self._needed: Counter[str] = Counter()  # by how many topics each binding is
@@ -111,8 +117,10 @@ class Topics:
         for topic in self._all():
             topic.renew()
         if self._exact or self._patterns:
-            await self._open(link)
-            await asyncio.gather(*(t.confirmed for t in self._all()), return_exceptions=True)
+            self._open(link)
+            await self._tried.wait()
+            # Answers come in order: the last one stands for all.
+            await link.channel(SETUP).ask(methods.qos(SETUP, 0))
 
     def detach(self) -> None:
         """The link is away."""
@@ -133,11 +141,11 @@ class Topics:
         else:
             self._open(link)
 
-    def _open(self, link: AmqpLink) -> asyncio.Task[None]:
+    def _open(self, link: AmqpLink, pause: float = 0) -> None:
         """Get a queue, if that is not being done; ``detach`` ends it with its link."""
         if self._opening is None or self._opening.done():
-            self._opening = self._spawn(self._open_all(link))
-        return self._opening
+            self._tried = asyncio.Event()
+            self._opening = self._spawn(self._open_all(link, pause))
 
     def _bind(self, topic: Topic) -> None:
         link = self._link
@@ -147,7 +155,7 @@ class Topics:
         def answered(answer: asyncio.Future[bytes]) -> None:
             error = answer.exception()
             if isinstance(error, Refusal) and error.code == NOT_FOUND:
-                self._begin_anew(link)  # somebody has deleted the queue or the exchange
+                self._begin_anew(link, PAUSE)  # somebody has deleted the queue or the exchange
             elif error is None or isinstance(error, Refusal | NoRight):
                 topic.confirm(error)
             # Else the connection is away, and the next one begins with this.
@@ -155,24 +163,31 @@ class Topics:
         frame = methods.bind(SETUP, self._queue, self._exchange, topic.binding)
         self._setup.ask(frame).add_done_callback(answered)
 
-    async def _open_all(self, link: AmqpLink) -> None:
+    async def _open_all(self, link: AmqpLink, pause: float) -> None:
         """The queue and its consumer, and a binding for each topic."""
         while self._link is link:
+            if pause:
+                self._tried.set()
+            await asyncio.sleep(pause)
             try:
                 self._queue = await self._open_queue(link)
             except NoRight as exc:
                 for topic in self._all():
                     topic.confirm(exc)
-                return
+                pause = NO_RIGHT_PAUSE
             except ConnectionLost:
-                return  # the next link begins with this
+                break  # the next link begins with this
             except Refusal as exc:
-                log.warning("%s: no queue for topics, trying again: %s", link.name, exc)
-                await asyncio.sleep(PAUSE)
+                level = logging.DEBUG if pause else logging.WARNING
+                log.log(level, "%s: no queue for topics, trying again: %s", link.name, exc)
+                pause = PAUSE
             else:
                 for topic in self._all():
                     self._bind(topic)
-                return
+                break
+            if not (self._exact or self._patterns):
+                break
+        self._tried.set()
 
     async def _open_queue(self, link: AmqpLink) -> str:
         setup = self._setup = link.channel(SETUP)
@@ -184,12 +199,17 @@ class Topics:
         flags = methods.EXCLUSIVE | methods.AUTO_DELETE
         declared = await setup.ask(methods.declare_queue(SETUP, "", flags, self._arguments))
         queue, _ = read_short(declared, 0)
-        await channel.ask(methods.consume(TOPICS, queue, TAG, methods.NO_ACK))
+        self._tag = f"t{next(self._tags)}"
+        try:
+            await channel.ask(methods.consume(TOPICS, queue, self._tag, methods.NO_ACK))
+        except (Refusal, NoRight):
+            setup.ask(methods.delete_queue(SETUP, queue))  # only its consumer would have ended it
+            raise
         return queue
 
     async def _declare_exchange(self, setup: Channel) -> None:
-        """See to it that the exchange is there, if it is not one that every broker has."""
-        if self._exchange.startswith("amq."):
+        """See to it that the exchange is there, if it is not the one that every broker has."""
+        if self._exchange == EVERYWHERE:
             return
         try:
             await setup.ask(methods.declare_exchange(SETUP, self._exchange, "topic", PASSIVE))
@@ -198,11 +218,13 @@ class Topics:
                 raise
             await setup.ask(methods.declare_exchange(SETUP, self._exchange, "topic", DURABLE))
 
-    def _begin_anew(self, link: AmqpLink) -> None:
-        """The broker has ended the consumer, and with it the queue."""
-        self._queue = ""
-        if self._link is link:
-            self._open(link)
+    def _begin_anew(self, link: AmqpLink, pause: float = 0) -> None:
+        """The queue that we had, or what it was bound to, is no more."""
+        if self._link is link and self._queue:
+            self._queue = ""
+            # It may be there all the same; without its consumer it is deleted.
+            link.channel(TOPICS).ask(methods.cancel(TOPICS, self._tag))
+            self._open(link, pause)
 
     # What arrives.
 

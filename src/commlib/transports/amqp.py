@@ -25,10 +25,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
+from struct import error as LayoutError
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from commlib import events, pubsub, rpc
-from commlib._packet import Packet, wrap
+from commlib._packet import Fault, Packet, wrap
 from commlib._params import Offline as Offline
 from commlib._session import Link
 from commlib._topics import check_topic
@@ -39,7 +42,7 @@ from commlib.transports._amqp_bytes import LONGEST_SHORT
 from commlib.transports._amqp_confirms import Confirms
 from commlib.transports._amqp_frames import MANDATORY, content, publish_method
 from commlib.transports._amqp_link import CALLS, CONFIRMED, FLUSH, PUBLISHING, AmqpLink, dial
-from commlib.transports._amqp_methods import MIN_FRAME
+from commlib.transports._amqp_methods import AROUND, MIN_FRAME
 from commlib.transports._amqp_params import ConnectionParameters as ConnectionParameters
 from commlib.transports._amqp_params import Credentials as Credentials
 from commlib.transports._amqp_properties import PropertyReader, PropertyWriter
@@ -62,6 +65,7 @@ if TYPE_CHECKING:
     from commlib.transports._amqp_actions import ActionClient as ActionClient
     from commlib.transports._amqp_actions import ActionService as ActionService
 
+AROUND_PROPERTIES = AROUND + 12  # bytes of the frame that they are in
 MAX_NAMES = 10_000  # names whose first frame is kept
 FORBIDDEN_SECONDS = 30.0  # for so long what the broker has refused is not tried again
 
@@ -116,6 +120,8 @@ class AmqpTransport(MainTransport[Confirms]):
             first = self._first_frame(topic)
             if first is None:
                 return True  # refused, and told
+        if packet.header is not None and packet.header.reply_to == DIRECT:
+            raise SerializationError(f"{DIRECT} is an address for calls only")
         if packet.qos:
             return self._publish_confirmed(topic, packet)
         properties = self._properties(packet, "")
@@ -123,12 +129,24 @@ class AmqpTransport(MainTransport[Confirms]):
         return self._outbox.put(frame, topic)
 
     def _properties(self, packet: Packet, correlation_id: str) -> bytes:
+        """What goes into the second frame, which cannot be cut in two as a payload can.
+
+        Raises SerializationError if it has no room there.
+        """
+        header, room = packet.header, self._frame_max - AROUND_PROPERTIES
         try:
-            return self._writer.write(
-                packet.header, correlation_id, packet.ttl, persistent=packet.qos > 0
-            )
-        except ValueError as exc:  # an address for replies from who knows whom
+            found = self._writer.write(header, correlation_id, packet.ttl, packet.qos > 0)
+            if len(found) > room and header is not None and header.error is not None:
+                text = header.error.message.encode()
+                text = text[: max(0, len(text) - (len(found) - room))]
+                error = Fault(header.error.type, text.decode("utf8", "ignore"))
+                header = msgspec.structs.replace(header, error=error)
+                found = self._writer.write(header, correlation_id, packet.ttl, packet.qos > 0)
+        except (ValueError, LayoutError) as exc:  # the words of who knows whom
             raise SerializationError(str(exc)) from exc
+        if len(found) > room:
+            raise SerializationError(f"a header of {len(found)} bytes: AMQP has room for {room}")
+        return found
 
     def _publish_confirmed(self, topic: str, packet: Packet) -> bool:
         frame = publish_method(CONFIRMED, self.params.exchange, topic)
