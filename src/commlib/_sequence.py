@@ -7,6 +7,7 @@ from itertools import count
 
 from commlib._stats import Stats
 
+LONGEST_ORIGIN = 64  # characters of a sender's id; ours have 8
 MAX_TOPICS = 10_000  # counters kept at once, the oldest is forgotten first
 
 
@@ -37,6 +38,8 @@ class Gaps:
 
     def note(self, origin: str, topic: str, seq: int) -> None:
         """A message of this sender has arrived; the first one of a sender is no gap."""
+        if len(origin) > LONGEST_ORIGIN:
+            return  # nobody's of ours, and it would be kept
         key = (origin, topic)
         last = self._last.get(key)
         if last is None:

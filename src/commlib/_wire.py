@@ -130,11 +130,15 @@ def pack(data: Any, header: Header | None, native: bool, limit: int = MAX_PAYLOA
 
 
 class Refused(SerializationError):
-    """A payload that is not the message it should be; ``header`` is what could be read of it."""
+    """A payload that is not the message it should be; ``header`` is what could be read of it.
 
-    def __init__(self, text: str, header: Header) -> None:
+    ``name`` is the class of the error as its sender is told.
+    """
+
+    def __init__(self, text: str, header: Header, name: str = "SerializationError") -> None:
         super().__init__(text)
         self.header = header
+        self.name = name
 
 
 class Reader(Generic[T]):

@@ -269,11 +269,12 @@ class RPCService(Input):
     def _is_stale(self, header: Header, packet: Packet) -> bool:
         """Whether nobody waits any more, by the deadline, or without one by the age.
 
-        Raises ConnectionLost for a request that somebody else may have handled.
+        Raises Refused for a request that somebody else may have handled.
         """
         if packet.redelivered:
-            raise ConnectionLost(
-                "the service that had this request has lost its connection; it may have handled it"
+            raise Refused(
+                "the service that had this request has lost its connection; it may have handled it",
+                *(header, ConnectionLost.__name__),
             )
         if header.deadline:
             stale = 0 < self.hub.transport.clock() - header.deadline < CREDIBLE_MS
@@ -315,7 +316,7 @@ class RPCService(Input):
             header = error.header
         if not header.reply_to:
             return None
-        name = "SerializationError" if isinstance(error, Refused) else type(error).__name__
+        name = error.name if isinstance(error, Refused) else type(error).__name__
         fault = Fault(name[:MAX_TEXT], text_of(error))
         answer = Header(now_ms(), PROPERTIES, id=header.id, error=fault)
         native = self.hub.transport.traits.native_headers

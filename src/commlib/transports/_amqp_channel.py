@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from commlib.exceptions import ConnectionLost
+from commlib.exceptions import AuthError, ConnectionLost
 from commlib.transports import _amqp_methods as methods
 from commlib.transports._amqp_bytes import read_short, u64
-from commlib.transports._amqp_codes import NoRight, Refusal, refusal
+from commlib.transports._amqp_codes import Refusal, refusal
 
 if TYPE_CHECKING:
     from commlib.transports._amqp_link import AmqpLink
@@ -81,11 +81,11 @@ class Channel:
         self.on_return: Callable[[str, bytes], None] = lambda key, properties: None
         self.on_ack: Callable[[int, bool, bool], None] = lambda tag, multiple, is_yes: None
         self.on_cancelled: Callable[[str], None] = lambda consumer: None
-        self.on_reset: Callable[[Refusal | NoRight], None] = lambda error: None
+        self.on_reset: Callable[[Refusal | AuthError], None] = lambda error: None
         self._link = link
         self._asked: deque[Question] = deque()
         self._opening = Question(self, methods.open_channel(number))
-        self._error: Refusal | NoRight | None = None
+        self._error: Refusal | AuthError | None = None
 
     def open(self) -> None:
         """Open it for the first time."""
@@ -96,7 +96,7 @@ class Channel:
         await asyncio.shield(self._opening.answer)
 
     def ask(self, frame: bytes) -> asyncio.Future[bytes]:
-        """Ask something; raises a Refusal or NoRight, ConnectionLost."""
+        """Ask something; raises a Refusal or AuthError, ConnectionLost."""
         question = Question(self, frame)
         if self._link.closed.done():
             question.fail(ConnectionLost(f"{self._link.name} is away"))

@@ -22,18 +22,10 @@ class Refusal(CommlibError):
         self.code = code
 
 
-class NoRight(AuthError):
-    """The same where a person has to give a right; ``code`` as there."""
-
-    def __init__(self, text: str, code: int) -> None:
-        super().__init__(text)
-        self.code = code
-
-
-def refusal(what: str, closing: Closing) -> Refusal | NoRight:
+def refusal(what: str, closing: Closing) -> Refusal | AuthError:
     """The error for a channel that was closed: an AuthError where a person has to give rights."""
-    kind = NoRight if closing.code in _AUTH else Refusal
-    return kind(f"{what}: the broker says: {_text(closing)}", closing.code)
+    text = f"{what}: the broker says: {_text(closing)}"
+    return AuthError(text) if closing.code in _AUTH else Refusal(text, closing.code)
 
 
 def loss(what: str, closing: Closing, otherwise: type[CommlibError]) -> CommlibError:

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from commlib.exceptions import CommlibError, ConnectError
 from commlib.transports import _amqp_methods as methods
 from commlib.transports._amqp_channel import Channel
-from commlib.transports._amqp_link import CONFIRMED, AmqpLink
+from commlib.transports._amqp_link import AmqpLink
+from commlib.transports._amqp_methods import CONFIRMED
 from commlib.transports._deliveries import Deliveries, Delivery
 from commlib.transports.base import LinkStats
 

@@ -18,7 +18,16 @@ from commlib.transports import _amqp_methods as methods
 from commlib.transports._amqp_bytes import Malformed, read_short, u64
 from commlib.transports._amqp_channel import Channel, Question
 from commlib.transports._amqp_codes import loss
-from commlib.transports._amqp_methods import AROUND, BODY, END, HEADER, METHOD, Tuning
+from commlib.transports._amqp_methods import (
+    AROUND,
+    BODY,
+    END,
+    HEADER,
+    METHOD,
+    PUBLISHING,
+    REPLIES,
+    Tuning,
+)
 from commlib.transports._stream_link import StreamLink, open_stream
 
 if TYPE_CHECKING:
@@ -26,8 +35,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("commlib.amqp")
 
-PUBLISHING, CALLS, TOPICS, SERVICES, SETUP, CONFIRMED = range(1, 7)
-"""The channels. A channel is closed for an error on it, so each purpose has one of its own."""
 LONGEST_FRAME = 128 * 1024  # asked for if the broker has no bound; RabbitMQ's own
 SLACK = 128 * 1024  # bytes over the limit that are taken to say by how much it was too long
 QUIET_SECONDS = 0.0001  # after this a thread may write itself; before, a burst is to be gathered
@@ -369,6 +376,8 @@ class AmqpLink(StreamLink):
 def _settle(asked: Tuning, params: ConnectionParameters) -> Tuning:
     """The bounds that both sides keep; of two, the lower one holds, and 0 is no bound."""
     heartbeat = min(ceil(params.heartbeat_timeout), ceil(params.keepalive) * 2)
+    if not heartbeat:  # not wanted; what is silent is probed all the same
+        asked.heartbeat = 0
     return Tuning(
         min(asked.channels or 0xFFFF, params.channel_max),
         min(asked.frame or LONGEST_FRAME, LONGEST_FRAME),
@@ -381,7 +390,8 @@ async def dial(name: str, params: ConnectionParameters) -> AmqpLink:
     link = await open_stream(lambda: AmqpLink(name, params.max_payload), params)
     try:
         await link.greet(params)
-        await link.channel(PUBLISHING).opened()
+        link.channel(PUBLISHING)
+        await link.channel(REPLIES).opened()
     except ConnectionLost as exc:
         error = _early_end(link, exc, params)
         link.abort(None)

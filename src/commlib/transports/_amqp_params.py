@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from commlib._hops import host_name
 from commlib._params import Credentials as Credentials
 from commlib._params import NetworkParameters
-from commlib.transports._amqp_methods import EXTERNAL, PLAIN
+from commlib.transports._amqp_methods import EXTERNAL, FIRST_SERVICE, PLAIN
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -37,7 +37,8 @@ class ConnectionParameters(NetworkParameters):
       there.
     * ``queue_size``: messages that the broker keeps for a node that is slow to read, the oldest
       are dropped first; ``message_ttl`` (ms): and for how long. None: no bound of the broker's.
-    * ``heartbeat_timeout`` (s): silence after which broker and client give each other up.
+    * ``heartbeat_timeout`` (s): silence after which the broker gives us up, and we it; 0: it does
+      not, and we still do after ``keepalive``.
     * ``blocked_connection_timeout`` (s): how long a broker that takes no messages for lack of
       memory or disk is waited for before the connection is given up; None: for ever.
     * ``timeout`` (s): the seed's name for ``connect_timeout``.
@@ -79,7 +80,7 @@ class ConnectionParameters(NetworkParameters):
             raise ValueError(f"mechanism={self.mechanism!r}: it is {' or '.join(MECHANISMS)}")
         if not self.exchange:
             raise ValueError("exchange='': topics need one of the type topic, such as amq.topic")
-        for name, least in (("heartbeat_timeout", 1), ("channel_max", 6)):
+        for name, least in (("heartbeat_timeout", 0), ("channel_max", FIRST_SERVICE)):
             if not getattr(self, name) >= least:
                 raise ValueError(f"{name}={getattr(self, name)}: at least {least} is needed")
 

@@ -28,6 +28,8 @@ PERSISTENT = b"\x02"
 _numbers = Layout("!qQ")  # what ends the properties of a plain message: its seq, its timestamp
 _PLAIN_FLAGS = CONTENT_TYPE | CONTENT_ENCODING | HEADERS | TIMESTAMP
 _SEQ = b"\x03seql"
+LONGEST_TTL = 30 * 86_400  # s
+LONGEST_KNOWN = 1000  # bytes of properties that are remembered
 MAX_KNOWN = 10_000  # senders whose properties are remembered
 _IN_TABLE = ("origin", "seq", "id", "deadline", "error", "traceparent", "tracestate", "hops")
 _DEFAULTS = Header()
@@ -105,7 +107,7 @@ def _write(
     if header is not None and header.reply_to:
         flags |= REPLY_TO
         parts.append(short(header.reply_to))
-    if ttl is not None:
+    if ttl is not None and ttl < LONGEST_TTL:  # beyond, nobody means it; a broker has its limits
         flags |= EXPIRATION
         parts.append(short(str(max(1, int(ttl * 1000)))))
     if header is not None and header.timestamp > 0:
@@ -154,6 +156,7 @@ class PropertyReader:
         header = beside.header
         if (
             header is not None
+            and len(raw) < LONGEST_KNOWN
             and table_end == len(raw) - 8
             and raw[table_end - 8 - len(_SEQ) : table_end - 8] == _SEQ
             and int.from_bytes(raw[:2]) == _PLAIN_FLAGS

@@ -15,45 +15,51 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 
 from commlib._packet import Packet, unwrap
-from commlib.exceptions import CommlibError, ConnectionLost, ServiceNotFound
+from commlib.exceptions import AuthError, CommlibError, ConnectionLost, ServiceNotFound
 from commlib.transports import _amqp_methods as methods
 from commlib.transports._amqp_bytes import read_short, u32
 from commlib.transports._amqp_channel import Channel
-from commlib.transports._amqp_codes import (
-    PRECONDITION_FAILED,
-    RESOURCE_LOCKED,
-    NoRight,
-    Refusal,
-)
+from commlib.transports._amqp_codes import PRECONDITION_FAILED, RESOURCE_LOCKED, Refusal
 from commlib.transports._amqp_frames import content, publish_method
-from commlib.transports._amqp_link import CALLS, SERVICES, SETUP, AmqpLink
+from commlib.transports._amqp_link import AmqpLink
+from commlib.transports._amqp_methods import CALLS, FIRST_SERVICE, SETUP
 from commlib.transports._amqp_properties import PropertyReader
 from commlib.transports.base import Address, Handler, ReplyHandler
 
 log = logging.getLogger("commlib.amqp")
 
+REPLY_TAG = "r"
 DIRECT = "amq.rabbitmq.reply-to"
 QUEUE_ARGUMENTS = {"x-expires": 600_000}  # ms that a queue stays without a consumer
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # s between attempts to get at a queue that others hold
+NO_RIGHT_PAUSE = 30.0  # s, if it is a person who has to mend it
 ACK_BYTES = len(methods.ack(0, 0))
 LEAVE_SECONDS = 0.3  # how long the broker is waited for when a consumer leaves
 MAX_REMEMBERED = 1000  # requests that were worked off, and may come again
 
 
 class Delivered(Packet, gc=False):
-    """A request as the broker has handed it over: ``tag`` counts for one life of a channel."""
+    """A request as the broker has handed it over: ``tag`` counts for one life of the channel."""
 
     tag: int = 0
     life: int = 0
-    link: AmqpLink | None = None
+    channel: Channel | None = None
     key: str = ""
     settled: bool = False
     """Whether its reply has acknowledged it."""
+
+    def ack(self) -> bytes:
+        """What acknowledges it; nothing if the broker does not know it any more. Any thread."""
+        channel = self.channel
+        if channel is None or not channel.is_open or channel.life != self.life:
+            return b""
+        return methods.ack(channel.number, self.tag)
 
 
 class Settling(str):
@@ -70,10 +76,14 @@ def without_ack(frame: bytes, note: object) -> bytes:
 class Consumer:
     """Takes requests from a queue, at most ``prefetch`` that are not done."""
 
-    def __init__(self, services: Services, queue: str, handler: Handler, prefetch: int) -> None:
+    def __init__(
+        self, services: Services, queue: str, handler: Handler, prefetch: int, number: int
+    ) -> None:
         self.queue = queue
         self.handler = handler
         self.prefetch = prefetch
+        self.number = number
+        """Of its channel."""
         self.tag = ""
         """What the broker calls it; empty while it has not said yes."""
         self.backlog = 0
@@ -95,7 +105,9 @@ class Consumer:
 class Services:
     """The consumers of all queues of one transport.
 
-    ``on_stale`` is told when acknowledgements that were not written yet count no more.
+    Each has a channel of its own, as long as there are enough: the broker closes a channel for
+    whatever is wrong with one consumer. ``on_stale`` is told when acknowledgements that were not
+    written yet count no more.
     """
 
     def __init__(
@@ -104,19 +116,19 @@ class Services:
         reader: PropertyReader,
         on_stale: Callable[[], None],
     ) -> None:
-        self._on_stale = on_stale
+        self._numbers = range(FIRST_SERVICE, FIRST_SERVICE + 1)
         self._spawn = spawn
         self._reader = reader
+        self._on_stale = on_stale
         self._link: AmqpLink | None = None
-        self._channel: Channel | None = None
         self._consumers: list[Consumer] = []
+        self._on_channel: Counter[int] = Counter()
         self._by_tag: dict[bytes, Consumer] = {}
         self._tags = count()
         # Filled from any thread, emptied on the loop.
         self._done: deque[Delivered] = deque()
         self._wake_pending = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._acks: list[bytes] = []
         # By what tells one request from all others, where something does.
         self._in_hand: set[str] = set()
         self._worked_off: OrderedDict[str, None] = OrderedDict()
@@ -127,7 +139,7 @@ class Services:
         If another program holds the queue for itself, it begins when that has gone.
         """
         self._loop = asyncio.get_running_loop()
-        consumer = Consumer(self, queue, handler, prefetch)
+        consumer = Consumer(self, queue, handler, prefetch, self._free_number())
         self._consumers.append(consumer)
         try:
             if self._link is not None:
@@ -135,10 +147,15 @@ class Services:
         except ConnectionLost:
             pass  # the next link begins with this
         except BaseException:  # cancellation, too
-            self._consumers.remove(consumer)
-            consumer.is_closed = True
+            await self.leave(consumer)
             raise
         return consumer
+
+    def _free_number(self) -> int:
+        """The channel with the fewest consumers."""
+        number = min(self._numbers, key=self._on_channel.__getitem__)
+        self._on_channel[number] += 1
+        return number
 
     async def leave(self, consumer: Consumer) -> None:
         """Take no more; returns when nothing is on its way."""
@@ -146,71 +163,80 @@ class Services:
             return
         consumer.is_closed = True
         self._consumers.remove(consumer)
+        self._on_channel[consumer.number] -= 1
         link, tag = self._link, consumer.tag
-        if self._channel is not None and link is not None and tag:
-            ended = self._channel.ask(methods.cancel(SERVICES, tag))
-            ended.add_done_callback(lambda _: self._by_tag.pop(tag.encode(), None))
+        if link is not None and tag:
+            ended = self._cancel(consumer, link, tag)
             if link.is_heard:
                 _, waiting = await asyncio.wait([ended], timeout=LEAVE_SECONDS)
                 link.is_heard = not waiting  # if not, nobody else has to wait as long
         consumer.tag = ""
+
+    def _cancel(self, consumer: Consumer, link: AmqpLink, tag: str) -> asyncio.Future[bytes]:
+        ended = link.channel(consumer.number).ask(methods.cancel(consumer.number, tag))
+        ended.add_done_callback(lambda _: self._by_tag.pop(tag.encode(), None))
+        return ended
 
     # The connection.
 
     async def restore(self, link: AmqpLink) -> None:
         """Consume everything on a new link; returns when the broker has answered."""
         self._link = link
+        self._numbers = range(FIRST_SERVICE, link.tuning.channels + 1)
+        self._on_channel.clear()
+        for consumer in self._consumers:
+            consumer.number = self._free_number()
         begun = await asyncio.gather(
             *(self._begin(consumer, link) for consumer in self._consumers), return_exceptions=True
         )
-        for error in begun:
-            if isinstance(error, NoRight):
-                log.warning("%s", error)
+        for consumer, error in zip(list(self._consumers), begun, strict=False):
+            if isinstance(error, AuthError):
+                self._begin_later(consumer, link, error)
             elif error is not None and not isinstance(error, ConnectionLost):
                 raise error
 
     def detach(self) -> None:
         """The link is away, and the tags count no more."""
-        self._link = self._channel = None
-        self._acks.clear()
+        self._link = None
         for consumer in self._consumers:
             consumer.tag = ""
         self._by_tag.clear()
 
     async def _begin(self, consumer: Consumer, link: AmqpLink) -> None:
-        """Consume, now or when the queue is free. Raises NoRight, ConnectionLost."""
-        channel = link.channel(SERVICES)
-        if self._channel is None and self._link is link:
-            self._channel = channel
-            channel.on_arrival = self._take
-            channel.on_cancelled = lambda tag: self._begin_anew(self._by_tag.get(tag.encode()))
-            channel.on_reset = self._reset
-        error = await self._try(consumer, link, channel)
+        """Consume, now or when the queue is free. Raises AuthError, ConnectionLost."""
+        error = await self._try(consumer, link)
         if error is not None:
-            log.warning("%s, trying again", error)
-            self._spawn(self._try_again(consumer, link, channel))
+            self._begin_later(consumer, link, error)
 
-    async def _try(self, consumer: Consumer, link: AmqpLink, channel: Channel) -> Refusal | None:
-        """Consume; why that is not possible now. Raises NoRight, ConnectionLost."""
+    def _begin_later(self, consumer: Consumer, link: AmqpLink, error: CommlibError) -> None:
+        log.warning("%s, trying again", error)
+        pause = NO_RIGHT_PAUSE if isinstance(error, AuthError) else FIRST_PAUSE
+        self._spawn(self._try_again(consumer, link, pause))
+
+    async def _try(self, consumer: Consumer, link: AmqpLink) -> Refusal | None:
+        """Consume; why that is not possible now. Raises AuthError, ConnectionLost."""
         if consumer.is_closed or self._link is not link:
             return None
+        number, tag = consumer.number, f"s{next(self._tags)}"
+        channel = link.channel(number)
+        channel.on_arrival = partial(self._take, channel)
+        channel.on_cancelled = lambda tag: self._begin_anew(self._by_tag.get(tag.encode()))
+        channel.on_reset = lambda error: self._reset(number, error)
         try:
             consumer.backlog = await self._declare(consumer.queue, link)
-            tag = f"s{next(self._tags)}"
             self._by_tag[tag.encode()] = consumer
-            channel.ask(methods.qos(SERVICES, consumer.prefetch))
-            await channel.ask(methods.consume(SERVICES, consumer.queue, tag, 0))
-        except Refusal as exc:
-            if exc.code == RESOURCE_LOCKED:
-                return Refusal(
-                    f"the queue {consumer.queue!r} is held by another program for itself, as "
-                    f"services of released commlib-py do; end that one, or give this service "
-                    f"another name ({exc})",
-                    exc.code,
-                )
-            return exc
+            channel.ask(methods.qos(number, consumer.prefetch))
+            await channel.ask(methods.consume(number, consumer.queue, tag, 0))
+        except asyncio.CancelledError:
+            self._cancel(consumer, link, tag)  # the broker is about to say yes
+            raise
+        except (Refusal, AuthError) as exc:
+            self._by_tag.pop(tag.encode(), None)
+            if isinstance(exc, AuthError):
+                raise
+            return _explained(exc, consumer.queue)
         if consumer.is_closed:
-            channel.ask(methods.cancel(SERVICES, tag))
+            self._cancel(consumer, link, tag)
         elif self._link is link:
             consumer.tag = tag
         return None
@@ -229,43 +255,44 @@ class Services:
         _, at = read_short(told, 0)
         return int(u32.unpack_from(told, at)[0])
 
-    async def _try_again(self, consumer: Consumer, link: AmqpLink, channel: Channel) -> None:
-        pause = FIRST_PAUSE
+    async def _try_again(self, consumer: Consumer, link: AmqpLink, pause: float) -> None:
         while not consumer.is_closed and self._link is link:
             await asyncio.sleep(pause)
-            pause = min(pause * 2, LONGEST_PAUSE)
             try:
-                error = await self._try(consumer, link, channel)
+                error = await self._try(consumer, link)
             except ConnectionLost:
                 return  # the next link begins with this
-            except NoRight as exc:
-                log.warning("%s", exc)
-                return
+            except AuthError as exc:
+                log.debug("%s", exc)
+                pause = NO_RIGHT_PAUSE
+                continue
             if error is None:
                 if consumer.working:
                     log.warning("%s is served now", consumer.queue)
                 return
+            pause = min(max(pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
 
     def _begin_anew(self, consumer: Consumer | None) -> None:
-        """The broker has ended a consumer: its queue was deleted."""
-        link, channel = self._link, self._channel
-        if consumer is not None and link is not None and channel is not None:
+        """The broker has ended a consumer: its queue was deleted, or its channel closed."""
+        link = self._link
+        if consumer is not None and consumer.tag and link is not None:
             self._by_tag.pop(consumer.tag.encode(), None)
             consumer.tag = ""
-            self._spawn(self._try_again(consumer, link, channel))
+            self._spawn(self._try_again(consumer, link, 0))
 
-    def _reset(self, error: CommlibError) -> None:
-        """The broker has closed the channel: what was consuming is no more."""
-        self._acks.clear()
+    def _reset(self, number: int, error: CommlibError) -> None:
+        """The broker has closed a channel: what was consuming there is no more."""
         self._on_stale()
-        for consumer in list(self._by_tag.values()):
-            if consumer.working:
+        for consumer in self._consumers:
+            if consumer.number == number and consumer.working:
+                log.warning("%s: %s, beginning anew", consumer.queue, error)
                 self._begin_anew(consumer)
 
     # Requests.
 
     def _take(
         self,
+        channel: Channel,
         consumer: bytes,
         tag: int,
         again: bool,
@@ -274,25 +301,22 @@ class Services:
         payload: bytes,
     ) -> None:
         found = self._by_tag.get(consumer)
+        if found is None:
+            return  # nobody here, so the broker gives it to others when this channel ends
+        if found.is_closed and not found.tag:
+            self._pass_on(channel, found.queue, tag, properties, payload)
+            return
         beside = self._reader.read(properties)
         header = beside.header
-        key = ""
-        if header is not None:
-            key = f"{header.origin}/{header.seq}" if header.origin else beside.correlation_id
-        channel = self._channel
-        assert channel is not None, "it is the channel that tells of this"
-        if found is None:
-            return  # the broker has not been told of this consumer by us
-        if found.is_closed and not found.tag:
-            self._pass_on(found.queue, tag, properties, payload)
-            return
-        if again and (key in self._in_hand or key in self._worked_off):
-            self._acks.append(methods.ack(SERVICES, tag))  # it is ours already
-            self._write_acks()
-            return
-        inner = None
-        if header is not None and not header.origin:  # not ours: perhaps of commlib-py 0.13
+        key, inner = "", None
+        if header is not None and header.origin:
+            key = f"{header.origin}/{header.seq}/{found.queue}"
+        elif header is not None:  # not ours: perhaps of commlib-py 0.13
+            key = beside.correlation_id
             inner = unwrap(payload, is_request=True)
+        if again and (key in self._in_hand or key in self._worked_off):
+            self._write([methods.ack(channel.number, tag)])  # it is ours already
+            return
         waited = found.backlog > 0
         found.backlog -= waited
         if key:
@@ -309,18 +333,20 @@ class Services:
                 wrapped=inner is not None,
                 tag=tag,
                 life=channel.life,
-                link=self._link,
+                channel=channel,
                 key=key,
             )
         )
 
-    def _pass_on(self, queue: str, tag: int, properties: bytes, payload: bytes) -> None:
+    def _pass_on(
+        self, channel: Channel, queue: str, tag: int, properties: bytes, payload: bytes
+    ) -> None:
         """A request came after its consumer has left: it is for others, as if it were new."""
         link = self._link
         assert link is not None, "it is the link that brings this"
-        again = publish_method(SERVICES, "", queue)
-        again += content(SERVICES, properties, payload, link.tuning.frame)
-        link.write([again, methods.ack(SERVICES, tag)], [])
+        again = publish_method(channel.number, "", queue)
+        again += content(channel.number, properties, payload, link.tuning.frame)
+        link.write([again, methods.ack(channel.number, tag)], [])
 
     def done(self, packet: Packet) -> None:
         """A request was worked off: another may come. From any thread."""
@@ -334,21 +360,14 @@ class Services:
             assert self._loop is not None, "it has handed this over"
             self._loop.call_soon_threadsafe(self._settle_all)
 
-    def ack_with_reply(self, request: Packet | None) -> bytes:
-        """What goes before the reply to a request; nothing if that cannot be acknowledged now.
-
-        From any thread; ``settled`` is set when it is on its way.
-        """
-        channel = self._channel
-        if (
-            isinstance(request, Delivered)
-            and not request.settled
-            and channel is not None
-            and request.link is self._link
-            and request.life == channel.life
-        ):
-            return methods.ack(SERVICES, request.tag)
-        return b""
+    def _settle_all(self) -> None:
+        self._wake_pending = False
+        acks = []
+        while self._done:
+            packet = self._done.popleft()
+            self._remember(packet.key)
+            acks.append(packet.ack())
+        self._write(acks)
 
     def _remember(self, key: str) -> None:
         """Know a request again, should the broker have missed that it was worked off."""
@@ -358,22 +377,20 @@ class Services:
             if len(self._worked_off) > MAX_REMEMBERED:
                 self._worked_off.popitem(last=False)
 
-    def _settle_all(self) -> None:
-        self._wake_pending = False
-        while self._done:
-            self._settle(self._done.popleft())
-        self._write_acks()
-
-    def _settle(self, packet: Delivered) -> None:
-        self._remember(packet.key)
-        channel = self._channel
-        if channel is not None and packet.link is self._link and packet.life == channel.life:
-            self._acks.append(methods.ack(SERVICES, packet.tag))
-
-    def _write_acks(self) -> None:
-        acks, self._acks = self._acks, []
-        if acks and self._link is not None:
+    def _write(self, acks: list[bytes]) -> None:
+        if any(acks) and self._link is not None:
             self._link.write(acks, [])
+
+
+def _explained(refused: Refusal, queue: str) -> Refusal:
+    """The same with what to do about it."""
+    if refused.code != RESOURCE_LOCKED:
+        return refused
+    return Refusal(
+        f"the queue {queue!r} is held by another program for itself, as services of released "
+        f"commlib-py do; end that one, or give this service another name ({refused})",
+        refused.code,
+    )
 
 
 class Inbox:
@@ -400,24 +417,28 @@ class Inbox:
     async def close(self) -> None:
         self._open.clear()
         self.wrapped.clear()
+        if self._channel is not None:
+            self._channel.ask(methods.cancel(CALLS, REPLY_TAG))
+            self._channel = None
 
     # The connection.
 
     async def restore(self, link: AmqpLink) -> None:
-        """Consume on a new link. Raises NoRight, Refusal, ConnectionLost."""
+        """Consume on a new link. Raises AuthError, Refusal, ConnectionLost."""
         channel = self._channel = link.channel(CALLS)
         channel.on_arrival = self._take
         channel.on_return = self._take_back
         channel.on_reset = self._reset
         await channel.ask(self._consume)
 
-    _consume = methods.consume(CALLS, DIRECT, "r", methods.NO_ACK)
+    _consume = methods.consume(CALLS, DIRECT, REPLY_TAG, methods.NO_ACK)
 
-    def _reset(self, error: Refusal | NoRight) -> None:
+    def _reset(self, error: Refusal | AuthError) -> None:
         """The broker has closed the channel: no reply to what was sent will come."""
-        assert self._channel is not None, "it is the channel that tells of this"
+        if self._channel is None:
+            return  # it was closed
         self._channel.ask(self._consume)
-        if isinstance(error, NoRight):
+        if isinstance(error, AuthError):
             for token in list(self._open):
                 self.release(token)
                 self._handler(token, error)

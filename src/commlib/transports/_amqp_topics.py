@@ -15,13 +15,13 @@ from typing import Any
 
 from commlib._packet import Packet
 from commlib._topics import amqp_binding, amqp_matcher, is_pattern, matcher
-from commlib.exceptions import ConnectionLost
+from commlib.exceptions import AuthError, ConnectionLost
 from commlib.transports import _amqp_methods as methods
 from commlib.transports._amqp_bytes import read_short
 from commlib.transports._amqp_channel import Channel
-from commlib.transports._amqp_codes import NOT_FOUND, NoRight, Refusal
-from commlib.transports._amqp_link import SETUP, TOPICS, AmqpLink
-from commlib.transports._amqp_methods import DURABLE, PASSIVE
+from commlib.transports._amqp_codes import NOT_FOUND, Refusal
+from commlib.transports._amqp_link import AmqpLink
+from commlib.transports._amqp_methods import DURABLE, PASSIVE, SETUP, TOPICS
 from commlib.transports._amqp_properties import PropertyReader
 from commlib.transports._confirmation import Confirmation
 from commlib.transports.base import Handler
@@ -156,7 +156,7 @@ class Topics:
             error = answer.exception()
             if isinstance(error, Refusal) and error.code == NOT_FOUND:
                 self._begin_anew(link, PAUSE)  # somebody has deleted the queue or the exchange
-            elif error is None or isinstance(error, Refusal | NoRight):
+            elif error is None or isinstance(error, Refusal | AuthError):
                 topic.confirm(error)
             # Else the connection is away, and the next one begins with this.
 
@@ -171,7 +171,7 @@ class Topics:
             await asyncio.sleep(pause)
             try:
                 self._queue = await self._open_queue(link)
-            except NoRight as exc:
+            except AuthError as exc:
                 for topic in self._all():
                     topic.confirm(exc)
                 pause = NO_RIGHT_PAUSE
@@ -195,22 +195,26 @@ class Topics:
         channel.on_arrival = self._take
         channel.on_cancelled = lambda consumer: self._begin_anew(link)
         channel.on_reset = lambda error: self._begin_anew(link)
-        await self._declare_exchange(setup)
+        await self.declare_exchange(link)
         flags = methods.EXCLUSIVE | methods.AUTO_DELETE
         declared = await setup.ask(methods.declare_queue(SETUP, "", flags, self._arguments))
         queue, _ = read_short(declared, 0)
         self._tag = f"t{next(self._tags)}"
         try:
             await channel.ask(methods.consume(TOPICS, queue, self._tag, methods.NO_ACK))
-        except (Refusal, NoRight):
+        except (Refusal, AuthError):
             setup.ask(methods.delete_queue(SETUP, queue))  # only its consumer would have ended it
             raise
         return queue
 
-    async def _declare_exchange(self, setup: Channel) -> None:
-        """See to it that the exchange is there, if it is not the one that every broker has."""
+    async def declare_exchange(self, link: AmqpLink) -> None:
+        """See to it that the exchange is there, if it is not the one that every broker has.
+
+        Raises Refusal, AuthError, ConnectionLost.
+        """
         if self._exchange == EVERYWHERE:
             return
+        setup = link.channel(SETUP)
         try:
             await setup.ask(methods.declare_exchange(SETUP, self._exchange, "topic", PASSIVE))
         except Refusal as exc:

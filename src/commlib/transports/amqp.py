@@ -14,7 +14,7 @@ Parameters: see ``ConnectionParameters``. URLs::
 AMQP has no envelope: the payload is the data, and the header travels in the message's properties.
 A queue exists as long as somebody consumes it.
 
-What AMQP cannot do: names have at most 255 bytes; messages are not kept for those who subscribe
+What AMQP cannot do: names have at most 245 bytes; messages are not kept for those who subscribe
 later; at QoS 0 the broker does not say what it has taken, so what is lost with a connection shows
 as gaps at the subscribers only. For a message for which the user has no right, the broker closes
 the channel, and drops what was published behind it in the same moment.
@@ -23,6 +23,7 @@ the channel, and drops what was published behind it in the same moment.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Coroutine
 from struct import error as LayoutError
@@ -39,10 +40,18 @@ from commlib._typing import Req, Resp, T
 from commlib.exceptions import AuthError, CommlibError, ConnectionLost, SerializationError
 from commlib.transports import ACTION_CLASSES, loaded_when_needed
 from commlib.transports._amqp_bytes import LONGEST_SHORT
+from commlib.transports._amqp_codes import Refusal
 from commlib.transports._amqp_confirms import Confirms
 from commlib.transports._amqp_frames import MANDATORY, content, publish_method
-from commlib.transports._amqp_link import CALLS, CONFIRMED, FLUSH, PUBLISHING, AmqpLink, dial
-from commlib.transports._amqp_methods import AROUND, MIN_FRAME
+from commlib.transports._amqp_link import FLUSH, AmqpLink, dial
+from commlib.transports._amqp_methods import (
+    AROUND,
+    CALLS,
+    CONFIRMED,
+    MIN_FRAME,
+    PUBLISHING,
+    REPLIES,
+)
 from commlib.transports._amqp_params import ConnectionParameters as ConnectionParameters
 from commlib.transports._amqp_params import Credentials as Credentials
 from commlib.transports._amqp_properties import PropertyReader, PropertyWriter
@@ -65,6 +74,8 @@ if TYPE_CHECKING:
     from commlib.transports._amqp_actions import ActionClient as ActionClient
     from commlib.transports._amqp_actions import ActionService as ActionService
 
+log = logging.getLogger("commlib.amqp")
+
 AROUND_PROPERTIES = AROUND + 12  # bytes of the frame that they are in
 MAX_NAMES = 10_000  # names whose first frame is kept
 FORBIDDEN_SECONDS = 30.0  # for so long what the broker has refused is not tried again
@@ -86,7 +97,7 @@ class AmqpTransport(MainTransport[Confirms]):
         super().__init__(params)
         self.params = params
         self._link: AmqpLink | None = None
-        self._deliveries = Confirms(self.stats, self._note_refused)
+        self._deliveries = Confirms(self.stats, self._note_refusal)
         self._deliveries.on_room = self._reliable.on_room
         self._reader = PropertyReader(self.stats)
         self._topics = Topics(params.exchange, params.queue_arguments, self._reader, self._spawn)
@@ -193,7 +204,7 @@ class AmqpTransport(MainTransport[Confirms]):
         first = self._sends.get((queue, is_call))
         if first is None:
             first = self._first_of_send(queue, is_call)
-        channel = CALLS if is_call else PUBLISHING
+        channel = CALLS if is_call else REPLIES
         properties = self._properties(packet, correlation_id)
         payload = packet.payload
         if packet.wrapped:
@@ -201,7 +212,7 @@ class AmqpTransport(MainTransport[Confirms]):
             if is_call and self._inbox is not None:
                 self._inbox.wrapped.add(correlation_id)
         frame = first + content(channel, properties, payload, self._frame_max)
-        ack = self._services.ack_with_reply(request) if request is not None else b""
+        ack = request.ack() if isinstance(request, Delivered) and not request.settled else b""
         if not ack:
             return self._outbox.put(frame, queue)
         if not self._outbox.put(ack + frame, Settling(queue)):
@@ -221,7 +232,7 @@ class AmqpTransport(MainTransport[Confirms]):
         if len(self._sends) >= MAX_NAMES:
             self._sends.clear()
         # What nobody serves comes back, see `Inbox`.
-        channel, flags = (CALLS, MANDATORY) if is_call else (PUBLISHING, 0)
+        channel, flags = (CALLS, MANDATORY) if is_call else (REPLIES, 0)
         first = self._sends[queue, is_call] = publish_method(channel, "", queue, flags)
         return first
 
@@ -240,6 +251,7 @@ class AmqpTransport(MainTransport[Confirms]):
             pass  # the next link begins with this
         except BaseException:
             self._inbox = None
+            await inbox.close()
             raise
         return inbox
 
@@ -249,8 +261,10 @@ class AmqpTransport(MainTransport[Confirms]):
         link = await dial(self._name, self.params)
         try:
             link.allow_direct()
-            link.channels[PUBLISHING].on_reset = self._reset
+            link.channel(PUBLISHING).on_reset = self._reset
+            link.channel(REPLIES).on_reset = self._reset
             self._frame_max = link.tuning.frame
+            await self._declare_exchange(link)
             await self._topics.restore(link)
             await self._services.restore(link)
             if self._inbox is not None:
@@ -261,6 +275,12 @@ class AmqpTransport(MainTransport[Confirms]):
             link.abort(None)
             raise
         return link
+
+    async def _declare_exchange(self, link: AmqpLink) -> None:
+        try:
+            await self._topics.declare_exchange(link)
+        except (Refusal, AuthError) as exc:  # a program without topics does not need it
+            log.warning("%s: no exchange %r: %s", self._name, self.params.exchange, exc)
 
     def _on_main(self, link: Link | None) -> None:
         assert link is None or isinstance(link, AmqpLink)
@@ -287,8 +307,13 @@ class AmqpTransport(MainTransport[Confirms]):
     def _reset(self, error: CommlibError) -> None:
         """The broker has closed the channel for something that was published on it."""
         topic = _between(str(error), "access to topic '", "' in exchange")
+        self._note_refusal(topic or _between(str(error), "exchange '", "' in vhost"), error)
+
+    def _note_refusal(self, target: str, error: Exception) -> None:
+        """A message was refused; where a right is missing, those like it are for a while."""
+        self._note_refused(target, error)
+        topic = _between(str(error), "access to topic '", "' in exchange")
         exchange = _between(str(error), "exchange '", "' in vhost")
-        self._note_refused(topic or exchange, error)
         if isinstance(error, AuthError) and exchange == self.params.exchange:
             # Without a topic it is about all of them.
             self._forbidden[topic] = time.monotonic() + FORBIDDEN_SECONDS, error
