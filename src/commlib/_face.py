@@ -6,10 +6,10 @@ import functools
 import signal
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 from commlib import aio
 from commlib._params import BaseParameters
@@ -150,6 +150,8 @@ class Endpoint(Runnable, Generic[Core]):
     """A synchronous endpoint; every method may be called from any thread."""
 
     scheme: ClassVar[str] = ""
+    released_options: ClassVar[Mapping[str, tuple[object, ...]]] = {}
+    """Options of released commlib-py that are taken without effect, and their possible values."""
 
     def __init__(self, core: Core) -> None:
         super().__init__()
@@ -199,6 +201,11 @@ class Endpoint(Runnable, Generic[Core]):
 
     def _params(self, conn_params: Params, options: Options) -> Params:
         """The parameters for the core: of this class's transport, or none in a node."""
+        given: dict[str, Any] = cast("dict[str, Any]", options)
+        for name, values in self.released_options.items():
+            value = given.pop(name, values[0])
+            if value not in values:
+                raise ValueError(f"{name}={value!r}: it can only be {values[0]!r} here")
         if options.get("hub") is not None:
             return None
         return resolve(conn_params or options.pop("connection_params", None), self.scheme)

@@ -22,6 +22,8 @@ log = logging.getLogger("commlib.amqp")
 PORT, TLS_PORT = 5672, 5671
 TLS_SCHEMES = ("amqps",)
 MECHANISMS = (PLAIN, EXTERNAL)
+RELEASED_OPTIONS = {"exchange": ("",), "use_corr_id": (False, True)}
+"""Of services and clients: they use the default exchange, and each call has a correlation id."""
 
 
 @dataclass

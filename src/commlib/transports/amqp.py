@@ -52,6 +52,7 @@ from commlib.transports._amqp_methods import (
     PUBLISHING,
     REPLIES,
 )
+from commlib.transports._amqp_params import RELEASED_OPTIONS
 from commlib.transports._amqp_params import ConnectionParameters as ConnectionParameters
 from commlib.transports._amqp_params import Credentials as Credentials
 from commlib.transports._amqp_properties import PropertyReader, PropertyWriter
@@ -375,18 +376,21 @@ class RPCService(rpc.RPCService):
     """``commlib.rpc.RPCService`` on AMQP."""
 
     scheme = "amqp"
+    released_options = RELEASED_OPTIONS
 
 
 class RPCServer(rpc.RPCServer):
     """``commlib.rpc.RPCServer`` on AMQP."""
 
     scheme = "amqp"
+    released_options = RELEASED_OPTIONS
 
 
 class RPCClient(rpc.RPCClient[Req, Resp]):
     """``commlib.rpc.RPCClient`` on AMQP."""
 
     scheme = "amqp"
+    released_options = RELEASED_OPTIONS
 
 
 class EventEmitter(events.EventEmitter):
