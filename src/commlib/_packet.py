@@ -66,9 +66,9 @@ class Packet(Struct, gc=False):
     packets themselves. ``waited``: it was on the broker before its consumer was. ``qos`` and
     ``retain`` are for brokers that have such a thing: how hard to try, and whether to keep it.
     ``correlation_id`` tells replies where they come to one address. ``redelivered``: a request that
-    was handed over before, to somebody whose connection has broken since. ``wrapped``: a request
-    from, or a packet for, a peer that puts an envelope around the data even where the broker
-    carries headers beside it, as commlib-py 0.13 does for calls on AMQP.
+    was handed over before, to somebody whose connection has broken since. ``reply_to``: of a call
+    in an envelope on a broker that carries headers itself, as commlib-py 0.13 sends it on AMQP;
+    what its own header says is not the whole address.
     """
 
     payload: bytes
@@ -80,7 +80,7 @@ class Packet(Struct, gc=False):
     retain: bool = False
     correlation_id: str = ""
     redelivered: bool = False
-    wrapped: bool = False
+    reply_to: str = ""
 
 
 class Envelope(Struct):
@@ -152,23 +152,14 @@ class _Call(Struct, forbid_unknown_fields=True):
 _open_call = msgspec.json.Decoder(_Call, strict=False).decode
 
 
-def unwrap(payload: bytes, *, is_request: bool) -> bytes | None:
-    """The data of a call in an envelope of JSON, None if it is in none.
-
-    A request tells in it where its reply shall go, else it may be data of that shape.
-    """
+def peek_call(payload: bytes) -> Header | None:
+    """The header of a call that is nothing but an envelope of JSON; None for anything else."""
     if payload[:1] != b"{":
         return None
     try:
-        call = _open_call(payload)
+        return _open_call(payload).header
     except (ValueError, RecursionError, msgspec.MsgspecError):
         return None
-    return bytes(call.data) if call.header.reply_to or not is_request else None
-
-
-def wrap(payload: bytes, header: Header | None) -> bytes:
-    """The inverse: an envelope of JSON around data that is JSON."""
-    return b'{"header":%b,"data":%b}' % (msgspec.json.encode(header or Header()), payload)
 
 
 def reply_id(packet: Packet) -> str:

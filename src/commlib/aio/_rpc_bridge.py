@@ -104,7 +104,6 @@ class _Desk(RPCService):
         super().__init__(bridge.from_uri, self._relay, hub=bridge.hub, **options)
         self.log = bridge.log
         self._bridge = bridge
-        self._native = bridge.hub.transport.traits.native_headers
         self._limit = bridge.hub.params.max_payload
 
     def stats_of(self, stats: Any) -> None:
@@ -147,7 +146,8 @@ class _Desk(RPCService):
         back = _passed_on(answer.header, Header())
         back.id = header.id
         back.error = answer.header.error
-        reply = answer.pack(back, native=self._native, limit=self._limit)
+        native = self._is_native(letter.packet)
+        reply = answer.pack(back, native=native, limit=self._limit)
         return addressed(reply, letter.packet, header)
 
     def _open_answer(self, packet: Packet) -> Letter:

@@ -69,9 +69,8 @@ class RPCTypes(Protocol[Req_co, Resp_co]):
 
 
 def addressed(reply: Packet, request: Packet, header: Header) -> tuple[Address, Packet]:
-    """A reply, in the form that the request came in, and where it goes."""
-    reply.wrapped = request.wrapped
-    return Address(header.reply_to, request.correlation_id, request), reply
+    """A reply, and where it goes."""
+    return Address(request.reply_to or header.reply_to, request.correlation_id, request), reply
 
 
 def types_of(msg_type: Any) -> tuple[Any, Any]:
@@ -299,8 +298,12 @@ class RPCService(Input):
         if response.__class__ is Reply:
             header.error, response = response.error, response.data
         data = {} if response is None and self.msg_type is None else response
-        reply = writer.pack(data, header, self.hub.transport.traits.native_headers)
+        reply = writer.pack(data, header, self._is_native(packet))
         return addressed(reply, packet, request)
+
+    def _is_native(self, request: Packet) -> bool:
+        """Whether the header of a reply goes beside it: it is put where that of the request was."""
+        return self.hub.transport.traits.native_headers and request.header is not None
 
     def _writer_for_released(self, request: Packet, kind: Any) -> Writer[Any]:
         """Released clients, whose requests have no id, read only what they write themselves."""
@@ -319,7 +322,7 @@ class RPCService(Input):
         name = error.name if isinstance(error, Refused) else type(error).__name__
         fault = Fault(name[:MAX_TEXT], text_of(error))
         answer = Header(now_ms(), PROPERTIES, id=header.id, error=fault)
-        native = self.hub.transport.traits.native_headers
+        native = self._is_native(packet)
         try:
             reply = self._writer_for_released(packet, None).pack({}, answer, native)
         except PayloadTooBig:
@@ -444,8 +447,8 @@ class _Enveloped:
         self._writer = writer
 
     def wrap(self, body: Any, header: Header, native: bool) -> Packet:
-        packet = self._writer.wrap(body, header, native)
-        packet.wrapped = native
+        packet = self._writer.wrap(body, header, False)
+        packet.reply_to = header.reply_to if native else ""
         return packet
 
 

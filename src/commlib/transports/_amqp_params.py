@@ -24,6 +24,8 @@ TLS_SCHEMES = ("amqps",)
 MECHANISMS = (PLAIN, EXTERNAL)
 RELEASED_OPTIONS = {"exchange": ("",), "use_corr_id": (False, True)}
 """Of services and clients: they use the default exchange, and each call has a correlation id."""
+RELEASED_TOPIC_OPTIONS = {"exchange": ("amq.topic",)}
+"""Of publishers and subscribers: another one is a parameter of the connection."""
 
 
 @dataclass

@@ -20,8 +20,15 @@ from collections.abc import Callable
 from functools import partial
 from itertools import count
 
-from commlib._packet import Packet, unwrap
-from commlib.exceptions import AuthError, CommlibError, ConnectionLost, ServiceNotFound
+from commlib._packet import Header, Packet, peek_call
+from commlib.compression import ZLIB_START, expand
+from commlib.exceptions import (
+    AuthError,
+    CommlibError,
+    ConnectionLost,
+    SerializationError,
+    ServiceNotFound,
+)
 from commlib.transports import _amqp_methods as methods
 from commlib.transports._amqp_bytes import read_short, u32
 from commlib.transports._amqp_channel import Channel
@@ -107,7 +114,8 @@ class Services:
 
     Each has a channel of its own, as long as there are enough: the broker closes a channel for
     whatever is wrong with one consumer. ``on_stale`` is told when acknowledgements that were not
-    written yet count no more.
+    written yet count no more. ``limit`` is the most
+    bytes of a payload, also when it is unpacked.
     """
 
     def __init__(
@@ -115,7 +123,9 @@ class Services:
         spawn: Callable[..., object],
         reader: PropertyReader,
         on_stale: Callable[[], None],
+        limit: int,
     ) -> None:
+        self._limit = limit
         self._numbers = range(FIRST_SERVICE, FIRST_SERVICE + 1)
         self._spawn = spawn
         self._reader = reader
@@ -308,12 +318,14 @@ class Services:
             return
         beside = self._reader.read(properties)
         header = beside.header
-        key, inner = "", None
+        key, reply_to = "", ""
         if header is not None and header.origin:
             key = f"{header.origin}/{header.seq}/{found.queue}"
         elif header is not None:  # not ours: perhaps of commlib-py 0.13
             key = beside.correlation_id
-            inner = unwrap(payload, is_request=True)
+            inner = _envelope(payload, self._limit)
+            if inner is not None and inner.reply_to:  # else it may be data of that shape
+                reply_to, header = header.reply_to, None
         if again and (key in self._in_hand or key in self._worked_off):
             self._write([methods.ack(channel.number, tag)])  # it is ours already
             return
@@ -323,14 +335,14 @@ class Services:
             self._in_hand.add(key)
         found.handler(
             Delivered(
-                payload if inner is None else inner,
+                payload,
                 found.queue,
                 header,
                 beside.ttl,
                 waited,
                 correlation_id=beside.correlation_id,
                 redelivered=again,
-                wrapped=inner is not None,
+                reply_to=reply_to,
                 tag=tag,
                 life=channel.life,
                 channel=channel,
@@ -382,6 +394,16 @@ class Services:
             self._link.write(acks, [])
 
 
+def _envelope(payload: bytes, limit: int) -> Header | None:
+    """The header of a call in an envelope, as commlib-py 0.13 puts it even here, or none."""
+    if payload[:1] == ZLIB_START:
+        try:
+            payload = expand(payload, limit)
+        except SerializationError:
+            return None
+    return peek_call(payload)
+
+
 def _explained(refused: Refusal, queue: str) -> Refusal:
     """The same with what to do about it."""
     if refused.code != RESOURCE_LOCKED:
@@ -398,7 +420,8 @@ class Inbox:
 
     capacity = 10_000
 
-    def __init__(self, reader: PropertyReader, handler: ReplyHandler) -> None:
+    def __init__(self, reader: PropertyReader, handler: ReplyHandler, limit: int) -> None:
+        self._limit = limit
         self._reader = reader
         self._handler = handler
         self._open: set[str] = set()
@@ -456,9 +479,10 @@ class Inbox:
     ) -> None:
         beside = self._reader.read(properties)
         token = beside.correlation_id
-        if token in self.wrapped:
-            payload = unwrap(payload, is_request=False) or payload
-        packet = Packet(payload, "", beside.header)
+        header = beside.header
+        if token in self.wrapped and _envelope(payload, self._limit) is not None:
+            header = None
+        packet = Packet(payload, "", header)
         if token not in self._open:
             self._handler(None, packet)
         elif self._handler(token, packet):

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from commlib import events, pubsub, rpc
-from commlib._packet import Fault, Packet, wrap
+from commlib._packet import Fault, Header, Packet
 from commlib._params import Offline as Offline
 from commlib._session import Link
 from commlib._topics import check_topic
@@ -52,7 +52,7 @@ from commlib.transports._amqp_methods import (
     PUBLISHING,
     REPLIES,
 )
-from commlib.transports._amqp_params import RELEASED_OPTIONS
+from commlib.transports._amqp_params import RELEASED_OPTIONS, RELEASED_TOPIC_OPTIONS
 from commlib.transports._amqp_params import ConnectionParameters as ConnectionParameters
 from commlib.transports._amqp_params import Credentials as Credentials
 from commlib.transports._amqp_properties import PropertyReader, PropertyWriter
@@ -102,7 +102,7 @@ class AmqpTransport(MainTransport[Confirms]):
         self._deliveries.on_room = self._reliable.on_room
         self._reader = PropertyReader(self.stats)
         self._topics = Topics(params.exchange, params.queue_arguments, self._reader, self._spawn)
-        self._services = Services(self._spawn, self._reader, self._drop_acks)
+        self._services = Services(self._spawn, self._reader, self._drop_acks, params.max_payload)
         self._inbox: Inbox | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -146,6 +146,8 @@ class AmqpTransport(MainTransport[Confirms]):
         Raises SerializationError if it has no room there.
         """
         header, room = packet.header, self._frame_max - AROUND_PROPERTIES
+        if header is None and packet.reply_to:
+            header = Header(reply_to=packet.reply_to)
         try:
             found = self._writer.write(header, correlation_id, packet.ttl, packet.qos > 0)
             if len(found) > room and header is not None and header.error is not None:
@@ -201,18 +203,16 @@ class AmqpTransport(MainTransport[Confirms]):
             queue, correlation_id, request = to, packet.correlation_id, None
         else:
             queue, correlation_id, request = to.reply_to, to.correlation_id, to.request
-        is_call = packet.header is not None and packet.header.reply_to == DIRECT
+        reply_to = packet.reply_to if packet.header is None else packet.header.reply_to
+        is_call = reply_to == DIRECT
         first = self._sends.get((queue, is_call))
         if first is None:
             first = self._first_of_send(queue, is_call)
         channel = CALLS if is_call else REPLIES
         properties = self._properties(packet, correlation_id)
-        payload = packet.payload
-        if packet.wrapped:
-            payload = wrap(payload, packet.header)
-            if is_call and self._inbox is not None:
-                self._inbox.wrapped.add(correlation_id)
-        frame = first + content(channel, properties, payload, self._frame_max)
+        if is_call and packet.header is None and self._inbox is not None:
+            self._inbox.wrapped.add(correlation_id)
+        frame = first + content(channel, properties, packet.payload, self._frame_max)
         ack = request.ack() if isinstance(request, Delivered) and not request.settled else b""
         if not ack:
             return self._outbox.put(frame, queue)
@@ -244,7 +244,7 @@ class AmqpTransport(MainTransport[Confirms]):
 
     async def open_inbox(self, handler: ReplyHandler) -> Inbox:
         await self._main.ready()
-        inbox = self._inbox = Inbox(self._reader, handler)
+        inbox = self._inbox = Inbox(self._reader, handler, self.params.max_payload)
         try:
             if self._link is not None:
                 await inbox.restore(self._link)
@@ -340,24 +340,28 @@ class Publisher(pubsub.Publisher[T]):
     """``commlib.pubsub.Publisher`` on AMQP."""
 
     scheme = "amqp"
+    released_options = RELEASED_TOPIC_OPTIONS
 
 
 class MPublisher(pubsub.MPublisher[T]):
     """``commlib.pubsub.MPublisher`` on AMQP."""
 
     scheme = "amqp"
+    released_options = RELEASED_TOPIC_OPTIONS
 
 
 class Subscriber(pubsub.Subscriber[T]):
     """``commlib.pubsub.Subscriber`` on AMQP."""
 
     scheme = "amqp"
+    released_options = RELEASED_TOPIC_OPTIONS
 
 
 class PSubscriber(pubsub.PSubscriber[T]):
     """``commlib.pubsub.PSubscriber`` on AMQP."""
 
     scheme = "amqp"
+    released_options = RELEASED_TOPIC_OPTIONS
 
 
 class WPublisher(pubsub.WPublisher[T]):
@@ -397,6 +401,7 @@ class EventEmitter(events.EventEmitter):
     """``commlib.events.EventEmitter`` on AMQP."""
 
     scheme = "amqp"
+    released_options = RELEASED_TOPIC_OPTIONS
 
 
 if not TYPE_CHECKING:
