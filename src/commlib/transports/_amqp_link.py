@@ -28,6 +28,7 @@ from commlib.transports._amqp_methods import (
     REPLIES,
     Tuning,
 )
+from commlib.transports._amqp_notes import Asking
 from commlib.transports._stream_link import StreamLink, open_stream
 
 if TYPE_CHECKING:
@@ -112,7 +113,9 @@ class AmqpLink(StreamLink):
         for note in notes:
             if note.__class__ is str:
                 continue  # a message: the broker does not answer
-            if isinstance(note, Question):
+            if isinstance(note, Asking):
+                note.sent.add(note.token)
+            elif isinstance(note, Question):
                 note.channel.note(note)
             elif isinstance(note, asyncio.Future):
                 channel = self.channels[PUBLISHING]

@@ -46,7 +46,6 @@ DIRECT = "amq.rabbitmq.reply-to"
 QUEUE_ARGUMENTS = {"x-expires": 600_000}  # ms that a queue stays without a consumer
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # s between attempts to get at a queue that others hold
 NO_RIGHT_PAUSE = 30.0  # s, if it is a person who has to mend it
-ACK_BYTES = len(methods.ack(0, 0))
 LEAVE_SECONDS = 0.3  # how long the broker is waited for when a consumer leaves
 MAX_REMEMBERED = 1000  # requests that were worked off, and may come again
 
@@ -67,17 +66,6 @@ class Delivered(Packet, gc=False):
         if channel is None or not channel.is_open or channel.life != self.life:
             return b""
         return methods.ack(channel.number, self.tag)
-
-
-class Settling(str):
-    """Marks a reply that begins with the acknowledgement of its request: where it goes."""
-
-    __slots__ = ()
-
-
-def without_ack(frame: bytes, note: object) -> bytes:
-    """A reply as it is written when its request cannot be acknowledged any more."""
-    return frame[ACK_BYTES:] if note.__class__ is Settling else frame
 
 
 class Consumer:
@@ -142,6 +130,8 @@ class Services:
         # By what tells one request from all others, where something does.
         self._in_hand: set[str] = set()
         self._worked_off: OrderedDict[str, None] = OrderedDict()
+        # What has come before the link was announced: replies could not be sent yet.
+        self._early: list[Callable[[], None]] | None = None
 
     async def join(self, queue: str, handler: Handler, prefetch: int) -> Consumer:
         """One more consumer. Raises AuthError.
@@ -192,6 +182,7 @@ class Services:
     async def restore(self, link: AmqpLink) -> None:
         """Consume everything on a new link; returns when the broker has answered."""
         self._link = link
+        self._early = []
         self._numbers = range(FIRST_SERVICE, link.tuning.channels + 1)
         self._on_channel.clear()
         for consumer in self._consumers:
@@ -205,9 +196,16 @@ class Services:
             elif error is not None and not isinstance(error, ConnectionLost):
                 raise error
 
+    def announce(self) -> None:
+        """The link is there for everybody."""
+        early, self._early = self._early or [], None
+        for arrival in early:
+            arrival()
+
     def detach(self) -> None:
         """The link is away, and the tags count no more."""
         self._link = None
+        self._early = None
         for consumer in self._consumers:
             consumer.tag = ""
         self._by_tag.clear()
@@ -310,6 +308,10 @@ class Services:
         properties: bytes,
         payload: bytes,
     ) -> None:
+        if self._early is not None:
+            arrival = (channel, consumer, tag, again, where, properties, payload)
+            self._early.append(partial(self._take, *arrival))
+            return
         found = self._by_tag.get(consumer)
         if found is None:
             return  # nobody here, so the broker gives it to others when this channel ends
@@ -427,6 +429,8 @@ class Inbox:
         self._open: set[str] = set()
         self.wrapped: set[str] = set()
         """Those of them whose call was in an envelope, and whose reply will be."""
+        self.sent: set[str] = set()
+        """Those of them whose call was written to the broker on this link."""
         self._channel: Channel | None = None
 
     def address(self, token: str) -> Address:
@@ -436,6 +440,7 @@ class Inbox:
     def release(self, token: str, *, unused: bool = False) -> None:
         self._open.discard(token)
         self.wrapped.discard(token)
+        self.sent.discard(token)
 
     async def close(self) -> None:
         self._open.clear()
@@ -461,10 +466,17 @@ class Inbox:
         if self._channel is None:
             return  # it was closed
         self._channel.ask(self._consume)
-        if isinstance(error, AuthError):
-            for token in list(self._open):
-                self.release(token)
-                self._handler(token, error)
+        self._fail(error if isinstance(error, AuthError) else ConnectionLost(str(error)))
+
+    def detach(self) -> None:
+        """The link is away, and with it the address of all that was asked on it."""
+        self._channel = None
+        self._fail(ConnectionLost("the connection was lost before the reply came"))
+
+    def _fail(self, error: CommlibError) -> None:
+        for token in list(self.sent):
+            self.release(token)
+            self._handler(token, error)
 
     # Replies.
 

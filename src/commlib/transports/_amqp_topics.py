@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -111,8 +112,11 @@ class Topics:
 
     # The connection.
 
-    async def restore(self, link: AmqpLink) -> None:
-        """Subscribe everything on a new link; returns when the broker has answered."""
+    async def restore(self, link: AmqpLink, seconds: float) -> None:
+        """Subscribe everything on a new link; returns when the broker has answered.
+
+        After so many seconds it goes on in the background: a bind takes the broker 1 ms.
+        """
         self._link = link
         for topic in self._all():
             topic.renew()
@@ -120,7 +124,9 @@ class Topics:
             self._open(link)
             await self._tried.wait()
             # Answers come in order: the last one stands for all.
-            await link.channel(SETUP).ask(methods.qos(SETUP, 0))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await link.channel(SETUP).ask(methods.qos(SETUP, 0))
 
     def detach(self) -> None:
         """The link is away."""
@@ -158,10 +164,17 @@ class Topics:
                 self._begin_anew(link, PAUSE)  # somebody has deleted the queue or the exchange
             elif error is None or isinstance(error, Refusal | AuthError):
                 topic.confirm(error)
+                if error is not None:
+                    later = asyncio.get_running_loop().call_later
+                    later(NO_RIGHT_PAUSE, self._bind_again, link, topic)
             # Else the connection is away, and the next one begins with this.
 
         frame = methods.bind(SETUP, self._queue, self._exchange, topic.binding)
         self._setup.ask(frame).add_done_callback(answered)
+
+    def _bind_again(self, link: AmqpLink, topic: Topic) -> None:
+        if self._link is link and self._queue and topic.handlers:
+            self._bind(topic)
 
     async def _open_all(self, link: AmqpLink, pause: float) -> None:
         """The queue and its consumer, and a binding for each topic."""

@@ -52,6 +52,7 @@ from commlib.transports._amqp_methods import (
     PUBLISHING,
     REPLIES,
 )
+from commlib.transports._amqp_notes import Asking, Settling, without_stale_ack
 from commlib.transports._amqp_params import RELEASED_OPTIONS, RELEASED_TOPIC_OPTIONS
 from commlib.transports._amqp_params import ConnectionParameters as ConnectionParameters
 from commlib.transports._amqp_params import Credentials as Credentials
@@ -62,8 +63,6 @@ from commlib.transports._amqp_queues import (
     Delivered,
     Inbox,
     Services,
-    Settling,
-    without_ack,
 )
 from commlib.transports._amqp_topics import WILDCARDS, Topics
 from commlib.transports._deliveries import Delivery
@@ -213,18 +212,20 @@ class AmqpTransport(MainTransport[Confirms]):
         if is_call and packet.header is None and self._inbox is not None:
             self._inbox.wrapped.add(correlation_id)
         frame = first + content(channel, properties, packet.payload, self._frame_max)
-        ack = request.ack() if isinstance(request, Delivered) and not request.settled else b""
-        if not ack:
-            return self._outbox.put(frame, queue)
-        if not self._outbox.put(ack + frame, Settling(queue)):
-            return False
-        assert isinstance(request, Delivered), "else there is no acknowledgement"
-        request.settled = True
-        return True
+        if is_call and self._inbox is not None:
+            asking = Asking(queue)
+            asking.sent, asking.token = self._inbox.sent, correlation_id
+            return self._outbox.put(frame, asking)
+        if isinstance(request, Delivered) and not request.settled and (ack := request.ack()):
+            settling = Settling(queue)
+            settling.request = request
+            request.settled = self._outbox.put(ack + frame, settling)
+            return request.settled
+        return self._outbox.put(frame, queue)
 
     def _drop_acks(self) -> None:
-        """Requests cannot be acknowledged any more; the replies to them are sent all the same."""
-        self._outbox.revise(without_ack)
+        """Requests are not known any more; the replies to them are sent all the same."""
+        self._outbox.revise(without_stale_ack)
 
     def _first_of_send(self, queue: str, is_call: bool) -> bytes:
         _check(queue)
@@ -266,7 +267,7 @@ class AmqpTransport(MainTransport[Confirms]):
             link.channel(REPLIES).on_reset = self._reset
             self._frame_max = link.tuning.frame
             await self._declare_exchange(link)
-            await self._topics.restore(link)
+            await self._topics.restore(link, self.params.connect_timeout / 2)
             await self._services.restore(link)
             if self._inbox is not None:
                 await self._inbox.restore(link)
@@ -289,6 +290,8 @@ class AmqpTransport(MainTransport[Confirms]):
         if link is None:
             self._topics.detach()
             self._services.detach()
+            if self._inbox is not None:
+                self._inbox.detach()
             self._take_back()
             return
         self._loop = asyncio.get_running_loop()
@@ -299,6 +302,7 @@ class AmqpTransport(MainTransport[Confirms]):
         self._reliable.set_link(self._deliveries)
         if link.is_held:
             self._outbox.on_room(False)
+        self._services.announce()
 
     def _note_room(self, room: bool) -> None:
         self._outbox.on_room(room)
