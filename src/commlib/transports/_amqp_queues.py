@@ -32,7 +32,12 @@ from commlib.exceptions import (
 from commlib.transports import _amqp_methods as methods
 from commlib.transports._amqp_bytes import read_short, u32
 from commlib.transports._amqp_channel import Channel
-from commlib.transports._amqp_codes import PRECONDITION_FAILED, RESOURCE_LOCKED, Refusal
+from commlib.transports._amqp_codes import (
+    NOT_FOUND,
+    PRECONDITION_FAILED,
+    RESOURCE_LOCKED,
+    Refusal,
+)
 from commlib.transports._amqp_frames import content, publish_method
 from commlib.transports._amqp_link import AmqpLink
 from commlib.transports._amqp_methods import CALLS, FIRST_SERVICE, SETUP
@@ -58,7 +63,7 @@ class Delivered(Packet, gc=False):
     channel: Channel | None = None
     key: str = ""
     settled: bool = False
-    """Whether its reply has acknowledged it."""
+    """Whether it was acknowledged, with its reply or alone."""
 
     def ack(self) -> bytes:
         """What acknowledges it; nothing if the broker does not know it any more. Any thread."""
@@ -228,7 +233,7 @@ class Services:
         number, tag = consumer.number, f"s{next(self._tags)}"
         channel = link.channel(number)
         channel.on_arrival = partial(self._take, channel)
-        channel.on_cancelled = lambda tag: self._begin_anew(self._by_tag.get(tag.encode()))
+        channel.on_cancelled = self._cancelled
         channel.on_reset = lambda error: self._reset(number, error)
         try:
             consumer.backlog = await self._declare(consumer.queue, link)
@@ -243,9 +248,13 @@ class Services:
             if isinstance(exc, AuthError):
                 raise
             return _explained(exc, consumer.queue)
+        if self._link is not link:
+            return None
+        if tag.encode() not in self._by_tag:
+            return Refusal(f"the queue {consumer.queue!r} was deleted", NOT_FOUND)
         if consumer.is_closed:
             self._cancel(consumer, link, tag)
-        elif self._link is link:
+        else:
             consumer.tag = tag
         return None
 
@@ -280,12 +289,18 @@ class Services:
                 return
             pause = min(max(pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
 
-    def _begin_anew(self, consumer: Consumer | None) -> None:
-        """The broker has ended a consumer: its queue was deleted, or its channel closed."""
+    def _cancelled(self, tag: str) -> None:
+        """The broker has ended a consumer: its queue was deleted."""
+        consumer = self._by_tag.pop(tag.encode(), None)
+        if consumer is not None and consumer.tag == tag:  # else `_try` finds out
+            self._begin_anew(consumer)
+
+    def _begin_anew(self, consumer: Consumer) -> None:
+        """A consumer is no more on the broker's side."""
         link = self._link
-        if consumer is not None and consumer.tag and link is not None:
-            self._by_tag.pop(consumer.tag.encode(), None)
-            consumer.tag = ""
+        self._by_tag.pop(consumer.tag.encode(), None)
+        consumer.tag = ""
+        if link is not None and not consumer.is_closed:
             self._spawn(self._try_again(consumer, link, 0))
 
     def _reset(self, number: int, error: CommlibError) -> None:
@@ -380,7 +395,9 @@ class Services:
         while self._done:
             packet = self._done.popleft()
             self._remember(packet.key)
-            acks.append(packet.ack())
+            if not packet.settled:  # else its reply has done so meanwhile
+                packet.settled = True
+                acks.append(packet.ack())
         self._write(acks)
 
     def _remember(self, key: str) -> None:

@@ -206,7 +206,7 @@ class Topics:
         setup = self._setup = link.channel(SETUP)
         channel = link.channel(TOPICS)
         channel.on_arrival = self._take
-        channel.on_cancelled = lambda consumer: self._begin_anew(link)
+        channel.on_cancelled = lambda tag: self._cancelled(link, tag)
         channel.on_reset = lambda error: self._begin_anew(link)
         await self.declare_exchange(link)
         flags = methods.EXCLUSIVE | methods.AUTO_DELETE
@@ -218,7 +218,15 @@ class Topics:
         except (Refusal, AuthError):
             setup.ask(methods.delete_queue(SETUP, queue))  # only its consumer would have ended it
             raise
+        if not self._tag:
+            raise Refusal(f"the queue {queue!r} was deleted", NOT_FOUND)
         return queue
+
+    def _cancelled(self, link: AmqpLink, tag: str) -> None:
+        """The broker has ended a consumer: its queue was deleted."""
+        if tag == self._tag:
+            self._tag = ""
+            self._begin_anew(link)  # if it was there; else `_open_queue` finds out
 
     async def declare_exchange(self, link: AmqpLink) -> None:
         """See to it that the exchange is there, if it is not the one that every broker has.
