@@ -114,7 +114,8 @@ class AmqpLink(StreamLink):
             if note.__class__ is str:
                 continue  # a message: the broker does not answer
             if isinstance(note, Asking):
-                note.sent.add(note.token)
+                if note.token in note.open:
+                    note.sent.add(note.token)
             elif isinstance(note, Question):
                 note.channel.note(note)
             elif isinstance(note, asyncio.Future):

@@ -25,15 +25,25 @@ class Settling(str):
 
 
 class Asking(str):
-    """A request of ours: its token is noted in ``sent`` when it is written."""
+    """A request of ours.
 
-    __slots__ = ("sent", "token")
+    It is wanted as long as its token is in ``open``; that it was written is noted in ``sent``.
+    """
+
+    __slots__ = ("open", "sent", "token")
+    open: set[str]
     sent: set[str]
     token: str
 
 
-def without_stale_ack(frame: bytes, note: object) -> bytes:
-    """A reply as it is written when its request may not be known to the broker any more."""
+def revised(frame: bytes, note: object) -> bytes | None:
+    """A frame that has waited as it is to be written now.
+
+    A reply goes without an acknowledgement that the broker would not understand any more, a request
+    that nobody waits for does not go at all.
+    """
     if isinstance(note, Settling) and not note.request.ack():
         return frame[ACK_BYTES:]
+    if isinstance(note, Asking) and note.token not in note.open:
+        return None
     return frame

@@ -443,7 +443,8 @@ class Inbox:
         self._limit = limit
         self._reader = reader
         self._handler = handler
-        self._open: set[str] = set()
+        self.open: set[str] = set()
+        """The tokens of calls that a reply is wanted for."""
         self.wrapped: set[str] = set()
         """Those of them whose call was in an envelope, and whose reply will be."""
         self.sent: set[str] = set()
@@ -451,16 +452,16 @@ class Inbox:
         self._channel: Channel | None = None
 
     def address(self, token: str) -> Address:
-        self._open.add(token)
+        self.open.add(token)
         return Address(DIRECT, token)
 
     def release(self, token: str, *, unused: bool = False) -> None:
-        self._open.discard(token)
+        self.open.discard(token)
         self.wrapped.discard(token)
         self.sent.discard(token)
 
     async def close(self) -> None:
-        self._open.clear()
+        self.open.clear()
         self.wrapped.clear()
         if self._channel is not None:
             self._channel.ask(methods.cancel(CALLS, REPLY_TAG))
@@ -512,7 +513,7 @@ class Inbox:
         if token in self.wrapped and _envelope(payload, self._limit) is not None:
             header = None
         packet = Packet(payload, "", header)
-        if token not in self._open:
+        if token not in self.open:
             self._handler(None, packet)
         elif self._handler(token, packet):
             self.release(token)
@@ -520,6 +521,6 @@ class Inbox:
     def _take_back(self, queue: str, properties: bytes) -> None:
         """No queue of this name is there."""
         token = self._reader.read(properties).correlation_id
-        if token in self._open:
+        if token in self.open:
             self.release(token)
             self._handler(token, ServiceNotFound(f"nobody serves {queue}, the broker says"))

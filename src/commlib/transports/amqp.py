@@ -52,7 +52,7 @@ from commlib.transports._amqp_methods import (
     PUBLISHING,
     REPLIES,
 )
-from commlib.transports._amqp_notes import Asking, Settling, without_stale_ack
+from commlib.transports._amqp_notes import Asking, Settling, revised
 from commlib.transports._amqp_params import RELEASED_OPTIONS, RELEASED_TOPIC_OPTIONS
 from commlib.transports._amqp_params import ConnectionParameters as ConnectionParameters
 from commlib.transports._amqp_params import Credentials as Credentials
@@ -101,7 +101,7 @@ class AmqpTransport(MainTransport[Confirms]):
         self._deliveries.on_room = self._reliable.on_room
         self._reader = PropertyReader(self.stats)
         self._topics = Topics(params.exchange, params.queue_arguments, self._reader, self._spawn)
-        self._services = Services(self._spawn, self._reader, self._drop_acks, params.max_payload)
+        self._services = Services(self._spawn, self._reader, self._revise, params.max_payload)
         self._inbox: Inbox | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -214,7 +214,8 @@ class AmqpTransport(MainTransport[Confirms]):
         frame = first + content(channel, properties, packet.payload, self._frame_max)
         if is_call and self._inbox is not None:
             asking = Asking(queue)
-            asking.sent, asking.token = self._inbox.sent, correlation_id
+            asking.open, asking.sent = self._inbox.open, self._inbox.sent
+            asking.token = correlation_id
             return self._outbox.put(frame, asking)
         if isinstance(request, Delivered) and not request.settled and (ack := request.ack()):
             settling = Settling(queue)
@@ -223,9 +224,9 @@ class AmqpTransport(MainTransport[Confirms]):
             return request.settled
         return self._outbox.put(frame, queue)
 
-    def _drop_acks(self) -> None:
-        """Requests are not known any more; the replies to them are sent all the same."""
-        self._outbox.revise(without_stale_ack)
+    def _revise(self) -> None:
+        """What waits may have become stale."""
+        self._outbox.revise(revised)
 
     def _first_of_send(self, queue: str, is_call: bool) -> bytes:
         _check(queue)
@@ -297,7 +298,7 @@ class AmqpTransport(MainTransport[Confirms]):
         self._loop = asyncio.get_running_loop()
         link.on_room = self._note_room
         self._deliveries.attach(link)
-        self._drop_acks()
+        self._revise()
         self._outbox.set_link(link)
         self._reliable.set_link(self._deliveries)
         if link.is_held:
@@ -305,6 +306,8 @@ class AmqpTransport(MainTransport[Confirms]):
         self._services.announce()
 
     def _note_room(self, room: bool) -> None:
+        if room:
+            self._revise()
         self._outbox.on_room(room)
         if room:
             self._deliveries.resume()
