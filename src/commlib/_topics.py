@@ -206,13 +206,25 @@ def amqp_matcher(binding: str) -> Callable[[str], bool]:
 
     For a binding that holds ``#``, which is any number of words, and none (AMQP 0-9-1, 3.1.3.3).
     """
-    expression, is_open = "", True  # whether a separator before the next word was written
-    for word in binding.split("."):
-        if word == "#":
-            expression += r"(?:[^.]*\.)*" if is_open else r"(?:\.[^.]*)*"
-            continue
-        expression += ("" if is_open else r"\.") + ("[^.]*" if word == "*" else re.escape(word))
-        is_open = False
-    first = r"(?!\$)" if binding[:1] in "*#" else ""
-    found = re.compile(first + (".*" if is_open else expression))
-    return lambda name: found.fullmatch(name) is not None
+    wanted = binding.split(".")
+    is_open = wanted[0] in ("*", "#")
+    return lambda name: not (is_open and name[:1] == "$") and _matches(wanted, name.split("."))
+
+
+def _matches(wanted: list[str], words: list[str]) -> bool:
+    """Whether words match; what a ``#`` took is only given back to the last one, so it is quick."""
+    at, last, taken = 0, -1, 0  # in ``wanted``: here, the last #; the words before its rest
+    here = 0
+    while here < len(words):
+        if at < len(wanted) and wanted[at] == "#":
+            last, taken = at, here
+            at += 1
+        elif at < len(wanted) and wanted[at] in ("*", words[here]):
+            at += 1
+            here += 1
+        elif last >= 0:
+            taken += 1
+            at, here = last + 1, taken
+        else:
+            return False
+    return all(word == "#" for word in wanted[at:])

@@ -74,6 +74,18 @@ def expand(payload: bytes, limit: int) -> bytes:
     return payload
 
 
+def beginning(payload: bytes, size: int) -> bytes:
+    """The first bytes of a payload, unpacked if it is zlib; no more of it is."""
+    if payload[:1] == ZLIB_START:
+        import zlib
+
+        try:
+            return zlib.decompressobj().decompress(payload, size)
+        except zlib.error:
+            pass  # text that begins with an x
+    return payload[:size]
+
+
 def _inflate(payload: bytes, limit: int) -> bytes:
     import zlib
 

@@ -25,6 +25,8 @@ class Refusal(CommlibError):
 def refusal(what: str, closing: Closing) -> Refusal | AuthError:
     """The error for a channel that was closed: an AuthError where a person has to give rights."""
     text = f"{what}: the broker says: {_text(closing)}"
+    if "in exclusive use" in closing.text:  # RabbitMQ has the code of a missing right for this
+        return Refusal(text, RESOURCE_LOCKED)
     return AuthError(text) if closing.code in _AUTH else Refusal(text, closing.code)
 
 

@@ -195,6 +195,11 @@ class AmqpLink(StreamLink):
         self.write([methods.start_ok(params.mechanism, user, password, client)], [])
         tuning = methods.read_tune(await self._expect(methods.TUNE))
         self.tuning = _settle(tuning, params)
+        if self.tuning.channels < methods.FIRST_SERVICE:
+            raise ConnectError(
+                f"{self.name} allows {self.tuning.channels} channels a connection (channel_max), "
+                f"and a node needs {methods.FIRST_SERVICE}"
+            )
         if self.tuning.heartbeat:
             self.keepalive = min(params.keepalive, self.tuning.heartbeat / 2)
         self.write([methods.tune_ok(self.tuning), methods.open_vhost(params.vhost)], [])

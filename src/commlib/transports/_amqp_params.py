@@ -88,6 +88,11 @@ class ConnectionParameters(NetworkParameters):
             if not getattr(self, name) >= least:
                 raise ValueError(f"{name}={getattr(self, name)}: at least {least} is needed")
 
+        for name in ("queue_size", "message_ttl"):
+            bound = getattr(self, name)
+            if bound is not None and not (isinstance(bound, int) and bound >= 0):
+                raise ValueError(f"{name}={bound!r}: it is a whole number")
+
     @property
     def credentials(self) -> tuple[str, str]:
         given = super().credentials

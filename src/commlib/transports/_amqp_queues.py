@@ -20,13 +20,12 @@ from collections.abc import Callable
 from functools import partial
 from itertools import count
 
-from commlib._packet import Header, Packet, peek_call
-from commlib.compression import ZLIB_START, expand
+from commlib._packet import Packet, peek_call
+from commlib.compression import beginning
 from commlib.exceptions import (
     AuthError,
     CommlibError,
     ConnectionLost,
-    SerializationError,
     ServiceNotFound,
 )
 from commlib.transports import _amqp_methods as methods
@@ -46,6 +45,8 @@ from commlib.transports.base import Address, Handler, ReplyHandler
 
 log = logging.getLogger("commlib.amqp")
 
+STARTS = b'{"header"', b"\x82\xa6header"  # of envelopes, in JSON and in MessagePack
+LONGEST_START = max(map(len, STARTS))
 REPLY_TAG = "r"
 DIRECT = "amq.rabbitmq.reply-to"
 QUEUE_ARGUMENTS = {"x-expires": 600_000}  # ms that a queue stays without a consumer
@@ -107,8 +108,7 @@ class Services:
 
     Each has a channel of its own, as long as there are enough: the broker closes a channel for
     whatever is wrong with one consumer. ``on_stale`` is told when acknowledgements that were not
-    written yet count no more. ``limit`` is the most
-    bytes of a payload, also when it is unpacked.
+    written yet count no more.
     """
 
     def __init__(
@@ -116,9 +116,7 @@ class Services:
         spawn: Callable[..., object],
         reader: PropertyReader,
         on_stale: Callable[[], None],
-        limit: int,
     ) -> None:
-        self._limit = limit
         self._numbers = range(FIRST_SERVICE, FIRST_SERVICE + 1)
         self._spawn = spawn
         self._reader = reader
@@ -192,10 +190,11 @@ class Services:
         self._on_channel.clear()
         for consumer in self._consumers:
             consumer.number = self._free_number()
+        consumers = list(self._consumers)
         begun = await asyncio.gather(
-            *(self._begin(consumer, link) for consumer in self._consumers), return_exceptions=True
+            *(self._begin(consumer, link) for consumer in consumers), return_exceptions=True
         )
-        for consumer, error in zip(list(self._consumers), begun, strict=False):
+        for consumer, error in zip(consumers, begun, strict=True):
             if isinstance(error, AuthError):
                 self._begin_later(consumer, link, error)
             elif error is not None and not isinstance(error, ConnectionLost):
@@ -340,8 +339,7 @@ class Services:
             key = f"{header.origin}/{header.seq}/{found.queue}"
         elif header is not None:  # not ours: perhaps of commlib-py 0.13
             key = beside.correlation_id
-            inner = _envelope(payload, self._limit)
-            if inner is not None and inner.reply_to:  # else it may be data of that shape
+            if _is_enveloped(payload, is_request=True):
                 reply_to, header = header.reply_to, None
         if again and (key in self._in_hand or key in self._worked_off):
             self._write([methods.ack(channel.number, tag)])  # it is ours already
@@ -413,14 +411,17 @@ class Services:
             self._link.write(acks, [])
 
 
-def _envelope(payload: bytes, limit: int) -> Header | None:
-    """The header of a call in an envelope, as commlib-py 0.13 puts it even here, or none."""
-    if payload[:1] == ZLIB_START:
-        try:
-            payload = expand(payload, limit)
-        except SerializationError:
-            return None
-    return peek_call(payload)
+def _is_enveloped(payload: bytes, *, is_request: bool) -> bool:
+    """Whether a call is in an envelope, as commlib-py 0.13 puts it even here.
+
+    A request tells in it where its reply shall go, else it may be data of that shape.
+    """
+    if not beginning(payload, LONGEST_START).startswith(STARTS):
+        return False
+    if payload[:1] != b"{":
+        return True
+    header = peek_call(payload)
+    return header is not None and (bool(header.reply_to) or not is_request)
 
 
 def _explained(refused: Refusal, queue: str) -> Refusal:
@@ -439,8 +440,7 @@ class Inbox:
 
     capacity = 10_000
 
-    def __init__(self, reader: PropertyReader, handler: ReplyHandler, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, reader: PropertyReader, handler: ReplyHandler) -> None:
         self._reader = reader
         self._handler = handler
         self.open: set[str] = set()
@@ -510,7 +510,7 @@ class Inbox:
         beside = self._reader.read(properties)
         token = beside.correlation_id
         header = beside.header
-        if token in self.wrapped and _envelope(payload, self._limit) is not None:
+        if token in self.wrapped and _is_enveloped(payload, is_request=False):
             header = None
         packet = Packet(payload, "", header)
         if token not in self.open:

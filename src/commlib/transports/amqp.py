@@ -101,7 +101,7 @@ class AmqpTransport(MainTransport[Confirms]):
         self._deliveries.on_room = self._reliable.on_room
         self._reader = PropertyReader(self.stats)
         self._topics = Topics(params.exchange, params.queue_arguments, self._reader, self._spawn)
-        self._services = Services(self._spawn, self._reader, self._revise, params.max_payload)
+        self._services = Services(self._spawn, self._reader, self._revise)
         self._inbox: Inbox | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -246,7 +246,7 @@ class AmqpTransport(MainTransport[Confirms]):
 
     async def open_inbox(self, handler: ReplyHandler) -> Inbox:
         await self._main.ready()
-        inbox = self._inbox = Inbox(self._reader, handler, self.params.max_payload)
+        inbox = self._inbox = Inbox(self._reader, handler)
         try:
             if self._link is not None:
                 await inbox.restore(self._link)
