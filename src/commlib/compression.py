@@ -12,7 +12,7 @@ from enum import IntEnum
 
 from commlib.exceptions import MissingDriver, PayloadTooBig, SerializationError
 
-__all__ = ["CompressionType", "compressor", "expand"]
+__all__ = ["CompressionType", "beginning", "compressor", "expand"]
 
 ZSTD_RATIO = 32_768  # four bytes may stand for a block of 128 KiB (RFC 8878, section 3.1.1.2)
 MAX_WINDOW = 1 << 27  # bytes, as the zstd command has it by default

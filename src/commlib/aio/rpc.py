@@ -31,7 +31,7 @@ from commlib.aio._endpoint import (
 )
 from commlib.aio._group import Group
 from commlib.aio._names import check_name
-from commlib.compression import ZLIB_START
+from commlib.compression import ZLIB_START, beginning
 from commlib.exceptions import (
     AuthError,
     CommlibError,
@@ -307,7 +307,8 @@ class RPCService(Input):
 
     def _writer_for_released(self, request: Packet, kind: Any) -> Writer[Any]:
         """Released clients, whose requests have no id, read only what they write themselves."""
-        compression = "zlib" if request.payload[:1] == ZLIB_START else None
+        is_packed = request.payload[:1] == ZLIB_START and beginning(request.payload, 1) == b"{"
+        compression = "zlib" if is_packed else None
         return Writer(kind, limit=self.hub.params.max_payload, compression=compression)
 
     def _failure(

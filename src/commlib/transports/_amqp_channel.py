@@ -87,6 +87,11 @@ class Channel:
         self._opening = Question(self, methods.open_channel(number))
         self._error: Refusal | AuthError | None = None
 
+    @property
+    def resets(self) -> int:
+        """How often the broker has closed it, and it is open again."""
+        return max(self.life - 1, 0)
+
     def open(self) -> None:
         """Open it for the first time."""
         self._link.write([self._opening.frame], [])

@@ -32,6 +32,7 @@ class Confirms(Deliveries[Delivery]):
         self._link: AmqpLink | None = None
         self._number = 0
         self._is_selected = False
+        self._is_selecting = False
 
     def attach(self, link: AmqpLink) -> None:
         """There is a connection; its channel is opened when it is needed."""
@@ -39,7 +40,7 @@ class Confirms(Deliveries[Delivery]):
 
     def detach(self) -> list[Delivery]:
         self._link = None
-        self._is_selected = False
+        self._is_selected = self._is_selecting = False
         return super().detach()
 
     def resume(self) -> None:
@@ -63,9 +64,15 @@ class Confirms(Deliveries[Delivery]):
         channel = link.channel(CONFIRMED)
         channel.on_ack = self._acknowledged
         channel.on_reset = lambda error: self._reset(channel, error)
-        channel.ask(methods.select(CONFIRMED)).add_done_callback(self._selected)
+        self._ask(channel)
+
+    def _ask(self, channel: Channel) -> None:
+        if not self._is_selecting:  # else the channel asks it again by itself
+            self._is_selecting = True
+            channel.ask(methods.select(CONFIRMED)).add_done_callback(self._selected)
 
     def _selected(self, answer: asyncio.Future[bytes]) -> None:
+        self._is_selecting = False
         if answer.exception() is None and self._link is not None:
             self._is_selected, self._number = True, 0
             self._pump()
@@ -102,6 +109,6 @@ class Confirms(Deliveries[Delivery]):
             self._on_refused(under_way[0].topic, error)
             self._one_by_one = max(self._one_by_one - 1, 0)
         else:
-            self._waiting.extendleft(reversed(under_way))
+            self._wait_again(under_way)
             self._one_by_one = max(self._one_by_one, len(under_way))
-        channel.ask(methods.select(CONFIRMED)).add_done_callback(self._selected)
+        self._ask(channel)

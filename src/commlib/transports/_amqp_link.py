@@ -296,18 +296,19 @@ class AmqpLink(StreamLink):
 
         ``head`` is where its second frame begins. The common case by far, so it is done in one go.
         """
-        if head + 22 > end or data[head] != HEADER:
+        number = data[at + 1 : at + 3]
+        if head + 22 > end or data[head] != HEADER or data[head + 1 : head + 3] != number:
             return 0
         body = head + AROUND + int.from_bytes(data[head + 3 : head + 7])
         size = int.from_bytes(data[head + 11 : head + 19])
         stop = body + AROUND + size
         if stop > end or data[body] != BODY or size > self._limit:
             return 0
-        if int.from_bytes(data[body + 3 : body + 7]) != size:
+        if int.from_bytes(data[body + 3 : body + 7]) != size or data[body + 1 : body + 3] != number:
             return 0
         if data[body - 1] != END or data[stop - 1] != END:
             raise Malformed("a frame without its end")
-        channel = self.channels.get(data[at + 1] << 8 | data[at + 2])
+        channel = self.channels.get(number[0] << 8 | number[1])
         if channel is not None:
             behind = at + 12 + data[at + 11]
             channel.on_arrival(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from commlib._hops import host_name
 from commlib._params import Credentials as Credentials
 from commlib._params import NetworkParameters
+from commlib.transports._amqp_bytes import short
 from commlib.transports._amqp_methods import EXTERNAL, FIRST_SERVICE, PLAIN
 
 if TYPE_CHECKING:
@@ -90,8 +91,10 @@ class ConnectionParameters(NetworkParameters):
 
         for name in ("queue_size", "message_ttl"):
             bound = getattr(self, name)
-            if bound is not None and not (isinstance(bound, int) and bound >= 0):
-                raise ValueError(f"{name}={bound!r}: it is a whole number")
+            if bound is not None and not (isinstance(bound, int) and 0 <= bound < 1 << 32):
+                raise ValueError(f"{name}={bound!r}: it is a whole number of 32 bits")
+        for name in ("vhost", "exchange"):
+            short(getattr(self, name))  # what is too long is refused here
 
     @property
     def credentials(self) -> tuple[str, str]:

@@ -8,13 +8,22 @@ other keys of our header are in the ``headers`` table. Source: AMQP 0-9-1, secti
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from struct import Struct as Layout
 from typing import Any
 
 from msgspec import UNSET, Struct
 
 from commlib._packet import PROPERTIES, Header, Properties, read_header
-from commlib.transports._amqp_bytes import Malformed, read_short, read_table, short, table, u64
+from commlib.transports._amqp_bytes import (
+    Malformed,
+    read_long,
+    read_short,
+    read_table,
+    short,
+    table,
+    u64,
+)
 from commlib.transports.base import LinkStats
 
 log = logging.getLogger("commlib.amqp")
@@ -147,11 +156,9 @@ class PropertyReader:
             seq, timestamp = _numbers.unpack_from(raw, len(raw) - _numbers.size)
             return Beside(Header(timestamp, known[0], known[1], seq))
         try:
-            beside, table_end = _read(raw)
+            beside, table_end = _read(raw, self._note_garbage)
         except Malformed as exc:
-            if not self._stats.garbage:
-                log.warning("properties of a message made no sense: %s (others are counted)", exc)
-            self._stats.garbage += 1
+            self._note_garbage(exc)
             return Beside(Header())
         header = beside.header
         if (
@@ -168,9 +175,14 @@ class PropertyReader:
             self._known[raw[: -_numbers.size]] = header.properties, header.origin
         return beside
 
+    def _note_garbage(self, error: Malformed) -> None:
+        if not self._stats.garbage:
+            log.warning("properties of a message made no sense: %s (others are counted)", error)
+        self._stats.garbage += 1
 
-def _read(raw: bytes) -> tuple[Beside, int]:
-    """What is there, and where the table ends (0 without one). Raises Malformed."""
+
+def _read(raw: bytes, on_garbage: Callable[[Malformed], None]) -> tuple[Beside, int]:
+    """What is there, and where a table ends that ends with ``seq``, else 0. Raises Malformed."""
     flags, at = int.from_bytes(raw[:2]), 2
     if not flags:
         return Beside(), 0  # nobody said anything: a bare payload
@@ -184,8 +196,13 @@ def _read(raw: bytes) -> tuple[Beside, int]:
     if flags & CONTENT_ENCODING:
         encoding, at = read_short(raw, at)
     if flags & HEADERS:
-        tree, at = read_table(raw, at)
-        table_end = at
+        start, (_, at) = at, read_long(raw, at)
+        try:
+            tree, _ = read_table(raw, start)
+        except Malformed as exc:
+            on_garbage(exc)  # the rest may make sense: who calls waits for an answer
+        # As far as a number, what comes last there is known only if it stands there itself.
+        table_end = at if tree and next(reversed(tree)) == "seq" else 0
     at += bool(flags & DELIVERY_MODE) + bool(flags & PRIORITY)
     if flags & CORRELATION_ID:
         correlation_id, at = read_short(raw, at)

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from functools import partial
 from itertools import count
 
-from commlib._packet import Packet, peek_call
+from commlib._packet import Header, Packet, peek_call
 from commlib.compression import beginning
 from commlib.exceptions import (
     AuthError,
@@ -234,13 +234,20 @@ class Services:
         channel.on_arrival = partial(self._take, channel)
         channel.on_cancelled = self._cancelled
         channel.on_reset = lambda error: self._reset(number, error)
+        consume = methods.consume(number, consumer.queue, tag, 0)
+        is_asked = False
         try:
             consumer.backlog = await self._declare(consumer.queue, link)
             self._by_tag[tag.encode()] = consumer
+            resets = channel.resets
             channel.ask(methods.qos(number, consumer.prefetch))
-            await channel.ask(methods.consume(number, consumer.queue, tag, 0))
+            is_asked = True
+            await channel.ask(consume)
         except asyncio.CancelledError:
-            self._cancel(consumer, link, tag)  # the broker is about to say yes
+            # The broker is about to say yes; and a queue that never had a consumer would stay.
+            if not is_asked:
+                channel.ask(consume)
+            self._cancel(consumer, link, tag)
             raise
         except (Refusal, AuthError) as exc:
             self._by_tag.pop(tag.encode(), None)
@@ -251,6 +258,9 @@ class Services:
             return None
         if tag.encode() not in self._by_tag:
             return Refusal(f"the queue {consumer.queue!r} was deleted", NOT_FOUND)
+        if channel.resets != resets:  # its prefetch has got lost
+            self._cancel(consumer, link, tag)
+            return Refusal(f"the channel for {consumer.queue!r} was closed", 0)
         if consumer.is_closed:
             self._cancel(consumer, link, tag)
         else:
@@ -337,7 +347,10 @@ class Services:
         key, reply_to = "", ""
         if header is not None and header.origin:
             key = f"{header.origin}/{header.seq}/{found.queue}"
-        elif header is not None:  # not ours: perhaps of commlib-py 0.13
+        elif header is None:
+            if not beginning(payload, LONGEST_START).startswith(STARTS):
+                header = Header()  # a peer that says nothing but what it wants
+        else:  # not ours: perhaps of commlib-py 0.13
             key = beside.correlation_id
             if _is_enveloped(payload, is_request=True):
                 reply_to, header = header.reply_to, None

@@ -70,6 +70,7 @@ class Topics:
         self._tags = count()
         self._opening: asyncio.Task[None] | None = None
         self._tried = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._exact: dict[str, Topic] = {}
         self._patterns: dict[str, Topic] = {}
         self._needed: Counter[str] = Counter()  # by how many topics each binding is
@@ -149,7 +150,9 @@ class Topics:
 
     def _open(self, link: AmqpLink, pause: float = 0) -> None:
         """Get a queue, if that is not being done; ``detach`` ends it with its link."""
+        self._hurry.set()
         if self._opening is None or self._opening.done():
+            self._hurry.clear()
             self._tried = asyncio.Event()
             self._opening = self._spawn(self._open_all(link, pause))
 
@@ -181,7 +184,10 @@ class Topics:
         while self._link is link:
             if pause:
                 self._tried.set()
-            await asyncio.sleep(pause)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._hurry.wait()
+            self._hurry.clear()
             try:
                 self._queue = await self._open_queue(link)
             except AuthError as exc:

@@ -21,6 +21,7 @@ from commlib.transports.base import LinkStats
 
 MAX_LOSSES = 3
 MAX_WAITING = 1000  # taken from the outbox while the window is full; beyond, that has no room
+MAX_BYTES = 4 * 1024 * 1024  # the same in bytes
 
 
 class Delivery(Struct):
@@ -51,6 +52,7 @@ class Deliveries(ABC, Generic[D]):
         self._one_by_one = 0  # so many messages yet
         self.on_room: Callable[[bool], None] = lambda room: None
         self._waiting: deque[D] = deque()
+        self._waiting_bytes = 0
         self._under_way: dict[int, D] = {}
         self._idle: list[asyncio.Future[None]] = []
 
@@ -87,6 +89,7 @@ class Deliveries(ABC, Generic[D]):
         again += self._waiting
         self._under_way.clear()
         self._waiting.clear()
+        self._waiting_bytes = 0
         self._is_full = False
         self._note_idle()
         return again
@@ -97,6 +100,7 @@ class Deliveries(ABC, Generic[D]):
             assert isinstance(note, Delivery), "nothing else is put into this outbox"
             note.frame = frame
             self._waiting.append(note)  # type: ignore[arg-type]
+            self._waiting_bytes += len(frame)
         self._pump()
 
     def write_now(self, frame: bytes, note: object, /) -> bool:
@@ -119,16 +123,23 @@ class Deliveries(ABC, Generic[D]):
         out = []
         window = min(self._window, 1) if self._one_by_one else self._window
         while self._waiting and len(self._under_way) < window:
-            frame = self._begin(self._waiting.popleft())
+            delivery = self._waiting.popleft()
+            self._waiting_bytes -= len(delivery.frame)
+            frame = self._begin(delivery)
             if frame:
                 out.append(frame)
         if out:
             self._write(out)
-        is_full = len(self._waiting) >= MAX_WAITING
+        is_full = len(self._waiting) >= MAX_WAITING or self._waiting_bytes >= MAX_BYTES
         if is_full != self._is_full:
             self._is_full = is_full
             self.on_room(not is_full)
         self._note_idle()
+
+    def _wait_again(self, deliveries: list[D]) -> None:
+        """These were under way, and go before all that waits."""
+        self._waiting.extendleft(reversed(deliveries))
+        self._waiting_bytes += sum(len(delivery.frame) for delivery in deliveries)
 
     def _end(self, number: int) -> None:
         """The broker has said its last word about this one; ``_pump`` then."""

@@ -114,7 +114,7 @@ class StreamLink(asyncio.BufferedProtocol):
             transport = self._transport
             if transport is None or self._rest or transport.get_write_buffer_size():
                 return False
-            if self._direct is None:  # it was closed while this thread came to the lock
+            if self._direct is None or not self._is_idle():  # it is as long as nobody comes between
                 return False
             self._note((note,))
             self._rest = frame[self._send_directly(frame) :]
