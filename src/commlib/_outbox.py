@@ -236,7 +236,8 @@ class Outbox:
         """Give up all that waits, counted as expired, and take nothing more. On the loop."""
         with self._lock:
             self._closed = True
-            given_up = len(self._frames)
+            # A question of ``confirm`` is no message.
+            given_up = sum(not isinstance(note, asyncio.Future) for note in self._notes)
             self._stats.expired += given_up
             self._frames.clear()
             self._notes.clear()
