@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from brokers import RedisServer, Server
 from collected import DEADLINE, Collected, eventually
 from commlib import aio
+from commlib.aio.rpc import THREADS
 from commlib.events import Event
 from commlib.exceptions import ConnectionLost, RPCTimeout
 from commlib.msg import PubSubMessage, RPCMessage
@@ -25,6 +27,8 @@ MakeRedis = Callable[..., RedisServer]
 BUSY_SECONDS = 1.0
 """How much longer something may take because the machine is busy."""
 STOP_SECONDS = 1.0 + BUSY_SECONDS
+UNANSWERED = RPCTimeout, ConnectionLost
+"""How a call ends whose broker has gone: at once where replies cannot come any more."""
 
 
 class Sonar(PubSubMessage):
@@ -92,7 +96,7 @@ class Robot:
     def _call(self) -> bool:
         try:
             return self.client.call(Add.Request(a=2, b=3), timeout=1).c == 5
-        except RPCTimeout:
+        except UNANSWERED:
             return False
 
     def __enter__(self) -> Robot:
@@ -178,12 +182,21 @@ def test_the_first_call_and_message_after_the_restart_need_no_second_try(
         eventually(lambda: robot.exact.items[-1].distance == 3.0)
 
 
+@pytest.mark.timeout(120)
 def test_it_comes_back_from_ten_restarts_under_load(make_server: MakeServer) -> None:
     server = make_server()
     done = threading.Event()
     wrong: list[object] = []
+    all_workers = threading.Barrier(THREADS)
+
+    def meet(request: Any) -> bool:
+        if request:
+            all_workers.wait(DEADLINE)
+        return True
 
     with Robot(server.url) as robot:
+        robot.base.create_rpc("meet", meet)
+        meeting = robot.far.create_rpc_client("meet")
 
         def call_for_ever() -> None:
             number = 0
@@ -191,12 +204,21 @@ def test_it_comes_back_from_ten_restarts_under_load(make_server: MakeServer) -> 
                 number += 1
                 try:
                     response = robot.client.call(Add.Request(a=number, b=1), timeout=0.5)
-                except RPCTimeout:
+                except UNANSWERED:
                     continue
                 if response.c != number + 1:
                     wrong.append((number, response))
 
-        threads = [threading.Thread(target=call_for_ever) for _ in range(4)]
+        def meet_nobody_for_ever() -> None:
+            while not done.is_set():
+                with suppress(*UNANSWERED):
+                    meeting.call(False, timeout=0.5)
+
+        threads = [
+            threading.Thread(target=target)
+            for target in (call_for_ever, meet_nobody_for_ever)
+            for _ in range(4)
+        ]
         for thread in threads:
             thread.start()
         for cycle in range(10):
@@ -208,6 +230,8 @@ def test_it_comes_back_from_ten_restarts_under_load(make_server: MakeServer) -> 
             thread.join()
         assert wrong == []
         assert robot.service.stats.errors == 0
+        futures = [meeting.call_async(True, timeout=DEADLINE) for _ in range(THREADS)]
+        assert all(future.result(DEADLINE) for future in futures), "no worker was lost"
 
 
 def test_nodes_may_start_before_their_broker(make_server: MakeServer) -> None:
@@ -382,7 +406,7 @@ async def test_calls_that_wait_for_a_broker_that_has_gone_all_end(make_server: M
         server.kill()
         async with asyncio.timeout(DEADLINE):
             outcomes = await asyncio.gather(*calls, return_exceptions=True)
-    assert all(isinstance(outcome, RPCTimeout | ConnectionLost) for outcome in outcomes)
+    assert all(isinstance(outcome, UNANSWERED) for outcome in outcomes)
 
 
 def test_connections_that_are_idle_are_left_alone(make_server: MakeServer) -> None:

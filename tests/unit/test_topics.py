@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from commlib._topics import (
     amqp_binding,
+    amqp_matcher,
     check_pattern,
     check_topic,
     from_mqtt,
@@ -341,6 +342,66 @@ def test_an_amqp_binding_has_hash_at_the_end_and_for_all_in_slash_notation(
 def test_a_hash_between_slashes_which_amqp_does_not_know_is_refused() -> None:
     with pytest.raises(ValueError, match="AMQP knows '#' between dots only"):
         amqp_binding("a/#")
+
+
+@pytest.mark.parametrize("pattern", ["#/a", "#/#", "a/#/b", "a.b/#", "/#"])
+def test_a_hash_between_slashes_is_refused_wherever_it_is(pattern: str) -> None:
+    with pytest.raises(ValueError, match=r"AMQP knows '#' between dots only: write"):
+        amqp_binding(pattern)
+
+
+@pytest.mark.parametrize("pattern", ["a.b#", "c#.*", "#a.b", "a#b/c", "##"])
+def test_a_hash_in_a_word_is_an_ordinary_character(pattern: str) -> None:
+    assert not is_pattern(pattern.replace("*", "x"), AMQP)
+    assert amqp_binding(pattern) == pattern.replace("*", "#")
+
+
+@pytest.mark.parametrize(
+    ("binding", "matching", "other"),
+    [
+        ("#", ["a", "a.b", "a/b", "", ".", "..a"], ["$SYS", "$SYS.a"]),
+        ("a.#", ["a", "a.b", "a.b.c", "a.", "a.b/c"], ["b", "ab", "a/b", "", "b.a"]),
+        ("#.a", ["a", "b.a", "c.b.a", ".a"], ["a.b", "ba", "a/a", "$x.a"]),
+        ("a.#.b", ["a.b", "a.x.b", "a.x.y.b", "a..b"], ["a", "ab", "a.bx", "a.x.b.y"]),
+        ("#.#", ["a", "a.b", ""], ["$SYS.a"]),
+        ("a.#.#", ["a", "a.b", "a.b.c"], ["ab"]),
+        ("*.#", ["a", "a.b", ""], ["$SYS", "$SYS.a"]),
+        ("#.*", ["a", "a.b", ""], ["$SYS"]),
+        ("a.*.#", ["a.b", "a.b.c", "a."], ["a"]),
+        ("a.*.#.b", ["a.x.b", "a.x.y.b"], ["a.b"]),
+        ("#.a.#", ["a", "x.a", "a.x", "x.a.y"], ["x", "xa", "$SYS.a"]),
+        ("#.c++(.#", ["c++(", "a.c++(.b"], ["ccc("]),
+        ("$SYS.#", ["$SYS", "$SYS.a"], ["SYS", "a"]),
+    ],
+)
+def test_an_amqp_binding_matches_as_the_broker_does_it(
+    binding: str, matching: list[str], other: list[str]
+) -> None:
+    matches = amqp_matcher(binding)
+    assert [name for name in matching + other if matches(name)] == matching
+
+
+amqp_words = st.sampled_from(["#", "*", "a", "b", "", "$a", "a/b", "c+(", "#a", "a\nb"])
+amqp_keys = st.sampled_from(["a", "b", "", "$a", "a/b", "c+(", "#a", "a\nb", "x"])
+
+
+@given(st.lists(amqp_words, min_size=1, max_size=5), st.lists(amqp_keys, min_size=1, max_size=6))
+@example(["#"], ["a\nb"])
+@example(["a", "#"], ["a", "a\nb"])
+@example(["#a", "#"], ["#a"])
+@example(["#"], ["$a"])
+@example(["$a", "#"], ["$a", "b"])
+def test_the_matcher_agrees_with_a_topic_exchange(wanted: list[str], given: list[str]) -> None:
+    assume("#" in wanted)
+    binding, key = ".".join(wanted), ".".join(given)
+    is_ours = not (key.startswith("$") and wanted[0] in "*#" and wanted[0])
+    assert amqp_matcher(binding)(key) is (amqp_matches(binding, key) and is_ours)
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("binding", ["#.a.#.a.#.z", "#.*.#.*.#.z", "#.#.#.#.#.z"])
+def test_a_key_that_almost_matches_is_found_not_to_in_time(binding: str) -> None:
+    assert not amqp_matcher(binding)(".".join(["a"] * 25))
 
 
 @pytest.mark.parametrize(

@@ -354,7 +354,8 @@ class RPCService(Input):
         """Somebody asks on the presence topic whether this service is there. On the loop."""
         try:
             header = self._presence_reader.read(question).header
-            if header.reply_to:
+            # Nowhere else: what we may publish, who asks perhaps may not.
+            if header.reply_to.startswith(f"{PRESENCE}."):
                 native = self.hub.transport.traits.native_headers
                 answer = pack({}, Header(now_ms(), PROPERTIES, id=header.id), native)
                 self.hub.transport.publish(header.reply_to, answer)
@@ -544,8 +545,8 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
         """Send a request and wait for the response, at most ``timeout`` seconds.
 
         Raises RPCRemoteError with what the service raised, RPCTimeout when nobody answered,
-        SerializationError, AuthError, and ConnectionLost where the offline policy says so.
-        Cancelling ends the call; its reply then reaches nobody.
+        SerializationError, AuthError, and ConnectionLost where the offline policy says so, or the
+        reply cannot come any more. Cancelling ends the call; its reply then reaches nobody.
         """
         return self.response(await self.exchange(msg, timeout))
 

@@ -27,7 +27,7 @@ class Malformed(ValueError):
 
 def short(text: str) -> bytes:
     """A short string. Raises ValueError if it is too long for one."""
-    raw = text.encode()
+    raw = text.encode("utf8", "surrogateescape")  # as `read_short` has read what is no UTF-8
     if len(raw) > LONGEST_SHORT:
         raise ValueError(f"{text[:20]!r}... is {len(raw)} bytes long, and AMQP has room for 255")
     return b"%c%b" % (len(raw), raw)
@@ -56,13 +56,13 @@ def _field(value: Any) -> bytes:
     return b"A" + long(b"".join(map(_field, value)))
 
 
-def read_short(data: bytes, at: int) -> tuple[str, int]:
-    """A short string and where it ends. Raises Malformed."""
+def read_short(data: bytes, at: int, errors: str = "replace") -> tuple[str, int]:
+    """A short string and where it ends; ``errors`` is for what is no UTF-8. Raises Malformed."""
     try:
         stop = at + 1 + data[at]
         if stop > len(data):
             raise Malformed("a string that is cut off")
-        return str(data[at + 1 : stop], "utf8", "replace"), stop
+        return str(data[at + 1 : stop], "utf8", errors), stop
     except IndexError as exc:
         raise Malformed("a string that is cut off") from exc
 

@@ -9,7 +9,6 @@ from commlib.exceptions import AuthError, CommlibError
 from commlib.transports._amqp_methods import Closing
 
 ACCESS_REFUSED, NOT_FOUND, RESOURCE_LOCKED, PRECONDITION_FAILED = 403, 404, 405, 406
-NO_ROUTE = 312
 NOT_ALLOWED = 530
 _AUTH = frozenset({ACCESS_REFUSED, NOT_ALLOWED})
 
@@ -39,3 +38,17 @@ def loss(what: str, closing: Closing, otherwise: type[CommlibError]) -> CommlibE
 def _text(closing: Closing) -> str:
     # RabbitMQ begins with the name of the code.
     return closing.text or f"reply code {closing.code}"
+
+
+def refused_topic(error: Exception) -> str:
+    """The topic that a refusal of RabbitMQ's is about; empty if it does not name one."""
+    return _between(str(error), "access to topic '", "' in exchange")
+
+
+def refused_exchange(error: Exception) -> str:
+    """The exchange that a refusal of RabbitMQ's is about; empty if it does not name one."""
+    return _between(str(error), "exchange '", "' in vhost")
+
+
+def _between(text: str, before: str, behind: str) -> str:
+    return text.partition(before)[2].partition(behind)[0]

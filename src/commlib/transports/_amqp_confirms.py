@@ -2,8 +2,8 @@
 
 Theory. The broker numbers what comes on the channel from 1, and says by these numbers what it has
 taken over: ``basic.ack`` (one, or all up to one) and ``basic.nack``. If it closes the channel for
-an error, it does not say for which message: then they go one by one, and what it is closed for with
-one alone under way is that one.
+an error, it says at most for which topic: if not even that, they go one by one, and what it is
+closed for with one alone under way is that one.
 
 Source: rabbitmq.com/confirms.
 """
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from commlib.exceptions import CommlibError, ConnectError
 from commlib.transports import _amqp_methods as methods
 from commlib.transports._amqp_channel import Channel
+from commlib.transports._amqp_codes import refused_topic
 from commlib.transports._amqp_link import AmqpLink
 from commlib.transports._amqp_methods import CONFIRMED
 from commlib.transports._deliveries import Deliveries, Delivery
@@ -105,10 +106,15 @@ class Confirms(Deliveries[Delivery]):
         self._is_selected = False
         under_way = list(self._under_way.values())
         self._under_way.clear()
-        if len(under_way) == 1:
-            self._on_refused(under_way[0].topic, error)
+        topic = refused_topic(error)
+        is_alone = len(under_way) == 1
+        others = [each for each in under_way if each.topic != topic and not is_alone]
+        for delivery in under_way:
+            if delivery.topic == topic or is_alone:
+                self._on_refused(delivery.topic, error)
+        self._wait_again(others)
+        if is_alone:
             self._one_by_one = max(self._one_by_one - 1, 0)
-        else:
-            self._wait_again(under_way)
-            self._one_by_one = max(self._one_by_one, len(under_way))
+        elif len(others) == len(under_way):
+            self._one_by_one = max(self._one_by_one, len(others))
         self._ask(channel)

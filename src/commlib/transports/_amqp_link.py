@@ -70,7 +70,7 @@ class AmqpLink(StreamLink):
         super().__init__(name)
         self.channels: dict[int, Channel] = {}
         self.tuning = Tuning(0, methods.MIN_FRAME, 0)
-        self._limit = limit + SLACK
+        self.limit = limit + SLACK
         self._heard = self._wrote = self._loop.time()
         self._partial = bytearray()
         self._wanted = AROUND  # bytes that make it worth looking at what is there
@@ -184,12 +184,12 @@ class AmqpLink(StreamLink):
         """Log in. Raises AuthError, ConnectError, ConnectionLost, Malformed."""
         self._greeting = self._loop.create_future()
         self.write([methods.PROTOCOL], [])
-        start = methods.read_start(await self._expect(methods.START))
+        known = methods.read_mechanisms(await self._expect(methods.START))
         user, password = params.credentials
-        if params.mechanism not in start.mechanisms:
+        if params.mechanism not in known:
             raise AuthError(
                 f"{self.name} lets nobody in by {params.mechanism}, "
-                f"it knows {', '.join(start.mechanisms)}; see mechanism="
+                f"it knows {', '.join(known)}; see mechanism="
             )
         client = {"product": "commlib-py", "platform": "Python"}
         self.write([methods.start_ok(params.mechanism, user, password, client)], [])
@@ -302,7 +302,7 @@ class AmqpLink(StreamLink):
         body = head + AROUND + int.from_bytes(data[head + 3 : head + 7])
         size = int.from_bytes(data[head + 11 : head + 19])
         stop = body + AROUND + size
-        if stop > end or data[body] != BODY or size > self._limit:
+        if stop > end or data[body] != BODY or size > self.limit:
             return 0
         if int.from_bytes(data[body + 3 : body + 7]) != size or data[body + 1 : body + 3] != number:
             return 0
@@ -355,7 +355,7 @@ class AmqpLink(StreamLink):
         if content is None or content.missing < len(part):
             raise Malformed("a body without a message")
         content.missing -= len(part)
-        if content.size <= self._limit:  # else it is too long already
+        if content.size <= self.limit:  # else it is too long already
             content.parts.append(part)
             content.size += len(part)
         if not content.missing:
@@ -379,7 +379,7 @@ class AmqpLink(StreamLink):
             about[behind + 8] & 1 != 0,
             about[behind + 9 :],
             content.properties,
-            b"".join(content.parts)[: self._limit + 1],
+            b"".join(content.parts)[: self.limit + 1],
         )
 
 

@@ -34,7 +34,6 @@ PROTOCOL = b"AMQP\x00\x00\x09\x01"
 METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 """Types of frames."""
 END = 0xCE
-END_BYTE = b"\xce"
 AROUND = 8
 """Bytes of a frame around its payload: type, channel, size, end."""
 MIN_FRAME = 4096
@@ -46,7 +45,7 @@ def _id(klass: int, method: int) -> bytes:
     return u16.pack(klass) + u16.pack(method)
 
 
-START, START_OK, SECURE = _id(10, 10), _id(10, 11), _id(10, 20)
+START, START_OK = _id(10, 10), _id(10, 11)
 TUNE, TUNE_OK = _id(10, 30), _id(10, 31)
 OPEN, OPEN_OK = _id(10, 40), _id(10, 41)
 CLOSE, CLOSE_OK = _id(10, 50), _id(10, 51)
@@ -58,7 +57,7 @@ EXCHANGE_DECLARE = _id(40, 10)
 QUEUE_DECLARE, QUEUE_BIND = _id(50, 10), _id(50, 20)
 QUEUE_DELETE, QUEUE_UNBIND = _id(50, 40), _id(50, 50)
 QOS, CONSUME = _id(60, 10), _id(60, 20)
-CANCEL, CANCEL_OK = _id(60, 30), _id(60, 31)
+CANCEL = _id(60, 30)
 PUBLISH, RETURN, DELIVER = _id(60, 40), _id(60, 50), _id(60, 60)
 ACK, NACK = _id(60, 80), _id(60, 120)
 SELECT = _id(85, 10)
@@ -86,19 +85,11 @@ def method(channel: int, kind: bytes, arguments: bytes = b"") -> bytes:
 # ---- the connection ----
 
 
-class Start(Struct):
-    """What the broker says first."""
-
-    version: tuple[int, int]
-    mechanisms: tuple[str, ...]
-
-
-def read_start(arguments: bytes) -> Start:
-    """Raises Malformed."""
+def read_mechanisms(arguments: bytes) -> list[str]:
+    """The ways to log in that the broker knows, from what it says first. Raises Malformed."""
     _, at = read_table(arguments, 2)
     mechanisms, _ = read_long(arguments, at)
-    words = str(mechanisms, "utf8", "replace").split()
-    return Start((arguments[0], arguments[1]), tuple(words))
+    return str(mechanisms, "utf8", "replace").split()
 
 
 def start_ok(mechanism: str, user: str, password: str, client: Mapping[str, Any]) -> bytes:

@@ -18,10 +18,10 @@ class Request(Protocol):
 
 
 class Settling(str):
-    """A reply that begins with the acknowledgement of its request."""
+    """A reply that begins with the acknowledgement of its request, if ``request`` is set."""
 
     __slots__ = ("request",)
-    request: Request
+    request: Request | None
 
 
 class Asking(str):
@@ -42,7 +42,8 @@ def revised(frame: bytes, note: object) -> bytes | None:
     A reply goes without an acknowledgement that the broker would not understand any more, a request
     that nobody waits for does not go at all.
     """
-    if isinstance(note, Settling) and not note.request.ack():
+    if isinstance(note, Settling) and note.request is not None and not note.request.ack():
+        note.request = None
         return frame[ACK_BYTES:]
     if isinstance(note, Asking) and note.token not in note.open:
         return None

@@ -205,7 +205,8 @@ def _read(raw: bytes, on_garbage: Callable[[Malformed], None]) -> tuple[Beside, 
         table_end = at if tree and next(reversed(tree)) == "seq" else 0
     at += bool(flags & DELIVERY_MODE) + bool(flags & PRIORITY)
     if flags & CORRELATION_ID:
-        correlation_id, at = read_short(raw, at)
+        # Whatever it is, it comes back as it was; the id of a call it is only if it is text.
+        correlation_id, at = read_short(raw, at, "surrogateescape")
     reply_to = ""
     if flags & REPLY_TO:
         reply_to, at = read_short(raw, at)
@@ -222,5 +223,6 @@ def _read(raw: bytes, on_garbage: Callable[[Malformed], None]) -> tuple[Beside, 
     if kind:
         header.properties = Properties(kind, encoding or "utf8")
     header.reply_to = reply_to
-    header.id = header.id or correlation_id
+    if not header.id and not any("\ud800" <= character <= "\udfff" for character in correlation_id):
+        header.id = correlation_id
     return Beside(header, correlation_id, ttl), table_end

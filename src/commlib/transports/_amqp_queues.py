@@ -1,14 +1,10 @@
-"""Requests and replies on AMQP.
+"""Requests on AMQP: the queues of services.
 
 A service's queue has the service's name on the default exchange. It is durable, since RabbitMQ
 from 4.3 on refuses queues that are neither durable nor exclusive, and goes with its last consumer.
 A request is acknowledged when it was worked off, so that the broker hands a service no more than it
 can work on. If a connection breaks before that, the broker hands its requests over again, marked
 as such: perhaps they were worked on, so they are not taken a second time.
-
-A reply comes back through RabbitMQ's direct reply-to, a queue that is none: it is consumed on the
-channel that the request is published on, without acknowledgement, and told by its correlation id.
-Source: rabbitmq.com/direct-reply-to.
 """
 
 from __future__ import annotations
@@ -19,14 +15,13 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from functools import partial
 from itertools import count
+from typing import Any
 
-from commlib._packet import Header, Packet, peek_call
-from commlib.compression import beginning
+from commlib._packet import Header, Packet
 from commlib.exceptions import (
     AuthError,
     CommlibError,
     ConnectionLost,
-    ServiceNotFound,
 )
 from commlib.transports import _amqp_methods as methods
 from commlib.transports._amqp_bytes import read_short, u32
@@ -37,18 +32,15 @@ from commlib.transports._amqp_codes import (
     RESOURCE_LOCKED,
     Refusal,
 )
+from commlib.transports._amqp_envelopes import begins_as_envelope, is_enveloped
 from commlib.transports._amqp_frames import content, publish_method
 from commlib.transports._amqp_link import AmqpLink
-from commlib.transports._amqp_methods import CALLS, FIRST_SERVICE, SETUP
+from commlib.transports._amqp_methods import FIRST_SERVICE, SETUP
 from commlib.transports._amqp_properties import PropertyReader
-from commlib.transports.base import Address, Handler, ReplyHandler
+from commlib.transports.base import Handler
 
 log = logging.getLogger("commlib.amqp")
 
-STARTS = b'{"header"', b"\x82\xa6header"  # of envelopes, in JSON and in MessagePack
-LONGEST_START = max(map(len, STARTS))
-REPLY_TAG = "r"
-DIRECT = "amq.rabbitmq.reply-to"
 QUEUE_ARGUMENTS = {"x-expires": 600_000}  # ms that a queue stays without a consumer
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # s between attempts to get at a queue that others hold
 NO_RIGHT_PAUSE = 30.0  # s, if it is a person who has to mend it
@@ -322,9 +314,16 @@ class Services:
 
     # Requests.
 
-    def _take(
+    def _take(self, channel: Channel, *arrival: Any) -> None:
+        if self._early is None:
+            self._hand_over(channel, channel.life, *arrival)
+        else:
+            self._early.append(partial(self._hand_over, channel, channel.life, *arrival))
+
+    def _hand_over(
         self,
         channel: Channel,
+        life: int,
         consumer: bytes,
         tag: int,
         again: bool,
@@ -332,10 +331,6 @@ class Services:
         properties: bytes,
         payload: bytes,
     ) -> None:
-        if self._early is not None:
-            arrival = (channel, consumer, tag, again, where, properties, payload)
-            self._early.append(partial(self._take, *arrival))
-            return
         found = self._by_tag.get(consumer)
         if found is None:
             return  # nobody here, so the broker gives it to others when this channel ends
@@ -348,11 +343,11 @@ class Services:
         if header is not None and header.origin:
             key = f"{header.origin}/{header.seq}/{found.queue}"
         elif header is None:
-            if not beginning(payload, LONGEST_START).startswith(STARTS):
+            if not begins_as_envelope(payload):
                 header = Header()  # a peer that says nothing but what it wants
         else:  # not ours: perhaps of commlib-py 0.13
             key = beside.correlation_id
-            if _is_enveloped(payload, is_request=True):
+            if is_enveloped(payload, is_request=True):
                 reply_to, header = header.reply_to, None
         if again and (key in self._in_hand or key in self._worked_off):
             self._write([methods.ack(channel.number, tag)])  # it is ours already
@@ -372,7 +367,7 @@ class Services:
                 redelivered=again,
                 reply_to=reply_to,
                 tag=tag,
-                life=channel.life,
+                life=life,
                 channel=channel,
                 key=key,
             )
@@ -384,6 +379,9 @@ class Services:
         """A request came after its consumer has left: it is for others, as if it were new."""
         link = self._link
         assert link is not None, "it is the link that brings this"
+        if len(payload) > link.limit:
+            link.write([methods.ack(channel.number, tag)], [])  # it was cut, and nobody takes it
+            return
         again = publish_method(channel.number, "", queue)
         again += content(channel.number, properties, payload, link.tuning.frame)
         link.write([again, methods.ack(channel.number, tag)], [])
@@ -424,19 +422,6 @@ class Services:
             self._link.write(acks, [])
 
 
-def _is_enveloped(payload: bytes, *, is_request: bool) -> bool:
-    """Whether a call is in an envelope, as commlib-py 0.13 puts it even here.
-
-    A request tells in it where its reply shall go, else it may be data of that shape.
-    """
-    if not beginning(payload, LONGEST_START).startswith(STARTS):
-        return False
-    if payload[:1] != b"{":
-        return True
-    header = peek_call(payload)
-    return header is not None and (bool(header.reply_to) or not is_request)
-
-
 def _explained(refused: Refusal, queue: str) -> Refusal:
     """The same with what to do about it."""
     if refused.code != RESOURCE_LOCKED:
@@ -446,94 +431,3 @@ def _explained(refused: Refusal, queue: str) -> Refusal:
         f"commlib-py do; end that one, or give this service another name ({refused})",
         refused.code,
     )
-
-
-class Inbox:
-    """Return addresses: one queue that is none, and a correlation id for each call."""
-
-    capacity = 10_000
-
-    def __init__(self, reader: PropertyReader, handler: ReplyHandler) -> None:
-        self._reader = reader
-        self._handler = handler
-        self.open: set[str] = set()
-        """The tokens of calls that a reply is wanted for."""
-        self.wrapped: set[str] = set()
-        """Those of them whose call was in an envelope, and whose reply will be."""
-        self.sent: set[str] = set()
-        """Those of them whose call was written to the broker on this link."""
-        self._channel: Channel | None = None
-
-    def address(self, token: str) -> Address:
-        self.open.add(token)
-        return Address(DIRECT, token)
-
-    def release(self, token: str, *, unused: bool = False) -> None:
-        self.open.discard(token)
-        self.wrapped.discard(token)
-        self.sent.discard(token)
-
-    async def close(self) -> None:
-        self.open.clear()
-        self.wrapped.clear()
-        if self._channel is not None:
-            self._channel.ask(methods.cancel(CALLS, REPLY_TAG))
-            self._channel = None
-
-    # The connection.
-
-    async def restore(self, link: AmqpLink) -> None:
-        """Consume on a new link. Raises AuthError, Refusal, ConnectionLost."""
-        channel = self._channel = link.channel(CALLS)
-        channel.on_arrival = self._take
-        channel.on_return = self._take_back
-        channel.on_reset = self._reset
-        await channel.ask(self._consume)
-
-    _consume = methods.consume(CALLS, DIRECT, REPLY_TAG, methods.NO_ACK)
-
-    def _reset(self, error: Refusal | AuthError) -> None:
-        """The broker has closed the channel: no reply to what was sent will come."""
-        if self._channel is None:
-            return  # it was closed
-        self._channel.ask(self._consume)
-        self._fail(error if isinstance(error, AuthError) else ConnectionLost(str(error)))
-
-    def detach(self) -> None:
-        """The link is away, and with it the address of all that was asked on it."""
-        self._channel = None
-        self._fail(ConnectionLost("the connection was lost before the reply came"))
-
-    def _fail(self, error: CommlibError) -> None:
-        for token in list(self.sent):
-            self.release(token)
-            self._handler(token, error)
-
-    # Replies.
-
-    def _take(
-        self,
-        consumer: bytes,
-        tag: int,
-        again: bool,
-        where: bytes,
-        properties: bytes,
-        payload: bytes,
-    ) -> None:
-        beside = self._reader.read(properties)
-        token = beside.correlation_id
-        header = beside.header
-        if token in self.wrapped and _is_enveloped(payload, is_request=False):
-            header = None
-        packet = Packet(payload, "", header)
-        if token not in self.open:
-            self._handler(None, packet)
-        elif self._handler(token, packet):
-            self.release(token)
-
-    def _take_back(self, queue: str, properties: bytes) -> None:
-        """No queue of this name is there."""
-        token = self._reader.read(properties).correlation_id
-        if token in self.open:
-            self.release(token)
-            self._handler(token, ServiceNotFound(f"nobody serves {queue}, the broker says"))

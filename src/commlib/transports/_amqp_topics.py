@@ -249,6 +249,17 @@ class Topics:
                 raise
             await setup.ask(methods.declare_exchange(SETUP, self._exchange, "topic", DURABLE))
 
+    def exchange_is_gone(self, link: AmqpLink) -> None:
+        """Somebody has deleted it."""
+        if self._queue:
+            self._begin_anew(link, PAUSE)
+        elif self._opening is None or self._opening.done():
+            self._spawn(self._make_exchange(link))
+
+    async def _make_exchange(self, link: AmqpLink) -> None:
+        with suppress(Refusal, AuthError, ConnectionLost):  # it is tried again when it is needed
+            await self.declare_exchange(link)
+
     def _begin_anew(self, link: AmqpLink, pause: float = 0) -> None:
         """The queue that we had, or what it was bound to, is no more."""
         if self._link is link and self._queue:

@@ -40,9 +40,15 @@ from commlib._typing import Req, Resp, T
 from commlib.exceptions import AuthError, CommlibError, ConnectionLost, SerializationError
 from commlib.transports import ACTION_CLASSES, loaded_when_needed
 from commlib.transports._amqp_bytes import LONGEST_SHORT
-from commlib.transports._amqp_codes import Refusal
+from commlib.transports._amqp_codes import (
+    NOT_FOUND,
+    Refusal,
+    refused_exchange,
+    refused_topic,
+)
 from commlib.transports._amqp_confirms import Confirms
 from commlib.transports._amqp_frames import MANDATORY, content, publish_method
+from commlib.transports._amqp_inbox import DIRECT, Inbox
 from commlib.transports._amqp_link import FLUSH, AmqpLink, dial
 from commlib.transports._amqp_methods import (
     AROUND,
@@ -58,13 +64,11 @@ from commlib.transports._amqp_params import ConnectionParameters as ConnectionPa
 from commlib.transports._amqp_params import Credentials as Credentials
 from commlib.transports._amqp_properties import PropertyReader, PropertyWriter
 from commlib.transports._amqp_queues import (
-    DIRECT,
     Consumer,
     Delivered,
-    Inbox,
     Services,
 )
-from commlib.transports._amqp_topics import WILDCARDS, Topics
+from commlib.transports._amqp_topics import PAUSE, WILDCARDS, Topics
 from commlib.transports._deliveries import Delivery
 from commlib.transports._main_transport import MainTransport
 from commlib.transports._sessions import Ending
@@ -314,16 +318,20 @@ class AmqpTransport(MainTransport[Confirms]):
 
     def _reset(self, error: CommlibError) -> None:
         """The broker has closed the channel for something that was published on it."""
-        topic = _between(str(error), "access to topic '", "' in exchange")
-        self._note_refusal(topic or _between(str(error), "exchange '", "' in vhost"), error)
+        if isinstance(error, Refusal) and error.code == NOT_FOUND and self._link is not None:
+            self._forbidden[""] = time.monotonic() + PAUSE, error
+            self._first_frames.clear()
+            self._topics.exchange_is_gone(self._link)
+        self._note_refusal(refused_topic(error) or refused_exchange(error), error)
 
     def _note_refusal(self, target: str, error: Exception) -> None:
         """A message was refused; where a right is missing, those like it are for a while."""
         self._note_refused(target, error)
-        topic = _between(str(error), "access to topic '", "' in exchange")
-        exchange = _between(str(error), "exchange '", "' in vhost")
-        if isinstance(error, AuthError) and exchange == self.params.exchange:
+        topic = refused_topic(error)
+        if isinstance(error, AuthError) and refused_exchange(error) == self.params.exchange:
             # Without a topic it is about all of them.
+            if len(self._forbidden) >= MAX_NAMES:
+                self._forbidden.clear()
             self._forbidden[topic] = time.monotonic() + FORBIDDEN_SECONDS, error
             self._first_frames.clear()
 
@@ -336,11 +344,6 @@ def _check(name: str) -> None:
             raise ValueError(f"{name[:20]!r}... is longer than the {LONGEST_SHORT} bytes of AMQP")
     except ValueError as exc:
         raise SerializationError(str(exc)) from exc
-
-
-def _between(text: str, before: str, behind: str) -> str:
-    """What a refusal of RabbitMQ's has between these words; empty if it has not."""
-    return text.partition(before)[2].partition(behind)[0]
 
 
 class Publisher(pubsub.Publisher[T]):
