@@ -50,7 +50,10 @@ class MissingDriver(CommlibError, ImportError):
 
 
 class ConnectionLost(CommlibError, ConnectionError):
-    """The connection is away and the offline policy says not to wait for it."""
+    """The connection is away and the offline policy says not to wait for it.
+
+    Or it has broken, and what was waited for cannot come any more.
+    """
 
 
 class OutboxFull(CommlibError, TimeoutError):

@@ -35,6 +35,7 @@ from commlib.aio.pubsub import Subscriber
 from commlib.aio.rpc import ClientOptions, RPCClient
 from commlib.exceptions import (
     CommlibError,
+    ConnectionLost,
     EndpointClosed,
     GoalAborted,
     GoalCanceled,
@@ -303,7 +304,7 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
         self, goal: ClientGoal[ResultT, FeedbackT], outcome: Packet | CommlibError
     ) -> ClientGoal[ResultT, FeedbackT]:
         """The service has taken the goal, or refused it, or not answered."""
-        if isinstance(outcome, RPCTimeout) and goal.status:
+        if isinstance(outcome, RPCTimeout | ConnectionLost) and goal.status:
             # It was heard of, so only the answer was lost.
             self._follow(goal, FIRST_PAUSE)
             return goal

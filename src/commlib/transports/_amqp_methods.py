@@ -190,8 +190,8 @@ def qos(channel: int, prefetch: int) -> bytes:
 
 
 def delete_queue(channel: int, name: str) -> bytes:
-    """Delete a queue, whatever is in it."""
-    return method(channel, QUEUE_DELETE, b"\0\0%b\0" % short(name))
+    """Delete a queue that has neither consumers nor messages; else that is an error."""
+    return method(channel, QUEUE_DELETE, b"\0\0%b\x03" % short(name))
 
 
 NO_ACK = 2

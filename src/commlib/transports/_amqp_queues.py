@@ -244,6 +244,8 @@ class Services:
         except (Refusal, AuthError) as exc:
             self._by_tag.pop(tag.encode(), None)
             if isinstance(exc, AuthError):
+                # It may be there now, and only a consumer would have ended it.
+                link.channel(SETUP).ask(methods.delete_queue(SETUP, consumer.queue))
                 raise
             return _explained(exc, consumer.queue)
         if self._link is not link:
