@@ -649,7 +649,7 @@ def garbage() -> list[bytes]:
         b"{}",
         b'"text"',
         b"5",
-        b'{"a": 1, "b": 2}',
+        b'{"a": 1, "b": "two"}',
         b'{"header": {}, "data": null}',
         b'{"header": {}, "data": {"a": 1}}',
         b'{"header": {}, "data": {"a": "one", "b": 2}}',
