@@ -62,7 +62,7 @@ class Serving:
 
     async def restored(self) -> list[str]:
         """Connect; what is asked for."""
-        restoring = asyncio.ensure_future(self.services.restore(self.wire.link))
+        restoring = asyncio.ensure_future(self.services.restore(self.wire.link, 5.0))
         asked = await self.wire.settle()
         await restoring
         self.services.announce()

@@ -105,7 +105,7 @@ class Services:
 
     def __init__(
         self,
-        spawn: Callable[..., object],
+        spawn: Callable[..., asyncio.Task[None]],
         reader: PropertyReader,
         on_stale: Callable[[], None],
     ) -> None:
@@ -174,23 +174,28 @@ class Services:
 
     # The connection.
 
-    async def restore(self, link: AmqpLink) -> None:
-        """Consume everything on a new link; returns when the broker has answered."""
+    async def restore(self, link: AmqpLink, seconds: float) -> None:
+        """Consume everything on a new link; returns when the broker has answered.
+
+        After so many seconds it goes on in the background.
+        """
         self._link = link
         self._early = []
         self._numbers = range(FIRST_SERVICE, link.tuning.channels + 1)
         self._on_channel.clear()
         for consumer in self._consumers:
             consumer.number = self._free_number()
-        consumers = list(self._consumers)
-        begun = await asyncio.gather(
-            *(self._begin(consumer, link) for consumer in consumers), return_exceptions=True
-        )
-        for consumer, error in zip(consumers, begun, strict=True):
-            if isinstance(error, AuthError):
-                self._begin_later(consumer, link, error)
-            elif error is not None and not isinstance(error, ConnectionLost):
-                raise error
+        begun = [self._spawn(self._begin_again(each, link)) for each in self._consumers]
+        if begun:
+            await asyncio.wait(begun, timeout=seconds)
+
+    async def _begin_again(self, consumer: Consumer, link: AmqpLink) -> None:
+        try:
+            await self._begin(consumer, link)
+        except AuthError as exc:
+            self._begin_later(consumer, link, exc)
+        except ConnectionLost:
+            pass  # the next link begins with this
 
     def announce(self) -> None:
         """The link is there for everybody."""

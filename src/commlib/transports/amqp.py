@@ -272,8 +272,10 @@ class AmqpTransport(MainTransport[Confirms]):
             link.channel(REPLIES).on_reset = self._reset
             self._frame_max = link.tuning.frame
             await self._declare_exchange(link)
-            await self._topics.restore(link, self.params.connect_timeout / 2)
-            await self._services.restore(link)
+            # Half of the time that an attempt has: what is not there by then comes a little later.
+            enough = self.params.connect_timeout / 4
+            await self._topics.restore(link, enough)
+            await self._services.restore(link, enough)
             if self._inbox is not None:
                 await self._inbox.restore(link)
         except BaseException:  # stopped, or no answer in time: nobody else knows of this link
