@@ -829,6 +829,8 @@ def test_the_least_that_is_a_request_is_passed_on(pair: Pair) -> None:
 
 
 def test_a_request_that_is_none_is_refused(pair: Pair) -> None:
+    if pair.source.traits.native_headers:
+        pytest.skip("where headers travel beside it, any payload may be a request")
     pair.far().create_rpc(pair.far_topic, lambda request: request)
     bridge = pair.rpc_bridge()
     peer = pair.near_peer()

@@ -34,10 +34,23 @@ KINDS = {
 }
 
 
+SLOW = ("amqp",)
+"""Those that take seconds to start."""
+
+
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> Kind:
     """Each kind of broker in turn."""
     return KINDS[request.param]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What ``restarts`` brokers is for `make faults` where each start takes seconds."""
+    for item in items:
+        params = getattr(item, "callspec", None)
+        if item.get_closest_marker("restarts") and params and params.params.get("kind") in SLOW:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture

@@ -58,6 +58,7 @@ def test_nothing_is_lost_while_the_sink_is_away_and_order_is_kept(
         assert subscriber.stats.gaps == subscriber.stats.duplicates == 0
 
 
+@pytest.mark.restarts
 def test_what_comes_in_the_middle_of_an_outage_keeps_its_place(
     near: Node, make_server: MakeServer
 ) -> None:
@@ -101,6 +102,7 @@ def test_what_comes_in_the_middle_of_an_outage_keeps_its_place(
         assert bridge.stats.dropped == 0
 
 
+@pytest.mark.restarts
 def test_beyond_the_bound_the_oldest_are_dropped_and_counted(
     near: Node, make_server: MakeServer
 ) -> None:
@@ -125,6 +127,7 @@ def test_beyond_the_bound_the_oldest_are_dropped_and_counted(
         assert bridge.stats.forwarded == 100
 
 
+@pytest.mark.restarts
 def test_what_waits_for_too_long_is_dropped_and_counted(
     near: Node, make_server: MakeServer
 ) -> None:
@@ -149,6 +152,7 @@ def test_what_waits_for_too_long_is_dropped_and_counted(
         assert got.wait() == ["new"]
 
 
+@pytest.mark.restarts
 def test_a_bridge_begins_without_its_sink(near: Node, make_server: MakeServer) -> None:
     server = make_server()
     server.kill()
@@ -173,6 +177,7 @@ def test_a_bridge_begins_without_its_sink(near: Node, make_server: MakeServer) -
         bridge.stop()
 
 
+@pytest.mark.restarts
 def test_what_could_not_be_sent_before_the_stop_is_counted(
     near: Node, make_server: MakeServer
 ) -> None:
@@ -189,6 +194,7 @@ def test_what_could_not_be_sent_before_the_stop_is_counted(
     assert (bridge.stats.waiting, bridge.stats.dropped) == (0, 10)
 
 
+@pytest.mark.restarts
 def test_the_source_dies_and_the_bridge_takes_up_its_topics_again(make_server: MakeServer) -> None:
     server = make_server()
     got = Collected()
@@ -211,6 +217,7 @@ def test_the_source_dies_and_the_bridge_takes_up_its_topics_again(make_server: M
         eventually(lambda: bridge.stats.source.reconnects == 1)
 
 
+@pytest.mark.restarts
 def test_calls_go_through_again_after_the_sink_has_died(
     near: Node, make_server: MakeServer
 ) -> None:

@@ -147,6 +147,7 @@ def test_a_node_beats_as_soon_as_its_broker_is_back_and_tells_what_it_has_logged
         eventually(lambda: heart.own_stats.sent == logs.own_stats.sent + 1 == 2)
 
 
+@pytest.mark.restarts
 def test_a_node_is_stopped_and_started_from_afar_through_a_broker_that_was_restarted(
     make_server: MakeServer,
 ) -> None:
@@ -183,6 +184,7 @@ def test_the_first_call_and_message_after_the_restart_need_no_second_try(
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.restarts
 def test_it_comes_back_from_ten_restarts_under_load(make_server: MakeServer) -> None:
     server = make_server()
     done = threading.Event()
