@@ -55,6 +55,17 @@ async def test_packets_are_found_however_they_are_cut(
     assert taken == [("name", payload) for payload in payloads]
 
 
+@BOTH
+async def test_a_packet_of_which_one_byte_comes_alone_does_not_wait_for_as_many_as_the_last_one(
+    make: Callable[..., Wire], taken: list[tuple[str, bytes]], version: int
+) -> None:
+    broker = make(version)
+    long, short = broker.publish("a", b"y" * 500), broker.publish("a", b"x")
+    for piece in (long[:100], long[100:], short[:1], short[1:]):
+        broker.comes(piece)
+    assert [payload for _, payload in taken] == [b"y" * 500, b"x"]
+
+
 async def test_a_large_packet_comes_whole_and_the_next_one_as_well(
     make: Callable[..., Wire], taken: list[tuple[str, bytes]]
 ) -> None:

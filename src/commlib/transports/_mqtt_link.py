@@ -297,6 +297,7 @@ class MqttLink(StreamLink):
             else:
                 self._take_other(head, data[start:stop])
             at = stop
+        self._wanted = 0  # what follows begins a packet, be it with one byte
         if at > end:  # its rest is of no interest
             self._skip = at - end
             at = end
