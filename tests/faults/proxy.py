@@ -50,11 +50,15 @@ class Proxy:
     # ---- on its loop ----
 
     def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            server = runner.run(asyncio.start_server(self._serve, sock=self._listening))
-            self._loop.run_forever()
-            server.close()
-            self._cut()
+        loop = self._loop
+        serving = asyncio.start_server(self._serve, sock=self._listening)
+        server = loop.run_until_complete(serving)
+        loop.run_forever()
+        server.close()
+        self._cut()
+        while tasks := asyncio.all_tasks(loop):
+            loop.run_until_complete(asyncio.wait(tasks))
+        loop.close()
 
     def _cut(self) -> None:
         for writer in self._writers:
