@@ -231,7 +231,6 @@ class Services:
         channel.on_arrival = partial(self._take, channel)
         channel.on_cancelled = self._cancelled
         channel.on_reset = lambda error: self._reset(number, error)
-        consume = methods.consume(number, consumer.queue, tag, 0)
         is_asked = False
         try:
             consumer.backlog = await self._declare(consumer.queue, link)
@@ -239,12 +238,12 @@ class Services:
             resets = channel.resets
             channel.ask(methods.qos(number, consumer.prefetch))
             is_asked = True
-            await channel.ask(consume)
+            await channel.ask(methods.consume(number, consumer.queue, tag, 0))
         except asyncio.CancelledError:
-            # The broker is about to say yes; and a queue that never had a consumer would stay.
-            if not is_asked:
-                channel.ask(consume)
-            self._cancel(consumer, link, tag)
+            if is_asked:
+                self._cancel(consumer, link, tag)  # the broker is about to say yes
+            else:  # behind the question for it: a queue that never had a consumer would stay
+                link.channel(SETUP).ask(methods.delete_queue(SETUP, consumer.queue))
             raise
         except (Refusal, AuthError) as exc:
             self._by_tag.pop(tag.encode(), None)
