@@ -128,3 +128,9 @@ def test_the_same_broker_has_the_same_address_by_whatever_way() -> None:
     assert ConnectionParameters("10.0.0.1", username="x", ssl=True).address == address
     assert ConnectionParameters("10.0.0.1", vhost="other").address != address
     assert ConnectionParameters("10.0.0.1", exchange="other").address != address
+
+
+def test_a_password_that_is_not_encoded_is_refused_and_not_repeated() -> None:
+    with pytest.raises(ValueError, match="%2F") as raised:
+        ConnectionParameters.from_url("amqp://bob:12/34@127.0.0.1/shop")
+    assert "34" not in str(raised.value)

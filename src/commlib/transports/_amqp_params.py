@@ -40,7 +40,7 @@ class ConnectionParameters(NetworkParameters):
       which may have a certificate of the client's. ``secure=True`` is the seed's name for it.
     * ``exchange``: the topic exchange that messages are published to; it is made if it is not
       there.
-    * ``queue_size``: messages that the broker keeps for a node that is slow to read, the oldest
+    * ``queue_size``: messages that the broker keeps for a slow connection, the oldest
       are dropped first; ``message_ttl`` (ms): and for how long. None: no bound of the broker's.
     * ``heartbeat_timeout`` (s): silence after which the broker gives us up, and we it; 0: it does
       not, and we still do after ``keepalive``.
@@ -127,6 +127,8 @@ class ConnectionParameters(NetworkParameters):
         from urllib.parse import unquote
 
         tls = parts.scheme in TLS_SCHEMES
+        if "@" in parts.path:  # not repeated: it is the end of a password
+            raise ValueError("amqp://: a '/' in a password is written %2F, an '@' %40")
         return {
             "username": unquote(parts.username or ""),
             "password": unquote(parts.password or ""),
