@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import threading
 import time
@@ -18,6 +19,8 @@ from commlib import _portal, aio
 from commlib.exceptions import CommlibError, ConnectionLost, RPCRemoteError
 from commlib.node import Node
 from commlib.transports import _amqp_methods as methods
+from commlib.transports import resolve
+from commlib.transports.amqp import Offline
 
 MAX_SIZE = 3_000_000
 """Of a message, for the broker of these tests."""
@@ -62,16 +65,20 @@ def cut(node: Node) -> None:
 # ---- a broker that takes no messages ----
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("qos", [0, 1])
 def test_what_is_published_to_a_broker_that_blocks_waits_and_nothing_is_lost(
     server: RabbitServer, topic: str, qos: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     got = Collected()
     # With this keepalive it would be given up for its silence within the time that this takes.
-    url = server.url_with(keepalive=1)
+    params = dataclasses.replace(
+        resolve(server.url_with(keepalive=1)),
+        offline=Offline(timeout=50),  # on a busy machine the broker's tool takes long to unblock it
+    )
     with Node("sub", connection_params=server.url, heartbeats=False) as other:
         other.create_subscriber(topic, got, bytes)
-        with Node("pub", connection_params=url, heartbeats=False) as node:
+        with Node("pub", connection_params=params, heartbeats=False) as node:
             publisher = node.create_publisher(topic, bytes, qos=qos)
             publisher.publish(b"0")
             assert got.first == b"0"
@@ -87,7 +94,7 @@ def test_what_is_published_to_a_broker_that_blocks_waits_and_nothing_is_lost(
                 assert thread.is_alive(), "it waits for room"
             finally:
                 server.unblock()
-            thread.join(DEADLINE)
+            thread.join(50)
             assert got.wait(508) == [b"%d" % number for number in range(500)] + big
             assert "takes messages again" in caplog.text
             assert publisher.stats.reconnects == publisher.stats.unconfirmed == 0
