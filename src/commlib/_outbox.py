@@ -176,9 +176,9 @@ class Outbox:
         On the loop.
         """
         with self._lock:
-            born = self._born or [0.0] * len(self._frames)  # which counts only while offline
+            is_offline = self._link is None
+            born = self._born if is_offline else [0.0] * len(self._frames)
             waiting = list(zip(self._frames, self._notes, born, strict=True))
-            is_offline = bool(self._born)
             self._frames, self._notes, self._born = deque(), deque(), deque()
             for frame, note, when in waiting:
                 new = revised(frame, note)
@@ -187,6 +187,8 @@ class Outbox:
                     self._notes.append(note)
                     if is_offline:
                         self._born.append(when)
+            cost = 0 if is_offline else FRAME_COST
+            self._bytes = sum(len(frame) + cost for frame in self._frames)
 
     async def confirm(self, question: bytes, closed: asyncio.Future[Any]) -> None:
         """Ask the broker something behind all that waits; return when it has answered.

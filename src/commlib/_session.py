@@ -27,7 +27,7 @@ from commlib.exceptions import (
 log = logging.getLogger("commlib.session")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # s between attempts; a restarted broker is back in ~1 s
-AUTH_PAUSE = 30.0  # s; brokers count failed logins
+AUTH_PAUSE = 30.0  # s; a person has to mend it, and brokers count failed logins
 PROBE_GRACE = 5.0  # s between the probe of a silent link and its end
 
 

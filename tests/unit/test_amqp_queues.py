@@ -21,7 +21,7 @@ from commlib.transports.base import LinkStats
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.0)
     monkeypatch.setattr(module, "LONGEST_PAUSE", 0.0)
-    monkeypatch.setattr(module, "NO_RIGHT_PAUSE", 0.0)
+    monkeypatch.setattr(module, "AUTH_PAUSE", 0.0)
 
 
 def ours(origin: str, seq: int, **more: Any) -> BasicProperties:

@@ -101,7 +101,7 @@ async def network(**options: Any) -> Network:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PAUSE", "NO_RIGHT_PAUSE"):
+    for name in ("PAUSE", "AUTH_PAUSE"):
         monkeypatch.setattr(module, name, 0.0)
 
 
@@ -431,7 +431,7 @@ async def test_a_topic_that_may_not_be_read_leaves_the_others_alone() -> None:
 async def test_who_may_have_no_queue_is_told_so_and_does_not_ask_in_haste(
     kind: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "NO_RIGHT_PAUSE", 30.0)
+    monkeypatch.setattr(module, "AUTH_PAUSE", 30.0)
     monkeypatch.setattr(module, "PAUSE", 1.0)
     new = await network(exchange="robots")
     new.refuses = lambda method: (
@@ -450,7 +450,7 @@ async def test_who_may_have_no_queue_is_told_so_and_does_not_ask_in_haste(
 async def test_who_comes_next_is_told_at_once_as_well(
     is_given: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "NO_RIGHT_PAUSE", 30.0)
+    monkeypatch.setattr(module, "AUTH_PAUSE", 30.0)
     new = await network()
     new.refuses = lambda method: (
         (403, "ACCESS_REFUSED") if isinstance(method, spec.Queue.Declare) else None

@@ -57,6 +57,43 @@ async def test_a_burst_is_one_write() -> None:
     assert link.writes == [([b"%d" % n for n in range(100)], list(range(100)))]
 
 
+async def test_what_waits_may_be_put_into_another_form_or_left_out() -> None:
+    outbox, link = Outbox_(), FakeLink()
+    outbox.set_link(link)
+    outbox.on_room(False)
+    for number in range(4):
+        outbox.put(b"%d" % number * 10, number)
+    outbox.revise(lambda frame, note: None if note == 1 else frame[note:])  # type: ignore[misc]
+    outbox.on_room(True)
+    assert link.writes == [([b"0" * 10, b"2" * 8, b"3" * 7], [0, 2, 3])]
+
+
+async def test_what_is_left_out_makes_room() -> None:
+    outbox, link = Outbox_(), FakeLink()
+    outbox.set_link(link)
+    outbox.on_room(False)
+    big = bytes(_outbox.MAX_BYTES)
+    assert outbox.put(big, "old")
+    assert not outbox.put(big, "new")
+    outbox.revise(lambda frame, note: None)
+    assert outbox.put(big, "new")
+
+
+async def test_what_is_revised_while_away_keeps_its_age_and_its_bounds() -> None:
+    outbox, link = Outbox_(Offline(max_messages=2)), FakeLink()
+    outbox.set_link(link)
+    outbox.set_link(None)
+    for number in range(2):
+        outbox.put(b"%d" % number, number)
+    outbox.revise(lambda frame, note: frame if note else None)
+    outbox.put(b"2", 2)
+    assert outbox.stats.overflow == 0
+    outbox.put(b"3", 3)
+    assert outbox.stats.overflow == 1
+    outbox.set_link(link)
+    assert link.frames == [b"2", b"3"]
+
+
 async def test_a_burst_of_another_thread_is_one_write() -> None:
     outbox, link = Outbox_(), FakeLink()
     outbox.set_link(link)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import ceil
 from ssl import SSLError
 from struct import error as LayoutError
@@ -63,7 +63,7 @@ class AmqpLink(StreamLink):
 
     A payload that is longer than ``limit`` is handed over cut off behind it, so that its receivers
     refuse it and the connection goes on. ``on_room`` is also told when the broker blocks us, and
-    while a channel is not open.
+    while a channel is not open; ``on_unblocked`` is called before it is told that this is over.
     """
 
     def __init__(self, name: str, limit: int) -> None:
@@ -80,6 +80,7 @@ class AmqpLink(StreamLink):
         self._holders: set[object] = set()
         self._blocked_timer: asyncio.TimerHandle | None = None
         self._blocked_timeout: float | None = None
+        self.on_unblocked: Callable[[], None] = lambda: None
 
     # What a session asks.
 
@@ -171,6 +172,7 @@ class AmqpLink(StreamLink):
             self._blocked_timer.cancel()
             self._blocked_timer = None
             log.warning("%s: the broker takes messages again", self.name)
+            self.on_unblocked()
         self.release("blocked")
 
     @property

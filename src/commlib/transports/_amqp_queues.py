@@ -18,6 +18,7 @@ from itertools import count
 from typing import Any
 
 from commlib._packet import Header, Packet
+from commlib._session import AUTH_PAUSE
 from commlib.exceptions import (
     AuthError,
     CommlibError,
@@ -43,7 +44,6 @@ log = logging.getLogger("commlib.amqp")
 
 QUEUE_ARGUMENTS = {"x-expires": 600_000}  # ms that a queue stays without a consumer
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # s between attempts to get at a queue that others hold
-NO_RIGHT_PAUSE = 30.0  # s, if it is a person who has to mend it
 LEAVE_SECONDS = 0.3  # how long the broker is waited for when a consumer leaves
 MAX_REMEMBERED = 1000  # requests that were worked off, and may come again
 
@@ -219,7 +219,7 @@ class Services:
 
     def _begin_later(self, consumer: Consumer, link: AmqpLink, error: CommlibError) -> None:
         log.warning("%s, trying again", error)
-        pause = NO_RIGHT_PAUSE if isinstance(error, AuthError) else FIRST_PAUSE
+        pause = AUTH_PAUSE if isinstance(error, AuthError) else FIRST_PAUSE
         self._spawn(self._try_again(consumer, link, pause))
 
     async def _try(self, consumer: Consumer, link: AmqpLink) -> Refusal | None:
@@ -288,7 +288,7 @@ class Services:
                 return  # the next link begins with this
             except AuthError as exc:
                 log.debug("%s", exc)
-                pause = NO_RIGHT_PAUSE
+                pause = AUTH_PAUSE
                 continue
             if error is None:
                 if consumer.working:

@@ -15,11 +15,11 @@ from itertools import count
 from typing import Any
 
 from commlib._packet import Packet
+from commlib._session import AUTH_PAUSE
 from commlib._topics import amqp_binding, amqp_matcher, is_pattern, matcher
 from commlib.exceptions import AuthError, ConnectionLost
 from commlib.transports import _amqp_methods as methods
 from commlib.transports._amqp_bytes import read_short
-from commlib.transports._amqp_channel import Channel
 from commlib.transports._amqp_codes import NOT_FOUND, Refusal
 from commlib.transports._amqp_link import AmqpLink
 from commlib.transports._amqp_methods import DURABLE, PASSIVE, SETUP, TOPICS
@@ -34,7 +34,6 @@ WILDCARDS = "#"
 EVERYWHERE = "amq.topic"
 """An exchange that is there without being made."""
 PAUSE = 1.0  # s between attempts to get a queue
-NO_RIGHT_PAUSE = 30.0  # s, if it is a person who has to mend it
 MAX_ROUTES = 10_000  # routing keys whose receivers are remembered
 
 
@@ -64,7 +63,6 @@ class Topics:
         self._reader = reader
         self._spawn = spawn
         self._link: AmqpLink | None = None
-        self._setup: Channel | None = None
         self._queue = ""
         self._tag = ""
         self._tags = count()
@@ -102,8 +100,9 @@ class Topics:
         self._needed[topic.binding] -= 1
         if not self._needed[topic.binding]:
             del self._needed[topic.binding]
-            if self._queue and self._setup is not None:
-                self._setup.ask(methods.unbind(SETUP, self._queue, self._exchange, topic.binding))
+            if self._queue and self._link is not None:
+                frame = methods.unbind(SETUP, self._queue, self._exchange, topic.binding)
+                self._link.channel(SETUP).ask(frame)
 
     def _half(self, topic: Topic) -> dict[str, Topic]:
         return self._patterns if topic.is_pattern else self._exact
@@ -131,7 +130,7 @@ class Topics:
 
     def detach(self) -> None:
         """The link is away."""
-        self._link = self._setup = None
+        self._link = None
         self._queue = ""
         if self._opening is not None:
             self._opening.cancel()
@@ -158,7 +157,6 @@ class Topics:
 
     def _bind(self, topic: Topic) -> None:
         link = self._link
-        assert self._setup is not None, "it was opened for the queue"
         assert link is not None, "it is where the queue is"
 
         def answered(answer: asyncio.Future[bytes]) -> None:
@@ -169,11 +167,11 @@ class Topics:
                 topic.confirm(error)
                 if error is not None:
                     later = asyncio.get_running_loop().call_later
-                    later(NO_RIGHT_PAUSE, self._bind_again, link, topic)
+                    later(AUTH_PAUSE, self._bind_again, link, topic)
             # Else the connection is away, and the next one begins with this.
 
         frame = methods.bind(SETUP, self._queue, self._exchange, topic.binding)
-        self._setup.ask(frame).add_done_callback(answered)
+        link.channel(SETUP).ask(frame).add_done_callback(answered)
 
     def _bind_again(self, link: AmqpLink, topic: Topic) -> None:
         if self._link is link and self._queue and topic.handlers:
@@ -193,7 +191,7 @@ class Topics:
             except AuthError as exc:
                 for topic in self._all():
                     topic.confirm(exc)
-                pause = NO_RIGHT_PAUSE
+                pause = AUTH_PAUSE
             except ConnectionLost:
                 break  # the next link begins with this
             except Refusal as exc:
@@ -209,7 +207,7 @@ class Topics:
         self._tried.set()
 
     async def _open_queue(self, link: AmqpLink) -> str:
-        setup = self._setup = link.channel(SETUP)
+        setup = link.channel(SETUP)
         channel = link.channel(TOPICS)
         channel.on_arrival = self._take
         channel.on_cancelled = lambda tag: self._cancelled(link, tag)

@@ -303,6 +303,7 @@ class AmqpTransport(MainTransport[Confirms]):
             return
         self._loop = asyncio.get_running_loop()
         link.on_room = self._note_room
+        link.on_unblocked = self._revise
         self._deliveries.attach(link)
         self._revise()
         self._outbox.set_link(link)
@@ -312,8 +313,6 @@ class AmqpTransport(MainTransport[Confirms]):
         self._services.announce()
 
     def _note_room(self, room: bool) -> None:
-        if room:
-            self._revise()
         self._outbox.on_room(room)
         if room:
             self._deliveries.resume()
