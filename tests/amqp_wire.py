@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from pika import BasicProperties, spec
 from pika import frame as pika_frame
 
 from commlib.transports._amqp_link import AmqpLink
 from commlib.transports._amqp_methods import AROUND, PROTOCOL, Tuning
+from played_socket import PlayedSocket
 
 FRAME = 4096
 """The longest frame of the broker that is played."""
@@ -153,27 +153,13 @@ class Broker:
         return b"" if answer is None else said(channel, answer)
 
 
-class Wire:
+class Wire(PlayedSocket[AmqpLink]):
     """The socket of a link: keeps what is written, and lets the test say what comes."""
 
     def __init__(self, limit: int = 1000) -> None:
-        self.link = AmqpLink("robot", limit)
+        super().__init__(AmqpLink("robot", limit))
         self.link.tuning = Tuning(100, FRAME, 0)
         self.broker = Broker()
-        self.written: list[bytes] = []
-        self.is_cut = False
-        self.link.connection_made(cast("asyncio.Transport", self))
-
-    def comes(self, data: bytes, at_once: int = 1_000_000) -> None:
-        """The link receives this, in pieces of at most so many bytes."""
-        for start in range(0, len(data), at_once):
-            piece = data[start : start + at_once]
-            while piece and not self.is_cut:
-                buffer = self.link.get_buffer(-1)
-                taken = min(len(buffer), len(piece))
-                buffer[:taken] = piece[:taken]
-                self.link.buffer_updated(taken)
-                piece = piece[taken:]
 
     def says(self, channel: int, *methods: Any) -> None:
         """The broker says this, in one piece."""
@@ -215,37 +201,6 @@ class Wire:
                 break
         return [method.NAME for _, method in self.broker.asked[before:]]
 
-    # What the link sees of asyncio.
-
-    def write(self, data: bytes) -> None:
-        if data:
-            self.written.append(data)
-
-    def abort(self) -> None:
-        if not self.is_cut:
-            self.is_cut = True
-            asyncio.get_running_loop().call_soon(self.link.connection_lost, None)
-
-    close = abort
-
-    def is_closing(self) -> bool:
-        return self.is_cut
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def get_extra_info(self, name: str) -> Any:
-        return _Socket() if name == "socket" else None
-
 
 def _is_method(frame: Any) -> bool:
     return getattr(frame, "method", None) is not None
-
-
-class _Socket:
-    """What a link needs to know of a socket."""
-
-    family = socket.AF_UNIX
-
-    def setsockopt(self, *option: int) -> None:
-        """There is nothing to set."""
