@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from types import TracebackType
-from typing import Self
 
 from commlib.transports import _mqtt_bytes as wire
+from fake_peer import FakePeer
 
 Say = Callable[[bytes], Awaitable[None]]
 
@@ -15,7 +14,7 @@ CONNACK = b"\x20\x03\x00\x00\x00"
 """MQTT 5: success, and nothing to be said of what it can do."""
 
 
-class FakeBroker:
+class FakeBroker(FakePeer):
     """Lets clients of MQTT 5 in and confirms what they ask for, but passes no message on.
 
     ``refuses`` is how many of the next clients it hangs up on without a word.
@@ -24,46 +23,15 @@ class FakeBroker:
     are some, and with ``closes_then`` it closes. ``fragments``: how many bytes it sends at a time.
     """
 
+    scheme = "mqtt"
+
     def __init__(self) -> None:
-        self.connects = 0
+        super().__init__()
         self.refuses = 0
         self.greeting = CONNACK
         self.closes_at_once = False
         self.once_subscribed: list[bytes] = []
         self.closes_then = False
-        self.fragments = 1 << 20
-        self.port = 0
-        self._writers: set[asyncio.StreamWriter] = set()
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self._server.close()
-        self.hang_up()
-
-    @property
-    def url(self) -> str:
-        return f"mqtt://127.0.0.1:{self.port}?connect_timeout=0.2"
-
-    def hang_up(self) -> None:
-        """End all connections."""
-        for writer in self._writers:
-            writer.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
-        try:
-            await self._talk(reader, writer)
-        except (OSError, EOFError):
-            pass  # the client has gone
-        finally:
-            writer.close()
-            self._writers.discard(writer)
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await _read_packet(reader)
@@ -86,12 +54,6 @@ class FakeBroker:
                 await self._send(writer, b"\xb0\x04" + body[:2] + b"\x00\x00")
             elif kind == 0xE0:
                 return
-
-    async def _send(self, writer: asyncio.StreamWriter, data: bytes) -> None:
-        for at in range(0, len(data), self.fragments):
-            writer.write(data[at : at + self.fragments])
-            await writer.drain()
-            await asyncio.sleep(0)
 
 
 async def _read_packet(reader: asyncio.StreamReader) -> tuple[int, bytes]:
