@@ -172,6 +172,14 @@ class Endpoint(Runnable, Generic[Core]):
         """Whether the connection to the broker is there now."""
         return self._core.connected
 
+    def wait_connected(self, timeout: float = 30) -> bool:
+        """Whether the connection to the broker is there, or comes within ``timeout`` seconds.
+
+        Raises AuthError when the broker says no, EndpointClosed after ``stop()``, and BlockingCall
+        on the event loop.
+        """
+        return self._started().run(self._core.wait_connected, timeout)
+
     @property
     def stats(self) -> Stats:
         """The counters, as they are now."""

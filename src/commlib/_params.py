@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 from commlib._packet import MAX_PAYLOAD
@@ -122,10 +123,27 @@ class BaseParameters:
         raise NotImplementedError
 
 
-class NetworkParameters(BaseParameters):
+@dataclass(kw_only=True)
+class _Several(BaseParameters):
+    """Parameters of brokers that stand in for one another."""
+
+    fallbacks: str | Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.fallbacks, str):
+            self.fallbacks = self.fallbacks.split(",") if self.fallbacks else ()
+        self.fallbacks = tuple(self.fallbacks)
+
+
+class NetworkParameters(_Several):
     """What parameters have in common where the broker is reached through a network.
 
-    No fields of its own: each kind of broker has them in the order that its users know.
+    ``fallbacks``: ``"host"`` or ``"host:port"`` of brokers that stand in for this one; in a URL
+    with commas between them. Those that cannot be reached are passed over, in turn; one that was
+    reached is used as long as it is there.
+
+    No other fields of its own: each kind of broker has them in the order that its users know.
     """
 
     host: str
@@ -138,6 +156,10 @@ class NetworkParameters(BaseParameters):
 
     url_names: ClassVar[dict[str, str]] = {"tls": "ssl"}
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.each_place()  # one that is none is refused here
+
     @property
     def credentials(self) -> tuple[str, str]:
         """User name and password, from whichever field they were given in."""
@@ -149,6 +171,27 @@ class NetworkParameters(BaseParameters):
         """Host and port as in a URL."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    def each_place(self) -> list[Self]:
+        """These parameters for each of the brokers, the first one first."""
+        all_of_them = [self]
+        for text in self.fallbacks:
+            from urllib.parse import urlsplit  # most programs have one broker
+
+            try:
+                parts = urlsplit(f"//{text.strip()}")
+                host, port = parts.hostname, parts.port or self.port
+            except ValueError:
+                host, port = None, 0
+            if not host or self.unix_socket or parts.username or parts.path:
+                raise ValueError(
+                    "fallbacks: 'host' or 'host:port' each, of brokers that are reached through "
+                    "a network as this one"
+                )
+            other = copy.copy(self)
+            other.host, other.port = host, port
+            all_of_them.append(other)
+        return all_of_them
+
     def ssl_context(self) -> SSLContext | None:
         """The TLS context to connect with, None without TLS."""
         if not self.ssl:
@@ -156,6 +199,25 @@ class NetworkParameters(BaseParameters):
         import ssl
 
         return ssl.create_default_context() if self.ssl is True else self.ssl
+
+
+def together(each: Sequence[BaseParameters]) -> BaseParameters:
+    """The first of them, with the others as its fallbacks. Raises ValueError."""
+    first, others = (each[0] if each else None), each[1:]
+    if not isinstance(first, NetworkParameters):
+        raise ValueError("a list of brokers: at least one, each reached through a network")
+    places = []
+    for other in others:
+        alike = copy.copy(first)
+        if isinstance(other, NetworkParameters):
+            alike.host, alike.port = other.host, other.port
+        if other != alike:
+            raise ValueError(
+                "the brokers of a list stand in for one another: they may differ in host and port, "
+                "and in nothing else"
+            )
+        places.append(alike.place)
+    return replace(first, fallbacks=places) if places else first
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from commlib import aio
@@ -77,7 +77,7 @@ class Node(Runnable, Decorators):
         super().__init__()
         check_options(Node, options, NodeOptions.__optional_keys__)
         params = connection_params or transport_connection_params
-        if isinstance(transport_type, BaseParameters | str):  # commlib-py 0.13 has them second
+        if isinstance(transport_type, BaseParameters | Sequence):  # commlib-py 0.13 has them second
             params, transport_type = transport_type, None
         if params is None and transport_type is not None:
             params = resolve(None, transport_type.name.lower())
@@ -144,6 +144,13 @@ class Node(Runnable, Decorators):
     def connected(self) -> bool:
         """Whether the connection to the broker is there now."""
         return self._core.connected
+
+    def wait_connected(self, timeout: float = 30) -> bool:
+        """Whether the connection to the broker is there, or comes within ``timeout`` seconds.
+
+        Raises AuthError when the broker says no, and BlockingCall on the event loop.
+        """
+        return enter(self._core.hub).run(self._core.wait_connected, timeout)
 
     @property
     def health(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from brokers import Broker
-from collected import Collected, eventually
+from collected import DEADLINE, Collected, eventually
 from commlib import aio
 from commlib.exceptions import EndpointClosed, RPCTimeout
 from commlib.node import Node, NodeState
@@ -234,6 +234,20 @@ def test_a_node_is_healthy_when_every_endpoint_is_in_place(broker: Broker, topic
         subscriber.stop()
         assert node.health, "what was stopped is no patient any more"
     assert not node.health
+
+
+def test_one_can_wait_for_the_connection_without_an_endpoint_that_needs_it(
+    broker: Broker, topic: str
+) -> None:
+    node = Node("patient", connection_params=broker.url)
+    publisher = node.create_publisher(topic)
+    assert publisher.wait_connected(DEADLINE)
+    assert node.wait_connected(DEADLINE)
+    assert publisher.connected
+    node.stop()
+    publisher.stop()
+    with pytest.raises(EndpointClosed, match=topic):
+        publisher.wait_connected(DEADLINE)
 
 
 # ---- what was stopped ----

@@ -87,6 +87,16 @@ class Bridge(Endpoint):
         """Whether the connections to both brokers are there now."""
         return self.hub.transport.connected and self.sink.transport.connected
 
+    async def wait_connected(self, timeout: float = 30) -> bool:
+        """Whether both connections are there, or come within ``timeout`` seconds.
+
+        Otherwise as of other endpoints.
+        """
+        self.check_open()
+        return all(
+            await asyncio.gather(*(hub.wait_connected(timeout) for hub in (self.hub, self.sink)))
+        )
+
     @property
     def own_stats(self) -> BridgeStats:
         return self._stats

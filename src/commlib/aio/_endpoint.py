@@ -12,12 +12,12 @@ from typing import Any, Self, TypedDict
 from commlib._forms import AnySerializer
 from commlib._lanes import CALLBACK_ERRORS, Bounds, Lane, make_lane
 from commlib._packet import Packet, peek
-from commlib._params import BaseParameters
 from commlib._stats import Stats
 from commlib._wire import Reader, Refused, Writer
 from commlib.aio._hub import Hub
 from commlib.compression import Compression
 from commlib.exceptions import EndpointClosed
+from commlib.transports import Params as Params
 from commlib.transports import resolve
 from commlib.transports.base import StateHandler, Transport
 
@@ -26,7 +26,6 @@ MAX_TEXT = 65_536  # characters of an error's text that are logged, or sent to a
 MAX_ID = 64  # characters of a message's origin that are logged
 MAX_REPORTS = 100  # different errors of one endpoint that are logged
 
-Params = BaseParameters | str | None
 ErrorHandler = Callable[[BaseException, str], Any]
 """Told of an error that could not be raised, and the topic; on the thread where it happened."""
 
@@ -124,6 +123,14 @@ class Endpoint:
     def connected(self) -> bool:
         """Whether the connection to the broker is there now."""
         return self.hub.transport.connected
+
+    async def wait_connected(self, timeout: float = 30) -> bool:
+        """Whether the connection to the broker is there, or comes within ``timeout`` seconds.
+
+        Raises AuthError when the broker says no, and EndpointClosed after ``stop()``.
+        """
+        self.check_open()
+        return await self.hub.wait_connected(timeout)
 
     @property
     def own_stats(self) -> Stats:

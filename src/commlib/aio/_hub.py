@@ -80,6 +80,7 @@ class Hub:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing: asyncio.Task[None] | None = None
         self._refused: set[str] = set()
+        self._news = asyncio.Event()
 
     def start(self) -> None:
         """Begin to connect, in the background; idempotent."""
@@ -116,6 +117,23 @@ class Hub:
             level = logging.INFO if quiet else logging.WARNING
             text = "%s: no connection for %g s, still trying (%s)"
             log.log(level, text, what, timeout, self.params)
+
+    async def wait_connected(self, timeout: float) -> bool:
+        """Begin to connect if need be; whether the connection is there within ``timeout`` seconds.
+
+        Raises AuthError when the broker says no.
+        """
+        await self.reopen()
+        self.start()
+        try:
+            async with asyncio.timeout(timeout):
+                await self.transport.connect()
+                while not self.transport.connected:
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Let work go on in the background; ``close`` ends it. Its errors are for ``settle``."""
@@ -177,6 +195,7 @@ class Hub:
         self._reset()
 
     def _note_state(self, connected: bool, reason: Exception | None) -> None:
+        self._news.set()
         for listener in self.listeners:
             try:
                 listener(connected, reason)

@@ -175,6 +175,13 @@ class Node(Ports):
         """Whether the connection to the broker is there now."""
         return self.hub.transport.connected
 
+    async def wait_connected(self, timeout: float = 30) -> bool:
+        """Whether the connection to the broker is there, or comes within ``timeout`` seconds.
+
+        Raises AuthError when the broker says no.
+        """
+        return await self.hub.wait_connected(timeout)
+
     @property
     def health(self) -> bool:
         """Whether it runs, is connected, and the broker has confirmed every endpoint."""

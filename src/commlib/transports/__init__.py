@@ -7,12 +7,12 @@ scheme, its value the module, which has a ``ConnectionParameters`` as those of o
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from commlib._params import BaseParameters, nearest
+from commlib._params import BaseParameters, nearest, together
 
 MODULES = {
     "redis": "commlib.transports.redis",
@@ -59,14 +59,22 @@ def module_for(scheme: str) -> ModuleType:
     raise ValueError(f"no transport for {scheme}://; {nearest(scheme, MODULES)}")
 
 
-def resolve(params: BaseParameters | str | None, scheme: str = "") -> BaseParameters:
+Params = BaseParameters | str | Sequence[BaseParameters | str] | None
+"""What says where the broker is: parameters or a URL, or several of brokers that are alike."""
+
+
+def resolve(params: Params, scheme: str = "") -> BaseParameters:
     """Connection parameters from whatever the user gave.
+
+    Of several brokers all but the first become its ``fallbacks``.
 
     ``scheme`` is that of a class bound to one transport, empty for those that take any. Raises
     ValueError for a URL that cannot be read, TypeError for parameters of another broker.
     """
     if params is None:
         params = _from_environment(scheme)
+    if isinstance(params, Sequence) and not isinstance(params, str):
+        return together([resolve(each, scheme) for each in params])
     if isinstance(params, str):
         found, is_url, _ = params.partition("://")
         if not is_url:  # not repeated here: there may be a password in it

@@ -14,11 +14,10 @@ from typing import Any, Generic, TypeVar
 
 from commlib._outbox import Outbox
 from commlib._packet import Packet
-from commlib._params import NetworkParameters
 from commlib._session import Link, Session
 from commlib.exceptions import CommlibError, ConnectionLost
 from commlib.transports._deliveries import Deliveries
-from commlib.transports._sessions import Sessions
+from commlib.transports._sessions import P, Sessions
 from commlib.transports._stream_link import StreamLink
 from commlib.transports.base import LinkStats, StateHandler
 
@@ -31,14 +30,14 @@ UNANSWERED_FLUSH_SECONDS = 0.1
 D = TypeVar("D", bound=Deliveries[Any])
 
 
-class MainTransport(ABC, Generic[D]):
+class MainTransport(ABC, Generic[D, P]):
     """A main connection, its outboxes, and how they are flushed and closed."""
 
     _question: bytes
     """What the broker answers when it has taken over all that was written before."""
     _deliveries: D
 
-    def __init__(self, params: NetworkParameters) -> None:
+    def __init__(self, params: P) -> None:
         self.stats = LinkStats()
         self.on_state: StateHandler = lambda connected, reason: None
         self.on_refused: Callable[[str, Exception], None] = lambda target, error: None

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
 
-from commlib._params import BaseParameters
+from commlib._params import NetworkParameters
 from commlib._session import Link, Session
+from commlib.exceptions import AuthError
 from commlib.transports._stream_link import StreamLink
 from commlib.transports.base import LinkStats, StateHandler
+
+P = TypeVar("P", bound=NetworkParameters)
+"""The parameters of one kind of broker."""
 
 
 class Ending:
@@ -20,19 +26,26 @@ class Ending:
         self._end()
 
 
-class Sessions:
+class Sessions(Generic[P]):
     """All sessions of a transport: connected when each that was ever linked is.
 
     ``on_state`` is told when that changes. The first session is the one that speaks of trouble.
+    All of them are with the same broker: the next of several is tried when one cannot be reached
+    and no session has a link.
     """
 
-    def __init__(self, params: BaseParameters, stats: LinkStats, on_state: StateHandler) -> None:
+    def __init__(self, params: P, stats: LinkStats, on_state: StateHandler) -> None:
         self.connected = False
         self.was_connected = False
-        self._params = params
+        self._places = deque(params.each_place())
         self._stats = stats
         self._on_state = on_state
         self._sessions: list[Session] = []
+
+    @property
+    def params(self) -> P:
+        """Those of the broker that is used, or tried."""
+        return self._places[0]
 
     def add(
         self, role: str, dial: Callable[[], Awaitable[Link]], on_link: Callable[[Link | None], None]
@@ -43,10 +56,28 @@ class Sessions:
             on_link(link)
             self._note(reason)
 
-        name = f"{self._params} ({role})" if self._sessions else str(self._params)
-        session = Session(name, self._params, dial, note, quiet=bool(self._sessions))
+        suffix = f" ({role})" if self._sessions else ""
+
+        async def dial_here() -> Link:
+            place = self.params
+            session.name = f"{place}{suffix}"
+            try:
+                return await dial()
+            except AuthError:  # it was reached; a person has to mend it
+                raise
+            except BaseException:  # that it was given up for lack of an answer, too
+                self._move_on(place)
+                raise
+
+        name = f"{self.params}{suffix}"
+        session = Session(name, self.params, dial_here, note, quiet=bool(suffix))
         self._sessions.append(session)
         return session
+
+    def _move_on(self, place: P) -> None:
+        """Try the next broker from now on, if nobody uses this one or has moved on before."""
+        if place is self.params and not any(session.link for session in self._sessions):
+            self._places.rotate(-1)
 
     async def drop(self, session: Session) -> None:
         """Close a connection that is needed no more; it counts no longer."""

@@ -85,7 +85,7 @@ MAX_NAMES = 10_000  # names whose first frame is kept
 FORBIDDEN_SECONDS = 30.0  # for so long what the broker has refused is not tried again
 
 
-class AmqpTransport(MainTransport[Confirms]):
+class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
     """The seven verbs on AMQP."""
 
     traits = Traits(
@@ -265,7 +265,8 @@ class AmqpTransport(MainTransport[Confirms]):
     # The connection.
 
     async def _dial_main(self) -> AmqpLink:
-        link = await dial(self._name, self.params)
+        place = self._sessions.params
+        link = await dial(str(place), place)
         try:
             link.allow_direct()
             link.channel(PUBLISHING).on_reset = self._reset

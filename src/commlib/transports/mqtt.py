@@ -79,7 +79,7 @@ log = logging.getLogger("commlib.mqtt")
 MAX_TOPICS = 10_000  # names whose spelling is kept
 
 
-class MqttTransport(MainTransport[Deliveries]):
+class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
     """The seven verbs on MQTT."""
 
     _question = PINGREQ
@@ -268,7 +268,8 @@ class MqttTransport(MainTransport[Deliveries]):
     async def _dial(self, version: int, suffix: str) -> MqttLink:
         self._take_client_id()
         client_id = self._client_id + suffix
-        link = await dial(self._name, self.params, client_id, version, is_main=not suffix)
+        place = self._sessions.params
+        link = await dial(str(place), place, client_id, version, is_main=not suffix)
         link.downgrades = version != self._version
         return link
 

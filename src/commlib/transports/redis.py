@@ -220,7 +220,7 @@ class RedisTransport:
     # The connections.
 
     async def _dial(self) -> RedisLink:
-        return await dial(self._name, self.params)
+        return await dial(str(self._sessions.params), self._sessions.params)
 
     async def _dial_commands(self) -> RedisLink:
         link = await self._dial()
