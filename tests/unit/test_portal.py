@@ -426,6 +426,35 @@ def test_what_a_forked_child_publishes_last_arrives_and_the_parent_goes_on(
         assert_clean(running.ended())
 
 
+BRIDGE = """
+from commlib.bridges import TopicBridge
+from commlib.node import Node
+bridge = TopicBridge(None, "there", topic, "memory://child", url)
+bridge.run()
+if not os.fork():
+    bridge.run()
+    with Node("child", connection_params="memory://child") as node:
+        publisher = node.create_publisher("there")
+        for word in "one", "two":
+            publisher.publish(word)
+        while bridge.stats.forwarded < 2:
+            time.sleep(0.01)
+    bridge.stop()
+    os._exit(0)
+assert os.wait()[1] == 0
+bridge.stop()
+end()
+"""
+
+
+def test_a_bridge_may_be_run_again_in_a_forked_child(
+    program: Run, listener: RespConnection
+) -> None:
+    running = program(BRIDGE)
+    assert [payload(listener) for _ in range(2)] == [b'"one"', b'"two"']
+    assert_clean(running.ended())
+
+
 def test_a_child_has_a_connection_of_its_own(
     program: Run, make_redis: Callable[..., RedisServer], topic: str
 ) -> None:

@@ -83,6 +83,10 @@ class Outlet:
         """Send what waits, for as long as ``grace`` seconds; the rest is dropped and counted."""
         if self._task is None:
             return
+        if self._loop is not asyncio.get_running_loop():  # in a forked child: the parent's goes on
+            self._sink.listeners.remove(self._note_state)
+            self._task = None
+            return
         if self._transport.connected:
             self._open()
             with suppress(TimeoutError):

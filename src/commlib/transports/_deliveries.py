@@ -2,9 +2,9 @@
 
 At most ``window`` of them may be unanswered. A new connection knows nothing of the last one: what
 was not answered to the end is sent again where that is promised (at least once), or given up and
-counted. That may be the very message for which the broker has ended the connection. So all that
-were under way go one by one then, and one with which the connection was lost several times is given
-up.
+counted. That may be the very message for which the broker has ended the connection. So if one is
+lost for the second time, all that were under way go one by one then, and one with which the
+connection was lost several times is given up.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ class Delivery(Struct):
     born: float
     """When it was published, by the monotonic clock."""
     frame: bytes = b""
+    is_resent: bool = False
     losses: int = 0
-    """How often the connection was lost while it was under way."""
+    """How often the connection was lost while it was the first one under way."""
 
 
 D = TypeVar("D", bound=Delivery)
@@ -79,9 +80,11 @@ class Deliveries(ABC, Generic[D]):
     def detach(self) -> list[D]:
         """The connection is away; returns what is still to be sent, again or for the first time."""
         again = []
-        self._one_by_one = max(self._one_by_one, len(self._under_way))
+        if any(delivery.is_resent for delivery in self._under_way.values()):
+            self._one_by_one = max(self._one_by_one, len(self._under_way))
         for index, delivery in enumerate(self._under_way.values()):
             delivery.losses += index == 0  # the broker takes them in this order
+            delivery.is_resent = True
             if delivery.qos == 1 and delivery.losses < MAX_LOSSES:
                 again.append(delivery)
             else:
