@@ -1,4 +1,4 @@
-# Everything there is to learn: make demo, make test, make check (and make faults, make interop, make bench). Each sets up what it needs.
+# Everything there is to learn: make demo, make test, make check (and make faults, make soak, make interop, make bench, make fuzz). Each sets up what it needs.
 #
 #   make test ARGS="-k redis"                       options for pytest
 #   make test PYTHON=python3.13 VENV=.venv-3.13     another Python, in an environment of its own
@@ -7,15 +7,15 @@ VENV ?= .venv
 export VENV
 
 PY := $(VENV)/bin/python
-CODE := $(wildcard src tests examples bench)
+CODE := $(wildcard src tests examples bench soak fuzz)
 
 # Its own check for a newer release needs the network and says nothing about this code.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test tests faults interop bench check format clean
-.PHONY: setup-demo setup-check setup-test setup-interop setup-bench
+.PHONY: help demo test tests faults soak interop bench fuzz check format clean
+.PHONY: setup-demo setup-check setup-test setup-interop setup-bench setup-fuzz
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -29,11 +29,17 @@ test: setup-test ## run all tests, against real brokers
 faults: setup-test ## run the tests that last: outages and silence of 10 s and more
 	$(PY) -m pytest -m slow $(ARGS)
 
+soak: setup-test ## run under load and random faults on each broker, 3 minutes or as long as you like
+	@PYTHONPATH=.:tests $(PY) -m soak $(ARGS)
+
 interop: setup-interop ## run the tests against released commlib-py, each in an environment of its own
 	$(PY) -m pytest -m interop tests/interop $(ARGS)
 
 bench: setup-bench ## measure ours, the peers and the bare limit side by side, some minutes
 	@PYTHONPATH=.:tests $(PY) -m bench $(ARGS)
+
+fuzz: setup-fuzz ## look for bytes that crash the readers and links, a minute each
+	@PYTHONPATH=.:tests $(PY) -m fuzz $(ARGS)
 
 tests: test ## the same as make test
 
@@ -48,8 +54,8 @@ format: setup-check ## bring the code into the format that make check asks for
 	$(PY) -m ruff format $(CODE)
 
 clean: ## remove what the other targets made, .venv included
-	rm -rf .venv .venv-interop .venv-bench .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf .venv .venv-interop .venv-bench .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
-setup-demo setup-check setup-test setup-interop setup-bench:
+setup-demo setup-check setup-test setup-interop setup-bench setup-fuzz:
 	@scripts/setup.sh $(@:setup-%=%)

@@ -6,6 +6,7 @@
 #   scripts/setup.sh test     that, and the brokers: Redis, Mosquitto, RabbitMQ
 #   scripts/setup.sh interop  that, and released commlib-py, each in an environment of its own
 #   scripts/setup.sh bench    as test, and the contenders of the benchmark, likewise
+#   scripts/setup.sh fuzz     as check, and the engine that looks for inputs
 #
 # VENV is the folder of the virtual environment (.venv), PYTHON the interpreter to make it with.
 # System packages are installed when we are root and there is apt-get; otherwise one line says
@@ -164,5 +165,6 @@ case $mode in
         install dev -e "$package" --group dev
         install_each .venv-bench bench/contenders/*.txt
         ;;
-    *) fail "usage: scripts/setup.sh demo|check|test|interop|bench" ;;
+    fuzz) install fuzz -e "$package" --group dev --group fuzz ;;
+    *) fail "usage: scripts/setup.sh demo|check|test|interop|bench|fuzz" ;;
 esac

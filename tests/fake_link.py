@@ -10,6 +10,7 @@ class FakeLink:
     """A link that keeps what is written to it."""
 
     keepalive: float | None = None
+    written_bytes = unsent_bytes = 0
 
     def __init__(self, *, answers: bool = True) -> None:
         self._loop = asyncio.get_running_loop()
@@ -28,7 +29,7 @@ class FakeLink:
         self.writes.append((list(frames), list(notes)))
         self.written.set()
 
-    def write_now(self, frame: bytes, note: object) -> bool:
+    def write_now(self, frame: bytes, note: object, urgent: bool) -> bool:
         if self.takes_now:
             self.write([frame], [note])
         return self.takes_now

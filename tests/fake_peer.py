@@ -35,6 +35,11 @@ class FakePeer(ABC):
 
     @property
     def url(self) -> str:
+        return f"{self.scheme}://127.0.0.1:{self.port}?connect_timeout=3"
+
+    @property
+    def hasty_url(self) -> str:
+        """For a client that soon gives up one who says nothing."""
         return f"{self.scheme}://127.0.0.1:{self.port}?connect_timeout=0.2"
 
     def hang_up(self) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from commlib import _tls
+
 if TYPE_CHECKING:
     from ssl import SSLContext
 
@@ -22,7 +24,8 @@ async def connect(
     """A connected protocol; the addresses of the host are tried in turn.
 
     Each gets its share of ``timeout`` (s), so that one that does not answer leaves time for the
-    next. Raises OSError with the reason of the last one, TimeoutError among them.
+    next. Raises OSError with the reason of the last one, TimeoutError among them; or that of one
+    whose certificate does not verify.
     """
     addresses = await resolve(host, port)
     failure: OSError = OSError(f"{host} has no address")
@@ -31,7 +34,8 @@ async def connect(
             async with asyncio.timeout(timeout / len(addresses)):
                 return await _connect(make_protocol, address, host, ssl)
         except OSError as exc:
-            failure = exc
+            if not _tls.fault(failure):  # it says more than that another one is away
+                failure = exc
     raise failure
 
 

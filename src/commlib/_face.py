@@ -194,7 +194,7 @@ class Endpoint(Runnable, Generic[Core]):
         enter(self._core.hub).run(self._core.run, wait)
 
     def stop(self) -> None:
-        """Take nothing more, let callbacks finish for half a second, leave; idempotent."""
+        """Take nothing more, let callbacks finish within ``grace``, leave; idempotent."""
         self._stopped.set()
         stop(self._core.hub, self._core.stop)
 

@@ -23,6 +23,8 @@ from commlib.serializer import ContentType, JSONSerializer, MessagePackSerialize
 AnySerializer = Serializer | type[Serializer]
 
 _pack = msgspec.msgpack.Encoder(enc_hook=enc_hook).encode
+_skim = msgspec.json.Decoder(Raw).decode
+_BLANK = b" \t\r\n"  # what may be around a value of JSON (RFC 8259, section 2)
 
 
 class Form(Protocol):
@@ -33,6 +35,10 @@ class Form(Protocol):
 
     def body(self, data: Any) -> Any:
         """The message as it goes into an envelope; may raise what ``_json.NOT_ENCODABLE`` has."""
+        ...
+
+    def fixed(self, body: Any) -> Any:
+        """The body such that any payload holds it byte for byte; may raise what ``body`` may."""
         ...
 
     def bare(self, body: Any) -> bytes:
@@ -53,6 +59,9 @@ class JSONForm:
         payload = _json.encode(data)
         return Raw(_json.with_infinities(data, payload) if b"null" in payload else payload)
 
+    def fixed(self, body: Raw) -> Raw:
+        return body
+
     def bare(self, body: Raw) -> bytes:
         return bytes(body)
 
@@ -67,6 +76,9 @@ class MessagePackForm:
 
     def body(self, data: Any) -> Raw:
         return Raw(_pack(data))
+
+    def fixed(self, body: Raw) -> Raw:
+        return body
 
     def bare(self, body: Raw) -> bytes:
         return bytes(body)
@@ -84,6 +96,9 @@ class OtherForm:
 
     def body(self, data: Any) -> str | bytes:
         return _written(self._serialize, _plain(data))
+
+    def fixed(self, body: str | bytes) -> str | bytes:
+        return body
 
     def bare(self, body: str | bytes) -> bytes:
         return body.encode() if isinstance(body, str) else body
@@ -104,11 +119,24 @@ class OwnJSONForm:
     def body(self, data: Any) -> Any:
         return _plain(data)
 
+    def fixed(self, body: Any) -> Raw:
+        payload = self.bare(body).strip(_BLANK)
+        try:
+            _skim(payload)
+        except msgspec.DecodeError as exc:
+            # NaN, for example: whoever passes it on would have to write it in another way.
+            raise SerializationError(f"the serializer has written no strict JSON: {exc}") from exc
+        return Raw(payload)
+
     def bare(self, body: Any) -> bytes:
+        if isinstance(body, Raw):
+            return bytes(body)
         text = _written(self._serialize, body)
         return text.encode() if isinstance(text, str) else text
 
     def wrapped(self, header: Header, body: Any) -> bytes:
+        if isinstance(body, Raw):
+            return _json.encode(Envelope(header, body))
         return self.bare({"header": _plain(header), "data": body})
 
 

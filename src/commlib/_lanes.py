@@ -175,8 +175,9 @@ class Workers:
 class Lane:
     """A bounded queue of packets on their way to one callback.
 
-    ``handle`` takes a packet and may raise; ``on_error`` is told with the packet. ``put`` is for
-    the loop only. Subclasses say where ``handle`` runs.
+    ``handle`` takes a packet and may raise; ``on_error`` is told with the packet. ``on_slow`` is
+    told once when packets begin to be dropped. ``put`` is for the loop only. Subclasses say where
+    ``handle`` runs.
     """
 
     def __init__(
@@ -188,11 +189,13 @@ class Lane:
         *,
         bounds: Bounds | None = None,
         concurrency: int = 1,
+        on_slow: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
         self.stats = stats
         self._handle = handle
         self._on_error = on_error
+        self._on_slow = on_slow
         self._bounds = bounds = bounds or Bounds()
         self._max_messages = 1 if bounds.overflow == "latest" else bounds.max_messages
         self._concurrency = concurrency
@@ -235,11 +238,7 @@ class Lane:
                 break  # the worker was quicker
             self._bytes_in -= len(packet.payload)
             self.stats.dropped += 1
-        if full and not self._overflowing and self._bounds.overflow != "latest":
-            log.warning(
-                "%s: the callback is too slow, messages are dropped (%s)",
-                *(self.name, self._bounds.overflow),
-            )
+        is_news = full and not self._overflowing and self._bounds.overflow != "latest"
         # The episode lasts until the callback has caught up by half.
         self._overflowing = full or (
             self._overflowing
@@ -248,6 +247,12 @@ class Lane:
                 or self._bytes_in - self._bytes_out > self._bounds.max_bytes // 2
             )
         )
+        if is_news:
+            log.warning(
+                "%s: the callback is too slow, messages are dropped (%s)",
+                *(self.name, self._bounds.overflow),
+            )
+            self._on_slow()
 
     def _take(self) -> None:
         raise NotImplementedError
@@ -281,8 +286,12 @@ class Lane:
                     await self._closed.wait()
             except TimeoutError:
                 log.warning("%s: stopped while its callback was running", self.name)
+        left = 0
         while self._pop() is not None:
-            self.stats.dropped += 1
+            left += 1
+        if left:
+            self.stats.dropped += left
+            log.warning("%s: %d messages were still waiting when it was stopped", self.name, left)
 
 
 class ThreadLane(Lane):

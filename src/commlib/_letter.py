@@ -125,6 +125,12 @@ class Letter:
         form, data, header.properties = self._body()
         return self._sealed(form.encode(Envelope(header, data)), limit)
 
+    def plain(self) -> tuple[bytes, Properties]:
+        """The data as the serializer has made it, and what a header says of that."""
+        if self._form is None:
+            return self._data, _said(self.header)
+        return _bare(self._data, self._form, self.header)
+
     def _with(self, hops: tuple[str, ...]) -> Header:
         header = msgspec.structs.replace(self.header, hops=hops)
         if self.is_bare:
@@ -195,6 +201,24 @@ def open_letter(
     if letter._form is None:
         letter._data = plain
     return letter
+
+
+def check_signed(letter: Letter, passed: Packet, limit: int, *, is_call: bool = False) -> Packet:
+    """Returns the packet that a letter has become, if nothing was done to what is signed in it.
+
+    Raises Refused if it is signed and the signature has got lost, or its data was written anew.
+    """
+    if letter.header.sig is not None:
+        there = open_letter(passed, limit, is_call=is_call, only_properties=True)
+        data, properties = letter.plain()
+        passed_data, passed_properties = there.plain()
+        if (
+            there.header.sig != letter.header.sig
+            or passed_data != data
+            or passed_properties.content_type != properties.content_type
+        ):
+            raise Refused("it is signed, and its signature would not hold there", letter.header)
+    return passed
 
 
 class _Peek(Struct):

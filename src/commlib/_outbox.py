@@ -58,9 +58,10 @@ class Outbox:
         self._closed = False
         self._waiting: list[asyncio.Future[None]] = []
 
-    def put(self, frame: bytes, note: object) -> bool:
+    def put(self, frame: bytes, note: object, urgent: bool = False) -> bool:
         """Take a frame; False when there is no room. From any thread.
 
+        ``urgent``: somebody waits for the answer.
         Raises ConnectionLost or AuthError as the offline policy says.
         """
         with self._lock:
@@ -69,7 +70,9 @@ class Outbox:
                 is_news = is_taken and self._drop_excess()
                 loop = None  # there is nothing to wake it for
             else:
-                if not (self._frames or self._flushing) and self._link.write_now(frame, note):
+                if not (self._frames or self._flushing) and self._link.write_now(
+                    frame, note, urgent
+                ):
                     return True
                 size = self._bytes + len(frame) + FRAME_COST
                 if size > MAX_BYTES and self._bytes:

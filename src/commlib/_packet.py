@@ -37,12 +37,25 @@ class Fault(Struct):
     message: str = ""
 
 
+MESSAGE, REQUEST, REPLY = b"m", b"q", b"r"
+"""What is signed, for nothing must pass for something else."""
+
+
+class Signature(Struct, frozen=True):
+    """A signature over a message: by which key, for which topic, and itself in base64url."""
+
+    key: str = ""
+    topic: str = ""
+    value: str = ""
+
+
 class Header(Struct, omit_defaults=True):
     """The keys beside the data; one that has its default is not written.
 
     ``timestamp`` and ``deadline`` are ms since 1970, the latter in the broker's clock.
     ``origin`` and ``seq`` together are the message's id. ``hops`` are the places that a bridged
-    message has left.
+    message has left. ``attempt`` counts from 1 how often a call that may be repeated was sent.
+    ``sig``: see ``_signatures``.
     """
 
     timestamp: int = 0
@@ -56,6 +69,8 @@ class Header(Struct, omit_defaults=True):
     traceparent: str = ""
     tracestate: str = ""
     hops: tuple[str, ...] = ()
+    attempt: int = 0
+    sig: Signature | None = None
 
 
 class Packet(Struct, gc=False):

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 Policy = Literal["buffer", "wait", "raise"]
 
+ENCODED = (
+    "special characters, those of a password most of all, are written %2F for /, %40 for @, "
+    "%3A for :, %3F for ?, %23 for # and %25 for %"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Offline:
@@ -95,17 +100,25 @@ class BaseParameters:
     def from_url(cls, url: str) -> Self:
         """Parameters from a URL; options stand in its query, e.g. ``?keepalive=5``.
 
-        Raises ValueError that names what is wrong.
+        Raises ValueError that names what is wrong, but nothing that may belong to a password.
         """
-        from urllib.parse import parse_qsl, urlsplit
-
-        parts = urlsplit(url)
+        parts = _split(url)
         if parts.scheme not in cls.schemes:
             raise ValueError(f"{parts.scheme}:// is not one of {', '.join(cls.schemes)}")
         try:
-            _ = parts.port
-        except ValueError as exc:
-            raise ValueError(f"{parts.scheme}://: a port is a number up to 65535: {exc}") from exc
+            return cls._from_split(parts)
+        except ValueError:
+            if "password=" not in parts.query:
+                raise
+        raise ValueError(
+            f"{parts.scheme}://: an option cannot be read; it is not shown, for it may be the end "
+            f"of a password: {ENCODED}"
+        )
+
+    @classmethod
+    def _from_split(cls, parts: SplitResult) -> Self:
+        from urllib.parse import parse_qsl
+
         options = cls._from_url_parts(parts)
         known = {f.name: f.type for f in fields(cls) if _is_plain(str(f.type))}
         for spelled, text in parse_qsl(parts.query, keep_blank_values=True):
@@ -159,6 +172,10 @@ class NetworkParameters(_Several):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.each_place()  # one that is none is refused here
+        try:
+            "".join(map(str, self.credentials)).encode()
+        except UnicodeEncodeError:  # its text would show what is wrong
+            raise ValueError("user name and password: UTF-8 has no room for a surrogate") from None
 
     @property
     def credentials(self) -> tuple[str, str]:
@@ -175,20 +192,14 @@ class NetworkParameters(_Several):
         """These parameters for each of the brokers, the first one first."""
         all_of_them = [self]
         for text in self.fallbacks:
-            from urllib.parse import urlsplit  # most programs have one broker
-
-            try:
-                parts = urlsplit(f"//{text.strip()}")
-                host, port = parts.hostname, parts.port or self.port
-            except ValueError:
-                host, port = None, 0
-            if not host or self.unix_socket or parts.username or parts.path:
+            place = None if self.unix_socket else _host_and_port(text)
+            if place is None:
                 raise ValueError(
                     "fallbacks: 'host' or 'host:port' each, of brokers that are reached through "
                     "a network as this one"
                 )
             other = copy.copy(self)
-            other.host, other.port = host, port
+            other.host, other.port = place[0], place[1] or self.port
             all_of_them.append(other)
         return all_of_them
 
@@ -199,6 +210,19 @@ class NetworkParameters(_Several):
         import ssl
 
         return ssl.create_default_context() if self.ssl is True else self.ssl
+
+
+def _host_and_port(text: str) -> tuple[str, int | None] | None:
+    """What ``host:port`` or ``host`` alone says; None if it is neither."""
+    from urllib.parse import urlsplit  # most programs have one broker
+
+    try:
+        parts = urlsplit(f"//{text.strip()}")
+        if parts.hostname and not (parts.username or parts.path):
+            return parts.hostname, parts.port
+    except ValueError:  # of a port that is none
+        return None
+    return None
 
 
 def together(each: Sequence[BaseParameters]) -> BaseParameters:
@@ -218,6 +242,27 @@ def together(each: Sequence[BaseParameters]) -> BaseParameters:
             )
         places.append(alike.place)
     return replace(first, fallbacks=places) if places else first
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of a URL. Raises ValueError, without a word of the URL but its scheme.
+
+    A password with a ``/``, ``?`` or ``#`` ends where the host is looked for: the first half of it
+    is taken for a port, the rest for a path.
+    """
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError(f"a URL that cannot be read; {ENCODED}") from None
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError(f"{parts.scheme}://: a port is a number up to 65535; {ENCODED}") from None
+    if parts.fragment or "@" in parts.path or "@" in parts.query:
+        raise ValueError(f"{parts.scheme}://: a # or @ where none can be; {ENCODED}")
+    return parts
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

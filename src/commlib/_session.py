@@ -16,9 +16,12 @@ from contextlib import suppress
 from socket import gaierror
 from typing import Protocol
 
+from commlib import _tls
 from commlib._params import BaseParameters, NetworkParameters
+from commlib._patience import Patience, Written
 from commlib.exceptions import (
     AuthError,
+    CertificateError,
     CommlibError,
     ConnectError,
     ConnectionLost,
@@ -28,7 +31,7 @@ log = logging.getLogger("commlib.session")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # s between attempts; a restarted broker is back in ~1 s
 AUTH_PAUSE = 30.0  # s; a person has to mend it, and brokers count failed logins
-PROBE_GRACE = 5.0  # s between the probe of a silent link and its end
+PROBE_GRACE = 5.0  # s from when the broker has the probe of a silent link to the end of it
 
 
 class Sink(Protocol):
@@ -37,15 +40,16 @@ class Sink(Protocol):
     def write(self, frames: Iterable[bytes], notes: Iterable[object], /) -> None:
         """Write frames in one go; each note stands for the answer to its frame."""
 
-    def write_now(self, frame: bytes, note: object, /) -> bool:
+    def write_now(self, frame: bytes, note: object, urgent: bool, /) -> bool:
         """Write from a thread that is not the loop's, if nothing else is under way.
 
-        False: nothing was written.
+        ``urgent``: somebody waits for the answer, so that it is not better to write it together
+        with what may come next. False: nothing was written.
         """
         ...
 
 
-class Link(Sink, Protocol):
+class Link(Sink, Written, Protocol):
     """An open connection, as a session sees it."""
 
     closed: asyncio.Future[Exception | None]
@@ -72,8 +76,8 @@ class Session:
 
     ``dial`` opens a link, authenticates and restores what the broker must know; it raises
     AuthError or ConnectError. ``on_link`` is told of each new link, and None when it is away.
-    ``quiet`` is for the second and further connections of a transport, whose troubles are mostly
-    those of the first.
+    ``first`` is given to the second and further connections of a transport, whose troubles are
+    mostly those of the first one.
     """
 
     def __init__(
@@ -83,7 +87,7 @@ class Session:
         dial: Callable[[], Awaitable[Link]],
         on_link: Callable[[Link | None, Exception | None], None],
         *,
-        quiet: bool = False,
+        first: Session | None = None,
     ) -> None:
         self.name = name
         self.link: Link | None = None
@@ -91,7 +95,8 @@ class Session:
         self.failure: CommlibError | None = None
         """Why there is no link, where only a person can mend it."""
         self._reported = False
-        self._level = logging.INFO if quiet else logging.WARNING
+        self._first = first
+        self._level = logging.INFO if first is not None else logging.WARNING
         self._params = params
         self._dial = dial
         self._on_link = on_link
@@ -164,7 +169,8 @@ class Session:
         except Exception as exc:  # no more threads, no memory, a TLS context of the program's own
             level = logging.DEBUG if self._reported else logging.ERROR
             log.log(level, "%s: cannot connect", self.name, exc_info=exc)
-            return self._note_failure(OSError(repr(exc)))
+            # Not its repr, which shows a password that cannot be encoded.
+            return self._note_failure(OSError(f"{type(exc).__name__}: {exc}"))
         reason: Exception | None = None
         try:
             self._note_link(link, None)
@@ -177,8 +183,10 @@ class Session:
 
     def _note_failure(self, exc: CommlibError | OSError) -> CommlibError:
         error = exc if isinstance(exc, CommlibError) else self._connect_error(exc)
-        level = logging.WARNING if isinstance(error, AuthError) else self._level
+        is_own = self._first is None or self._first.link is not None
+        level = logging.WARNING if is_own and isinstance(error, AuthError) else self._level
         log.log(logging.DEBUG if self._reported else level, "%s", error)
+        error.logged = True
         self._reported = self.failed = True
         self.on_failure()
         if isinstance(error, AuthError) or not self._params.reconnect:
@@ -201,16 +209,18 @@ class Session:
         return isinstance(self._params, NetworkParameters) and bool(self._params.ssl)
 
     def _connect_error(self, exc: OSError) -> ConnectError:
+        kind = ConnectError
         text = str(exc) or f"no answer within {self._params.connect_timeout:g} s"
         if isinstance(exc, ConnectionRefusedError):
             text += "; is a broker running there?"
         elif isinstance(exc, gaierror):
             text += "; is the name right?"
-        elif type(exc).__name__ == "SSLCertVerificationError":  # ssl is not imported without TLS
-            text += "; a CA of your own: ssl=ssl.create_default_context(cafile=...)"
-        elif isinstance(exc, ConnectionResetError) and self._uses_tls:
-            text += "; does it speak TLS?"
-        error = ConnectError(f"{self.name} cannot be reached: {text}")
+        elif advice := _tls.fault(exc):
+            text += f"; {advice}"
+            kind = ConnectError if _tls.heals(exc) else CertificateError
+        elif isinstance(exc, ConnectionResetError):
+            text += f"; does it {'speak' if self._uses_tls else 'want'} TLS?"
+        error = kind(f"{self.name} cannot be reached: {text}")
         error.__cause__ = exc
         return error
 
@@ -228,26 +238,25 @@ class Session:
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (exc := task.exception()) is not None:
             log.error("%s: supervision ended", self.name, exc_info=exc)
-            self._fail(ConnectError(f"{self.name}: {exc!r}"))
+            self._fail(ConnectError(f"{self.name}: {type(exc).__name__}: {exc}"))
 
     async def _watch(self, link: Link) -> Exception | None:
         """Wait for the end of the link; probe it when it is silent, cut it when it stays so."""
         loop = asyncio.get_running_loop()
         keepalive = link.keepalive or self._params.keepalive
         grace = min(PROBE_GRACE, keepalive)
-        probed = float("-inf")  # the clock may have begun with the machine, moments ago
+        patience: Patience | None = None
         while not link.closed.done():
             now = loop.time()
             silent = now - link.heard
             if silent < keepalive:
                 wake = keepalive - silent
-            elif probed <= link.heard:
+            elif patience is None or patience.begun <= link.heard:
                 # Not cut for the silence alone: it may be this process that was asleep.
-                probed, wake = now, grace
                 link.probe()
-            elif now - probed < grace:
-                wake = probed + grace - now
-            else:
+                patience = Patience(link, grace, now)
+                wake = patience.wait(now)
+            elif (wake := patience.wait(now)) <= 0:
                 link.abort(ConnectionLost(f"{self.name}: no sign of life for {silent:.0f} s"))
                 break
             await asyncio.wait([link.closed], timeout=wake)

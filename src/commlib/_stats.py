@@ -15,7 +15,8 @@ class Stats:
     no such message (garbage, wrong types, too big), ``dropped`` did not fit into the queue,
     ``expired`` were requests nobody waits for any more, and ``errors`` made the callback raise.
     ``gaps``, ``duplicates`` and ``reordered`` count by the sender's sequence numbers.
-    ``late`` are replies that came after their call had ended.
+    ``late`` are replies that came after their call had ended, ``repeated`` requests that had come
+    before: ``idempotent`` clients send a call again, and it is handled once.
 
     The last ones belong to the connection and are shared by all endpoints that use it:
     ``unconfirmed`` were written but the connection broke before the broker's word, ``rejected``
@@ -33,6 +34,7 @@ class Stats:
     duplicates: int = 0
     reordered: int = 0
     late: int = 0
+    repeated: int = 0
     unconfirmed: int = 0
     rejected: int = 0
     discarded: int = 0

@@ -189,6 +189,28 @@ def null_to_nan(type_: Any) -> Fix | None:
     return _fix(inspect.type_info(type_), {})
 
 
+def null_to_nan_in(data: Any, error: Any) -> Any:
+    """The same for what a pydantic model has refused: NaN where ``error`` says float, not null.
+
+    Raises the error if anything else is wrong. What is given is not changed.
+    """
+    from copy import deepcopy  # hardly any program has such models
+
+    data = deepcopy(data)
+    for wrong in error.errors(include_url=False, include_context=False):
+        *path, last = wrong["loc"] or (None,)
+        place = data
+        try:
+            for step in path:
+                place = place[step]
+            if wrong["type"] != "float_type" or place[last] is not None:
+                raise error
+            place[last] = _NAN
+        except (KeyError, IndexError, TypeError):  # a path through a union is none of the data's
+            raise error from None
+    return data
+
+
 def _fix(info: inspect.Type, made: dict[int, Fix]) -> Fix | None:
     info = _bare(info)
     if id(info) in made:

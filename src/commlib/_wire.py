@@ -27,7 +27,7 @@ from commlib._packet import (
     peek,
     read_header,
 )
-from commlib._types import check_decodable, dec_hook, null_to_nan
+from commlib._types import check_decodable, dec_hook, null_to_nan, null_to_nan_in
 from commlib.compression import Compression, compressor, expand
 from commlib.exceptions import PayloadTooBig, SerializationError
 from commlib.serializer import ContentType, MessagePackSerializer
@@ -77,7 +77,7 @@ class Writer(Generic[T]):
         try:
             whole = data if header is None or native else Envelope(header, data)
             payload = _encode(whole)
-            if payload.rfind(b"null") > 0:  # from the end it is found missing in half the time
+            if payload.rfind(b"null") >= 0:  # from the end it is found missing in half the time
                 payload = _json.with_infinities(whole, payload)
         except _json.NOT_ENCODABLE as exc:
             raise _json.cannot_write(data, "JSON", exc) from exc
@@ -93,6 +93,17 @@ class Writer(Generic[T]):
         except _json.NOT_ENCODABLE as exc:
             form = "JSON" if self._form is JSON else self.properties.content_type
             raise _json.cannot_write(data, form, exc) from exc
+
+    def fix(self, body: Any) -> tuple[Any, bytes]:
+        """An encoded message for ``wrap`` that is written verbatim, and its bytes, for a signature.
+
+        Raises SerializationError.
+        """
+        try:
+            body = self._form.fixed(body)
+            return body, self._form.bare(body)
+        except _json.NOT_ENCODABLE as exc:
+            raise _json.cannot_write(body, self.properties.content_type, exc) from exc
 
     def wrap(self, body: Any, header: Header | None, native: bool) -> Packet:
         """The packet for an encoded message; otherwise as ``pack``."""
@@ -135,10 +146,19 @@ class Refused(SerializationError):
     ``name`` is the class of the error as its sender is told.
     """
 
+    is_verified = True
+    """Whether the header may be believed, where signatures are asked for."""
+    is_replay = False
+    """Whether it is a signed message that has been here before."""
+
     def __init__(self, text: str, header: Header, name: str = "SerializationError") -> None:
         super().__init__(text)
         self.header = header
         self.name = name
+
+    def public(self) -> SerializationError:
+        """The same for who has asked for the message, without the header."""
+        return SerializationError(str(self))
 
 
 class Reader(Generic[T]):
@@ -383,7 +403,12 @@ class _Shape:
 
     def convert(self, tree: Any) -> Any:
         if self._validate is not None:
-            return self._validate(tree)
+            try:
+                return self._validate(tree)
+            except ValueError as exc:
+                if not hasattr(exc, "errors"):
+                    raise
+                return self._validate(null_to_nan_in(tree, exc))
         if self._kind is Any:
             return tree
         if self._null_to_nan is not None:

@@ -5,11 +5,14 @@
     CommlibError
     ├── ConnectError (ConnectionError)      the broker could not be reached
     │   └── AuthError                       it was reached and said no: credentials or rights
+    │       └── CertificateError            TLS: one side does not trust the other's certificate
     ├── MissingDriver (ImportError)         an extra is not installed; the text names it
     ├── ConnectionLost (ConnectionError)    it was reached once and is away now
     ├── OutboxFull (TimeoutError)           no room in the outgoing queue within the timeout
+    ├── SlowConsumer                        a callback is too slow; told to ``on_error``
     ├── SerializationError (ValueError)     a message that cannot be encoded or decoded
-    │   └── PayloadTooBig                   more bytes than ``max_payload``
+    │   ├── PayloadTooBig                   more bytes than ``max_payload``
+    │   └── SignatureError                  not signed by a key that is trusted, or replayed
     ├── RPCError
     │   ├── RPCTimeout (TimeoutError)       nobody answered in time
     │   │   └── ServiceNotFound             the broker says at once that nobody serves it
@@ -36,6 +39,9 @@ from __future__ import annotations
 class CommlibError(Exception):
     """The root: catch this to catch all that commlib raises on purpose."""
 
+    logged = False
+    """Whether it stands in the log already."""
+
 
 class ConnectError(CommlibError, ConnectionError):
     """The broker could not be reached; the cause is in ``__cause__``."""
@@ -43,6 +49,13 @@ class ConnectError(CommlibError, ConnectionError):
 
 class AuthError(ConnectError):
     """The broker refused the credentials, or the user has no right to do this."""
+
+
+class CertificateError(AuthError):
+    """TLS: the certificate of the broker does not verify, or the broker does not take ours.
+
+    A broker whose certificate does not verify was sent nothing, credentials least of all.
+    """
 
 
 class MissingDriver(CommlibError, ImportError):
@@ -58,6 +71,13 @@ class ConnectionLost(CommlibError, ConnectionError):
 
 class OutboxFull(CommlibError, TimeoutError):
     """The outgoing queue had no room within the timeout; the message was not taken."""
+
+
+class SlowConsumer(CommlibError):
+    """A callback does not keep up and messages for it are dropped.
+
+    Nothing raises it: ``on_error`` is told once for each such episode, and the log.
+    """
 
 
 class SerializationError(CommlibError, ValueError):
@@ -77,6 +97,10 @@ class PayloadTooBig(SerializationError):
 
     def __reduce__(self) -> tuple[type[PayloadTooBig], tuple[int, int]]:
         return PayloadTooBig, (self.size, self.limit)
+
+
+class SignatureError(SerializationError):
+    """A message without the signature of a trusted key, or one that was taken before."""
 
 
 class RPCError(CommlibError):

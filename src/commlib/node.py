@@ -18,9 +18,10 @@ from commlib.aio._hub import shared_hub
 from commlib.aio._ports import Decorators
 from commlib.aio.node import NodeOptions, NodeState, check_options
 from commlib.aio.pubsub import PublisherOptions, SubscriberOptions
-from commlib.aio.rpc import ClientOptions, RPCTypes, ServiceMap, ServiceOptions
+from commlib.aio.rpc import ClientOptions, RPCClientOptions, RPCTypes, ServiceMap, ServiceOptions
 from commlib.endpoints import TransportType
 from commlib.events import EventEmitter
+from commlib.exceptions import CommlibError
 from commlib.msg import ActionMessage, RPCMessage
 from commlib.pubsub import (
     MPublisher,
@@ -213,7 +214,12 @@ class Node(Runnable, Decorators):
     def _adopt(self, endpoint: P) -> P:
         self._core.add(endpoint.core)
         if self._core.running:
-            begin(endpoint.core)
+            try:
+                begin(endpoint.core)
+            except CommlibError:  # the broker says no: nobody gets it, so nobody would stop it
+                stop(self._core.hub, endpoint.core.stop)
+                self._core.endpoints.remove(endpoint.core)
+                raise
         return endpoint
 
     def create_publisher(
@@ -290,7 +296,7 @@ class Node(Runnable, Decorators):
 
     @overload
     def create_rpc_client(
-        self, rpc_name: str, msg_type: RPCTypes[Req, Resp], **options: Unpack[ClientOptions]
+        self, rpc_name: str, msg_type: RPCTypes[Req, Resp], **options: Unpack[RPCClientOptions]
     ) -> RPCClient[Req, Resp]: ...
 
     @overload
@@ -298,11 +304,11 @@ class Node(Runnable, Decorators):
         self,
         rpc_name: str,
         msg_type: type[RPCMessage] | None = None,
-        **options: Unpack[ClientOptions],
+        **options: Unpack[RPCClientOptions],
     ) -> RPCClient[Any, Any]: ...
 
     def create_rpc_client(
-        self, rpc_name: str, msg_type: Any = None, **options: Unpack[ClientOptions]
+        self, rpc_name: str, msg_type: Any = None, **options: Unpack[RPCClientOptions]
     ) -> RPCClient[Any, Any]:
         """An ``RPCClient`` on this node's connection."""
         options = self._core.complete(options)

@@ -7,6 +7,7 @@ from typing import Any, Generic, Unpack
 
 from commlib import aio
 from commlib._face import Endpoint, params_anywhere
+from commlib._lanes import Bounds as Bounds
 from commlib._topics import check_topic
 from commlib._typing import T
 from commlib.aio._endpoint import Params

@@ -16,7 +16,7 @@ from commlib._portal import enter
 from commlib._typing import Req, Resp
 from commlib.aio._caller import Call, Caller
 from commlib.aio._endpoint import Options, Params
-from commlib.aio.rpc import ClientOptions, RPCTypes, ServiceMap, ServiceOptions
+from commlib.aio.rpc import RPCClientOptions, RPCTypes, ServiceMap, ServiceOptions
 from commlib.exceptions import CommlibError, EndpointClosed
 from commlib.msg import RPCMessage
 
@@ -67,6 +67,7 @@ class RPCServer(Endpoint[aio.RPCServer]):
         on_request: Callable[[Any], Any] | None = None,
         msg_type: Any = None,
         max_age: float = 60.0,
+        max_rate: float | None = None,
         **options: Unpack[Options],
     ) -> None:
         params = self._params(conn_params, options)
@@ -76,6 +77,7 @@ class RPCServer(Endpoint[aio.RPCServer]):
             on_request=on_request,
             msg_type=msg_type,
             max_age=max_age,
+            max_rate=max_rate,
             **options,
         )
         super().__init__(core)
@@ -135,6 +137,8 @@ class _CallFuture(concurrent.futures.Future[Resp]):
         self._core = core
         self._call: Call | None = None
         self._expiry: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[Resp] | None = None
+        """Of a call that may be sent again."""
 
     def add_done_callback(self, fn: Callable[[concurrent.futures.Future[Resp]], object]) -> None:
         hub = self._core.hub
@@ -145,13 +149,19 @@ class _CallFuture(concurrent.futures.Future[Resp]):
     def cancel(self) -> bool:
         if not super().cancel():
             return False
-        if (call := self._call) is not None:
+        portal = enter(self._core.hub)
+        if self._core.idempotent:
+            portal.post(self._end_task)
+        elif (call := self._call) is not None:
             error = EndpointClosed("the call was cancelled")
-            enter(self._core.hub).post(call.caller.give_up, call, error)
+            portal.post(call.caller.give_up, call, error)
         return True
 
     def begin(self, msg: Any, timeout: float) -> None:
         """Send the request."""
+        if self._core.idempotent:
+            enter(self._core.hub).post(self._begin_task, msg, timeout)
+            return
         call = self._core.new_call(msg, timeout, self._finish)
         self._call = call
         expired = self._core.timeout_error(timeout)
@@ -161,6 +171,25 @@ class _CallFuture(concurrent.futures.Future[Resp]):
         self._expiry = call.caller.begin_until(call, expired)
         if self.done():
             self._expiry.cancel()
+
+    def _begin_task(self, msg: Any, timeout: float) -> None:
+        if not self.cancelled():
+            self._task = self._core.hub.spawn(self._core.call(msg, timeout))
+            self._task.add_done_callback(self._take_over)
+
+    def _end_task(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def _take_over(self, task: asyncio.Task[Resp]) -> None:
+        if not self.set_running_or_notify_cancel():
+            return
+        if task.cancelled():
+            self.set_exception(EndpointClosed("the client was stopped before the reply came"))
+        elif (error := task.exception()) is not None:
+            self.set_exception(error)
+        else:
+            self.set_result(task.result())
 
     def _finish(self, outcome: Packet | CommlibError) -> None:
         if self._expiry is not None:
@@ -179,7 +208,7 @@ class RPCClient(Endpoint[aio.RPCClient[Req, Resp]], Generic[Req, Resp]):
     """Calls a service; usable as soon as it is made, from any number of threads.
 
     ``msg_type`` is a class with the nested classes ``Request`` and ``Response``; None: plain data
-    both ways. ``conn_params``: parameters or a URL. Options: ``commlib.aio.rpc.ClientOptions``.
+    both ways. ``conn_params``: parameters or a URL. Options: ``commlib.aio.rpc.RPCClientOptions``.
     """
 
     @overload
@@ -188,7 +217,7 @@ class RPCClient(Endpoint[aio.RPCClient[Req, Resp]], Generic[Req, Resp]):
         rpc_name: str,
         msg_type: RPCTypes[Req, Resp],
         conn_params: Params = None,
-        **options: Unpack[ClientOptions],
+        **options: Unpack[RPCClientOptions],
     ) -> None: ...
 
     @overload
@@ -197,7 +226,7 @@ class RPCClient(Endpoint[aio.RPCClient[Req, Resp]], Generic[Req, Resp]):
         rpc_name: str,
         msg_type: type[RPCMessage] | None = None,
         conn_params: Params = None,
-        **options: Unpack[ClientOptions],
+        **options: Unpack[RPCClientOptions],
     ) -> None: ...
 
     @params_anywhere
@@ -206,7 +235,7 @@ class RPCClient(Endpoint[aio.RPCClient[Req, Resp]], Generic[Req, Resp]):
         rpc_name: str,
         msg_type: Any = None,
         conn_params: Params = None,
-        **options: Unpack[ClientOptions],
+        **options: Unpack[RPCClientOptions],
     ) -> None:
         params = self._params(conn_params, options)
         super().__init__(aio.RPCClient(rpc_name, msg_type, params, **options))
@@ -222,6 +251,8 @@ class RPCClient(Endpoint[aio.RPCClient[Req, Resp]], Generic[Req, Resp]):
         """
         core, here = self._core, self._started()
         here.refuse_on_loop("call()")
+        if core.idempotent:
+            return here.run(core.call, msg, timeout)
         waiter = _Waiter()
         call = core.new_call(msg, timeout, waiter.finish)
         caller = waiter.caller = call.caller

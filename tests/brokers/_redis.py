@@ -60,7 +60,8 @@ class RedisServer(Server):
 
     ``password`` is that of the default user; ``users`` are further ones with their ACL rules, as
     in ``{"robot": "on >secret ~* &* +@all"}``; ``config`` are lines for redis.conf. It also listens
-    on a unix socket.
+    on a unix socket. With ``certificates``, the paths of cafile, certfile and keyfile, the port of
+    its URL speaks TLS, and wants a certificate of the client as well if ``require_certificate``.
     """
 
     program = "redis-server"
@@ -73,11 +74,18 @@ class RedisServer(Server):
         password: str = "",
         users: Mapping[str, str] | None = None,
         config: Sequence[str] = (),
+        certificates: tuple[Path, Path, Path] | None = None,
+        require_certificate: bool = False,
     ) -> None:
         super().__init__()
         self.password = password
         self._users = dict(users or {})
         self._config = config
+        self._certificates = certificates
+        self._require_certificate = require_certificate
+        self._port_beside_tls = free_port() if certificates else 0
+        if certificates:
+            self.scheme = "rediss"
 
     @property
     def url(self) -> str:
@@ -89,11 +97,15 @@ class RedisServer(Server):
         """The path of its unix socket."""
         return f"{self.folder}/redis.sock"
 
+    @property
+    def _plain_port(self) -> int:
+        return self._port_beside_tls or self.port
+
     def connection(self) -> RespConnection:
         """A bare connection, as a user with all rights."""
         if self._users:
-            return RespConnection(self.port, "keeper", "keeper")
-        return RespConnection(self.port, *([self.password] if self.password else []))
+            return RespConnection(self._plain_port, "keeper", "keeper")
+        return RespConnection(self._plain_port, *([self.password] if self.password else []))
 
     def cli(self, *words: str | bytes | int) -> Any:
         """What the server answers to one command."""
@@ -101,7 +113,7 @@ class RedisServer(Server):
             return connection.ask(*words)
 
     def _lines(self) -> Iterator[str]:
-        yield f"bind 127.0.0.1\nport {self.port}\ndir {self.folder}"
+        yield f"bind 127.0.0.1\nport {self._plain_port}\ndir {self.folder}"
         yield f"unixsocket {self.unix_socket}"
         yield 'save ""\nappendonly no'
         if self.password:
@@ -110,6 +122,11 @@ class RedisServer(Server):
             yield "user keeper on >keeper ~* &* +@all"
         for name, rules in self._users.items():
             yield f"user {name} {rules}"
+        if self._certificates:
+            cafile, certfile, keyfile = self._certificates
+            yield f"tls-port {self.port}\ntls-ca-cert-file {cafile}"
+            yield f"tls-cert-file {certfile}\ntls-key-file {keyfile}"
+            yield f"tls-auth-clients {'yes' if self._require_certificate else 'no'}"
         yield from self._config
 
     def _arguments(self, file: Path) -> list[Path]:

@@ -67,7 +67,7 @@ async def test_whatever_answers_is_tried_again_with_pauses(
 ) -> None:
     async with FakeBroker() as broker:
         broker.greeting, broker.closes_at_once = greeting, closes
-        node = aio.Node("n", broker.url, heartbeats=False)
+        node = aio.Node("n", broker.hasty_url, heartbeats=False)
         async with asyncio.timeout(DEADLINE):
             await node.run()
         assert not node.connected
@@ -82,7 +82,7 @@ async def test_whatever_answers_is_tried_again_with_pauses(
 async def test_a_broker_that_comes_to_its_senses_is_used() -> None:
     async with FakeBroker() as broker:
         broker.greeting = NOISE[0]
-        node = aio.Node("n", broker.url, heartbeats=False)
+        node = aio.Node("n", broker.hasty_url, heartbeats=False)
         await node.run()
         assert not node.connected
         broker.greeting = CONNACK
@@ -149,7 +149,7 @@ async def test_a_peer_that_begins_to_babble_is_left_and_tried_again(
         async with asyncio.timeout(DEADLINE):
             await node.run()
         # Either in the middle of the greeting or behind it; the broker's next one is a good one.
-        await until(lambda: broker.connects == 2 and node.connected)
+        await until(lambda: broker.connects >= 2 and node.connected)
         assert news[-1]
         assert seen == []
         await stop_quickly(node)

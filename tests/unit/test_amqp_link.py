@@ -666,11 +666,15 @@ async def test_an_end_while_it_is_blocked_leaves_no_timer() -> None:
 async def test_a_thread_writes_nothing_while_something_is_held(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    taker = Taker()
     monkeypatch.setattr(module, "QUIET_SECONDS", -1.0)
-    assert taker.link._is_idle()
+    taker, direct = Taker(), Direct()
+    for name, value in {"_direct": direct, "_loop_thread": 0}.items():
+        monkeypatch.setattr(taker.link, name, value)
     taker.link.hold("it")
-    assert not taker.link._is_idle()
+    assert not taker.link.write_now(b"a call", "a", True)
+    taker.link.release("it")
+    assert taker.link.write_now(b"a call", "a", True)
+    assert direct.sent == [b"a call"]
 
 
 class Late:
@@ -709,7 +713,7 @@ async def test_a_thread_that_was_about_to_write_looks_again(
     taker, direct = Taker(), Direct()
     for name, value in {"_direct": direct, "_loop_thread": 0}.items():
         monkeypatch.setattr(taker.link, name, value)
-    assert taker.link.write_now(b"first", "a")
+    assert taker.link.write_now(b"first", "a", False)
     monkeypatch.setattr(taker.link, "_write_lock", Late(taker.link))
-    assert not taker.link.write_now(b"second", "a")
+    assert not taker.link.write_now(b"second", "a", False)
     assert direct.sent == [b"first"]

@@ -137,7 +137,7 @@ async def test_drained_returns_too_when_all_of_it_is_given_up() -> None:
 
 
 async def test_a_thread_never_writes_by_itself() -> None:
-    assert not Sender().deliveries.write_now(b"", None)
+    assert not Sender().deliveries.write_now(b"", None, True)
 
 
 async def test_what_was_not_answered_goes_again_where_that_is_promised() -> None:

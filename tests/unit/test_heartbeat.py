@@ -94,6 +94,18 @@ async def test_it_beats_when_the_connection_is_back_and_the_old_timer_is_dead(
         assert heart.own_stats.sent == 3
 
 
+async def test_it_has_one_timer_however_often_the_connection_comes_back() -> None:
+    async with aio.Node("n", "memory://heart") as node:
+        (heart,) = node._own
+        assert isinstance(heart, Heartbeat)
+        timers = [heart._timer]
+        for _ in range(3):
+            node.hub.transport.on_state(False, ConnectionLost("gone"))
+            node.hub.transport.on_state(True, None)
+            timers.append(heart._timer)
+        assert [timer.cancelled() for timer in timers if timer] == [True, True, True, False]
+
+
 @pytest.mark.parametrize("how", ["stop", "close"])
 async def test_it_is_still_when_it_was_stopped_or_its_hub_was_closed(
     monkeypatch: pytest.MonkeyPatch, how: str

@@ -288,26 +288,31 @@ async def test_a_peer_that_does_not_read_is_told_of_as_is_the_end_of_it() -> Non
 async def test_a_thread_writes_itself_when_nothing_is_under_way() -> None:
     async with linked() as (link, peer):
         link.allow_direct()
-        assert not link.write_now(b"", "on the loop")  # there the loop can do it itself
+        assert not link.write_now(b"", "on the loop", True)  # there the loop can do it itself
         # The loop is held up meanwhile: so it was the thread.
         written = Collected()
-        thread = threading.Thread(target=lambda: written(link.write_now(command("PING"), "a")))
+        thread = threading.Thread(
+            target=lambda: written(link.write_now(command("PING"), "a", False))
+        )
         thread.start()
         thread.join(DEADLINE)
         assert written.items == [True]
         assert peer._sock.recv(100) == command("PING")
-        assert not await asyncio.to_thread(link.write_now, command("PING"), "not yet answered")
+        assert not await asyncio.to_thread(
+            link.write_now, command("PING"), "not yet answered", False
+        )
         await peer.says(b":1\r\n")
         await reached(lambda: link.unconfirmed == 0)
-        assert await asyncio.to_thread(link.write_now, command("PING"), "b")
+        assert await asyncio.to_thread(link.write_now, command("PING"), "b", False)
+        assert await asyncio.to_thread(link.write_now, command("PING"), "urgent", True)
 
 
 async def test_a_link_that_is_gone_or_does_not_allow_it_is_not_written_to_by_a_thread() -> None:
     async with linked() as (link, _):
-        assert not await asyncio.to_thread(link.write_now, b"x", "not allowed")
+        assert not await asyncio.to_thread(link.write_now, b"x", "not allowed", True)
         link.allow_direct()
         link.abort(None)
-        assert not await asyncio.to_thread(link.write_now, b"x", "gone")
+        assert not await asyncio.to_thread(link.write_now, b"x", "gone", True)
         assert link.unconfirmed == 0
 
 
@@ -315,7 +320,7 @@ async def test_what_the_socket_does_not_take_of_a_threads_frame_follows_before_a
     async with linked(sndbuf=4096) as (link, peer):
         link.allow_direct()
         big = command("SET", b"x" * 3_000_000)
-        assert await asyncio.to_thread(link.write_now, big, "big")
+        assert await asyncio.to_thread(link.write_now, big, "big", False)
         assert link._rest or link._pending
         link.write([command("PING")], ["next"])
         assert await soon(peer.hears()) == [b"SET", b"x" * 3_000_000]
@@ -338,9 +343,9 @@ async def test_many_threads_and_the_loop_write_whole_frames_and_keep_their_order
     total, threads, direct = 4000, 8, 0
     barrier, write_now = threading.Barrier(threads), link.write_now
 
-    def count_direct(frame: bytes, note: object) -> bool:
+    def count_direct(frame: bytes, note: object, urgent: bool) -> bool:
         nonlocal direct
-        written = write_now(frame, note)
+        written = write_now(frame, note, urgent)
         direct += written
         return written
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -773,6 +775,18 @@ async def test_retired_lists_are_deleted_after_a_while(monkeypatch: pytest.Monke
         await asyncio.sleep(0)
     assert sorted(replies.deleted) == sorted(retired)
     assert not set(retired) & set(replies.lists.keys())
+
+
+async def test_lists_that_are_closed_are_kept_by_no_timer() -> None:
+    replies = Replies()
+    retired = replies.address("a")
+    replies.lists.release("a")
+    await quiet(replies.server)
+    assert retired in replies.lists.close()
+    lists = weakref.ref(replies.lists)
+    del replies
+    gc.collect()
+    assert lists() is None
 
 
 async def test_the_pool_grows_on_demand_to_its_limit_and_each_list_is_heard() -> None:

@@ -78,6 +78,9 @@ def test_the_topic_that_came_first_is_forgotten_first(monkeypatch: pytest.Monkey
         ([0, 1, 2, 0, 1], (0, 0, 0)),  # the sender has begun again
         ([0, 1, 2, 3, 0, 4], (0, 0, 1)),  # the first one came twice
         ([9, 8], (0, 0, 1)),
+        ([0, 1, 2, 6, 1, 2], (3, 2, 0)),  # what comes twice was not lost before
+        ([0, 1, 2, 6, 4, 4, 3], (1, 1, 2)),
+        ([5, 6, 7, 5, 6, 7, 8], (0, 3, 0)),  # a connection broke, and they were sent again
     ],
 )
 def test_what_is_irregular_is_counted(numbers: list[int], expected: tuple[int, int, int]) -> None:
@@ -113,6 +116,34 @@ def test_every_message_that_is_lost_on_the_way_is_a_gap(lost: set[int]) -> None:
     numbers = [number for number in range(202) if number not in lost]
 
     assert counted(*numbers) == (len(lost), 0, 0)
+
+
+@given(st.lists(st.integers(1, 60)))
+def test_in_whatever_order_and_how_often_they_come_what_does_not_is_a_gap(
+    numbers: list[int],
+) -> None:
+    gaps, duplicates, _ = counted(0, *numbers)
+
+    different = {0, *numbers}
+    assert gaps == max(different) + 1 - len(different)
+    assert duplicates == len(numbers) + 1 - len(different)
+
+
+def test_of_very_many_gaps_the_oldest_are_forgotten_and_stay_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_sequence, "MAX_STRETCHES", 2)
+    monkeypatch.setattr(_sequence, "MAX_INCOMPLETE", 2)
+    stats = Stats()
+    gaps = Gaps(stats)
+
+    assert counted(0, 2, 4, 6, 1, 3, 5) == (1, 1, 2)
+    for origin in "abc":
+        gaps.note(origin, "t", 0)
+        gaps.note(origin, "t", 2)
+    for origin in "abc":
+        gaps.note(origin, "t", 1)
+    assert (stats.gaps, stats.duplicates, stats.reordered) == (1, 1, 2)
 
 
 @given(st.permutations(range(1, 12)))

@@ -255,12 +255,35 @@ async def test_an_attempt_that_takes_too_long_is_given_up() -> None:
 async def test_further_connections_of_a_transport_complain_less(
     hasty: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    news = News()
+    news, first = News(), Session_(Dialled(FakeLink()))
     params = BaseParameters()
-    session = Session("2nd", params, Dialled(OSError("no"), FakeLink()), news, quiet=True)
+    session = Session("2nd", params, Dialled(OSError("no"), FakeLink()), news, first=first)
     await session.ready()
     await session.close()
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+async def test_a_refusal_is_told_by_the_first_connection_unless_that_is_let_in(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first = Session_(Dialled(AuthError("wrong"), FakeLink()))
+    params = BaseParameters()
+
+    async def refused() -> list[str]:
+        session = Session("2nd", params, Dialled(AuthError("refused")), News(), first=first)
+        with pytest.raises(AuthError):
+            await soon(session.ready())
+        await session.close()
+        return [r.message for r in caplog.records if r.levelno >= logging.WARNING]
+
+    assert await refused() == []
+    with pytest.raises(AuthError):
+        await soon(first.ready())
+    assert await refused() == ["wrong"]
+    first.hurry()
+    await first.news.wait(1)
+    assert (await refused())[-1] == "refused"
+    await first.close()
 
 
 # ---- what only a person can mend ----

@@ -269,12 +269,12 @@ def test_a_reply_that_nobody_fetches_goes_by_itself(
 ) -> None:
     answered('{"header":{"reply_to":"golden-reply"},"data":{"a":1,"b":2}}')
     wire.ask(
-        "RPUSH", "golden.serve", '{"header":{"reply_to":"golden-orphan"},"data":{"a":1,"b":2}}'
+        "RPUSH", "golden.serve", '{"header":{"reply_to":"rpc-golden-orphan"},"data":{"a":1,"b":2}}'
     )
     answered('{"header":{"reply_to":"golden-reply"},"data":{"a":1,"b":2}}')
 
-    assert wire.ask("LLEN", "golden-orphan") == 1
-    assert 0 < wire.ask("TTL", "golden-orphan") <= 60
+    assert wire.ask("LLEN", "rpc-golden-orphan") == 1
+    assert 0 < wire.ask("TTL", "rpc-golden-orphan") <= 60
 
 
 def test_what_released_peers_publish_is_received(node: sync.Node, wire: RespConnection) -> None:

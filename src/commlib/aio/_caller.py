@@ -37,7 +37,7 @@ class Call:
     """
 
     __slots__ = (
-        *("address", "body", "caller", "finish", "id", "name"),
+        *("address", "attempt", "body", "caller", "finish", "id", "name"),
         *("packet", "sent", "timeout", "token", "writer"),
     )
 
@@ -46,6 +46,8 @@ class Call:
         self.token = token
         self.id = ""
         """The id that the reply echoes, if that is not the token."""
+        self.attempt = 0
+        """How often a call that may be repeated was sent, this time included."""
         self.address: Address | None = None
         self.packet: Packet | None = None
         self.sent = False
@@ -226,6 +228,8 @@ class Caller:
     def _end_sent(self, token: str, outcome: Packet | CommlibError) -> None:
         call = self._calls.take(token)
         if call is not None:
+            if isinstance(outcome, Packet):
+                outcome.correlation_id = call.id or token  # whose it is, whatever it says itself
             call.end(outcome)
             self._send_next()
 
@@ -279,7 +283,8 @@ class Caller:
         writer = call.writer
         header = Header(now_ms(), writer.properties, self.origin, self._sequence.next(call.name))
         header.reply_to = address.reply_to
-        header.id = call.token
+        header.id = call.id or call.token
+        header.attempt = call.attempt
         if traits.stores_unread:
             header.deadline = self._transport.clock() + int(call.timeout * 1000)
         packet = writer.wrap(call.body, header, traits.native_headers)

@@ -7,7 +7,8 @@ import dataclasses
 import inspect
 import logging
 from collections.abc import Callable
-from typing import Any, Self, TypedDict
+from threading import TIMEOUT_MAX
+from typing import TYPE_CHECKING, Any, Self, TypedDict
 
 from commlib._forms import AnySerializer
 from commlib._lanes import CALLBACK_ERRORS, Bounds, Lane, make_lane
@@ -16,10 +17,15 @@ from commlib._stats import Stats
 from commlib._wire import Reader, Refused, Writer
 from commlib.aio._hub import Hub
 from commlib.compression import Compression
-from commlib.exceptions import EndpointClosed
+from commlib.exceptions import EndpointClosed, SlowConsumer
 from commlib.transports import Params as Params
 from commlib.transports import resolve
 from commlib.transports.base import StateHandler, Transport
+
+if TYPE_CHECKING:
+    from commlib._signatures import Signing
+    from commlib._verifier import Verifier
+    from commlib.signing import SigningKey, TrustedKeys
 
 GRACE = 0.5  # s that stop() leaves a callback to finish
 MAX_TEXT = 65_536  # characters of an error's text that are logged, or sent to a caller
@@ -41,18 +47,32 @@ class FormOptions(TypedDict, total=False):
     compression: Compression
 
 
-class Options(FormOptions, total=False):
-    """What every endpoint can be told, beside ``FormOptions``.
+class SecurityOptions(TypedDict, total=False):
+    """Whose messages they are; see ``commlib.signing``.
+
+    * ``sign``: the key with which all is signed that is sent.
+    * ``verify``: the keys, one of which must have signed all that is received.
+    """
+
+    sign: SigningKey | None
+    verify: TrustedKeys | None
+
+
+class Options(FormOptions, SecurityOptions, total=False):
+    """What every endpoint can be told, beside ``FormOptions`` and ``SecurityOptions``.
 
     * ``connection_params``: another name of ``conn_params``.
     * ``on_error(error, topic)`` is told of what could not be raised.
     * ``on_state(connected, reason)`` is called on the loop when the connection comes and goes.
     * ``debug``: log what happens to this kind of endpoint.
+    * ``grace`` (s): how long ``stop()`` lets callbacks finish, and work off what waits for them; by
+      default half a second.
     * ``hub``: the connection of a node; ``create_*`` of a node set it.
     """
 
     connection_params: Params
     debug: bool
+    grace: float
     on_error: ErrorHandler | None
     on_state: StateHandler | None
     hub: Hub | None
@@ -74,9 +94,12 @@ class Endpoint:
         hub: Hub | None = None,
         serializer: AnySerializer | None = None,
         compression: Compression = None,
+        sign: SigningKey | None = None,
+        verify: TrustedKeys | None = None,
         on_error: ErrorHandler | None = None,
         on_state: StateHandler | None = None,
         debug: bool = False,
+        grace: float = GRACE,
     ) -> None:
         self.name = name
         self.face: Any = self
@@ -88,6 +111,10 @@ class Endpoint:
         self._heed_state()
         self._serializer = serializer
         self._compression = compression
+        check_keys(sign, verify)
+        self._sign = sign
+        self._verify = verify
+        self._grace = check_grace(grace)
         self.log = logging.getLogger(f"commlib.{type(self).__name__.lower()}")
         if debug:
             self.log.setLevel(logging.DEBUG)
@@ -118,6 +145,22 @@ class Endpoint:
             limit=self.hub.params.max_payload,
             serializer=self._serializer,
         )
+
+    def _make_signing(self, writer: Writer[Any], kind: bytes) -> Signing[Any] | None:
+        """What signs the messages of a writer, None where that is not asked for."""
+        if self._sign is None:
+            return None
+        from commlib._signatures import Signing  # as all of it: hardly any program needs it
+
+        return Signing(writer, self._sign, kind)
+
+    def _make_verifier(self, kind: bytes, *, is_call: bool = False) -> Verifier | None:
+        """What looks at signatures, None where that is not asked for."""
+        if self._verify is None:
+            return None
+        from commlib._verifier import Verifier
+
+        return Verifier(self._verify, kind, limit=self.hub.params.max_payload, is_call=is_call)
 
     @property
     def connected(self) -> bool:
@@ -200,7 +243,7 @@ class Endpoint:
         await self.hub.transport.connect()
 
     async def stop(self) -> None:
-        """End the work: take nothing more, let callbacks finish for half a second, leave.
+        """End the work: take nothing more, let callbacks finish within ``grace``, leave.
 
         Idempotent, and the endpoint can be run again.
         """
@@ -249,9 +292,12 @@ class Endpoint:
                 *(packet.topic or self.name, what, _message_id(packet), text_of(error)),
                 exc_info=traceback,
             )
+        self._tell_error(error, packet.topic or self.name)
+
+    def _tell_error(self, error: BaseException, topic: str) -> None:
         if self._on_error is not None:
             try:
-                self._on_error(error, packet.topic or self.name)
+                self._on_error(error, topic)
             except CALLBACK_ERRORS:  # the worker, or the loop, has to go on
                 self.log.exception("%s: on_error itself failed", self.name)
 
@@ -278,7 +324,30 @@ class Input(Endpoint):
             self._report,
             bounds=bounds,
             concurrency=concurrency,
+            on_slow=self._note_slow,
         )
+
+    def _note_slow(self) -> None:
+        self._tell_error(SlowConsumer(f"{self.name}: the callback is too slow"), self.name)
+
+
+def check_grace(grace: float) -> float:
+    """Returns it. Raises ValueError for what is no time to wait."""
+    if not (isinstance(grace, int | float) and 0 <= grace < TIMEOUT_MAX):
+        raise ValueError(f"grace={grace!r}: it is a time in seconds")
+    return grace
+
+
+def check_keys(sign: object, verify: object) -> None:
+    """Raises TypeError for what does not sign, or cannot be trusted."""
+    if sign is None and verify is None:
+        return
+    from commlib.signing import SigningKey, TrustedKeys
+
+    if not isinstance(sign, SigningKey | None):
+        raise TypeError(f"sign={sign!r}: it is a SigningKey of commlib.signing")
+    if not isinstance(verify, TrustedKeys | None):
+        raise TypeError(f"verify={verify!r}: it is a TrustedKeys of commlib.signing")
 
 
 def text_of(error: BaseException) -> str:

@@ -22,6 +22,9 @@ class Group(Endpoint):
             "hub": self.hub,
             "serializer": self._serializer,
             "compression": self._compression,
+            "sign": self._sign,
+            "verify": self._verify,
+            "grace": self._grace,
             "on_error": self._on_error,
             "debug": self.debug,
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from math import inf
+from typing import TYPE_CHECKING
 
 from commlib._packet import now_ms
 from commlib.aio._hub import Hub
@@ -11,6 +12,9 @@ from commlib.aio._names import check_name
 from commlib.aio.pubsub import Sender
 from commlib.exceptions import SerializationError
 from commlib.msg import HeartbeatMessage
+
+if TYPE_CHECKING:
+    from commlib.signing import SigningKey
 
 
 class Heartbeat(Sender[HeartbeatMessage]):
@@ -21,11 +25,19 @@ class Heartbeat(Sender[HeartbeatMessage]):
     ``stats.dropped``: told later it would be a lie.
     """
 
-    def __init__(self, topic: str, interval: float, hub: Hub, *, envelope: bool) -> None:
+    def __init__(
+        self,
+        topic: str,
+        interval: float,
+        hub: Hub,
+        *,
+        envelope: bool,
+        sign: SigningKey | None = None,
+    ) -> None:
         if not 0 < interval < inf:
             raise ValueError(f"heartbeat_interval={interval}: it is a time above 0 s")
         self.topic = check_name(topic, hub, "heartbeat_uri")
-        super().__init__(topic, HeartbeatMessage, None, hub=hub, envelope=envelope)
+        super().__init__(topic, HeartbeatMessage, None, hub=hub, envelope=envelope, sign=sign)
         self.interval = interval
         self._timer: asyncio.TimerHandle | None = None
         self._series = object()
@@ -52,6 +64,8 @@ class Heartbeat(Sender[HeartbeatMessage]):
             self._begin_series()
 
     def _begin_series(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()  # else it would keep all that is stopped meanwhile until it is due
         self._series = object()
         self._beat(asyncio.get_running_loop().time(), self._series)
 

@@ -157,7 +157,8 @@ class Hub:
 
     def _tell(self, task: asyncio.Task[Any]) -> None:
         if not task.cancelled() and (exc := task.exception()) is not None:
-            log.error("%s: %s", self.name, exc)
+            level = logging.DEBUG if getattr(exc, "logged", False) else logging.ERROR
+            log.log(level, "%s: %s", self.name, exc)
 
     async def close(self) -> None:
         """Leave the broker, let the workers go; idempotent, and it can be started again."""

@@ -23,6 +23,7 @@ from commlib.aio.pubsub import (
 from commlib.aio.rpc import (
     ClientOptions,
     RPCClient,
+    RPCClientOptions,
     RPCServer,
     RPCService,
     RPCTypes,
@@ -126,7 +127,7 @@ class Ports(Decorators):
         ``names`` are those of the node's options that this kind of endpoint has beside the others.
         """
         options["hub"] = self.hub
-        for name in ("serializer", "compression", *names):
+        for name in ("serializer", "compression", "sign", "verify", "grace", *names):
             if name in self._defaults:
                 options.setdefault(name, self._defaults[name])
         return options
@@ -238,7 +239,7 @@ class Ports(Decorators):
 
     @overload
     def create_rpc_client(
-        self, rpc_name: str, msg_type: RPCTypes[Req, Resp], **options: Unpack[ClientOptions]
+        self, rpc_name: str, msg_type: RPCTypes[Req, Resp], **options: Unpack[RPCClientOptions]
     ) -> RPCClient[Req, Resp]: ...
 
     @overload
@@ -246,11 +247,11 @@ class Ports(Decorators):
         self,
         rpc_name: str,
         msg_type: type[RPCMessage] | None = None,
-        **options: Unpack[ClientOptions],
+        **options: Unpack[RPCClientOptions],
     ) -> RPCClient[Any, Any]: ...
 
     def create_rpc_client(
-        self, rpc_name: str, msg_type: Any = None, **options: Unpack[ClientOptions]
+        self, rpc_name: str, msg_type: Any = None, **options: Unpack[RPCClientOptions]
     ) -> RPCClient[Any, Any]:
         """An ``RPCClient`` on this node's connection."""
         return self._adopt(RPCClient(rpc_name, msg_type, **self.complete(options)))

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 from commlib import _topics
 from commlib._hops import is_loop, place
 from commlib._lanes import is_end_of_task
-from commlib._letter import Letter, open_letter
+from commlib._letter import Letter, check_signed, open_letter
 from commlib._packet import PROPERTIES, Header, Packet, now_ms
 from commlib._wire import Reader, Refused
 from commlib.aio._bridge import Bridge, BridgeOptions, BridgeType
@@ -148,6 +148,10 @@ class _Desk(RPCService):
         back.error = answer.header.error
         native = self._is_native(letter.packet)
         reply = answer.pack(back, native=native, limit=self._limit)
+        try:
+            check_signed(answer, reply, self._limit, is_call=True)
+        except Refused as exc:
+            raise self._refused(exc) from exc
         return addressed(reply, letter.packet, header)
 
     def _open_answer(self, packet: Packet) -> Letter:
@@ -157,10 +161,14 @@ class _Desk(RPCService):
             if bridge.response_reader is not None and answer.header.error is None:
                 bridge.response_reader.read(packet)
         except Refused as exc:
-            bridge.own_stats.refused += 1
-            # As another class: the header in this one is that of the answer, not of the request.
-            raise SerializationError(f"the answer of {bridge.to_uri}: {exc}") from exc
+            raise self._refused(exc) from exc
         return answer
+
+    def _refused(self, error: Refused) -> SerializationError:
+        """An answer that was refused, counted."""
+        self._bridge.own_stats.refused += 1
+        # As another class: the header in that one is of the answer, not of the request.
+        return SerializationError(f"the answer of {self._bridge.to_uri}: {error}")
 
     def _time_left(self, packet: Packet, header: Header) -> float:
         """For how many seconds the caller waits."""
@@ -197,7 +205,8 @@ class _Stamp:
         header.id = asked.id
         header.hops = (*asked.hops, self._bridge.source_place)
         limit = self._bridge.sink.params.max_payload
-        return self._letter.pack(header, native=native, limit=limit)
+        packet = self._letter.pack(header, native=native, limit=limit)
+        return check_signed(self._letter, packet, limit, is_call=True)
 
 
 def _passed_on(old: Header, new: Header) -> Header:
@@ -206,4 +215,5 @@ def _passed_on(old: Header, new: Header) -> Header:
     if old.origin:
         new.origin, new.seq = old.origin, old.seq
     new.traceparent, new.tracestate = old.traceparent, old.tracestate
+    new.attempt, new.sig = old.attempt, old.sig
     return new

@@ -7,7 +7,7 @@ from typing import Any, Unpack
 from commlib import _topics
 from commlib._hops import is_loop
 from commlib._lanes import CALLBACK_ERRORS
-from commlib._letter import open_letter, pass_on
+from commlib._letter import check_signed, open_letter, pass_on
 from commlib._packet import Packet
 from commlib._routes import Pairs, Route, checked_pairs, prefixed, samples, spelled
 from commlib._store import Keep
@@ -127,20 +127,21 @@ class _Topics(Bridge):
             return None
         if self._reader is not None:
             self._reader.read(packet)
-        return letter.forward(
+        passed = letter.forward(
             (*hops, route.source),
             native=self._is_native,
             envelope=self._envelope,
             limit=self._limit,
             beside=self.sink.transport.traits.header_beside_bare,
         )
+        return check_signed(letter, passed, self._limit)
 
 
 class TopicBridge(_Topics):
     """What is published on a topic of one broker is published on a topic of the other.
 
-    ``msg_type=None`` passes anything on. Options: ``TopicOptions``. Raises ValueError for a topic
-    that is bridged to itself.
+    ``msg_type=None`` passes anything on; a signed message whose signature would not hold there is
+    refused. Options: ``TopicOptions``. Raises ValueError for a topic that is bridged to itself.
     """
 
     def __init__(

@@ -18,11 +18,20 @@ from commlib._stats import Stats
 from commlib._topics import join
 from commlib._wire import Writer
 from commlib.aio._control import NodeStartMessage, NodeStopMessage
-from commlib.aio._endpoint import Endpoint, FormOptions, Params, text_of
+from commlib.aio._endpoint import (
+    GRACE,
+    Endpoint,
+    FormOptions,
+    Params,
+    SecurityOptions,
+    check_grace,
+    check_keys,
+    text_of,
+)
 from commlib.aio._heartbeat import Heartbeat
 from commlib.aio._hub import Hub, shared_hub
 from commlib.aio._names import check_name
-from commlib.aio._ports import E, Ports
+from commlib.aio._ports import OUTPUT_PORTS, E, Ports
 from commlib.aio.pubsub import Publisher
 from commlib.aio.rpc import RPCService
 from commlib.exceptions import CommlibError
@@ -31,6 +40,7 @@ from commlib.transports.base import StateHandler
 
 if TYPE_CHECKING:
     from commlib.logger import RemoteLogger
+    from commlib.signing import SigningKey, TrustedKeys
 
 
 class NodeState(IntEnum):
@@ -42,11 +52,15 @@ class NodeState(IntEnum):
     STOPPED = 4
 
 
-class NodeOptions(FormOptions, total=False):
-    """The options of nodes, beside ``FormOptions``, which hold for all its endpoints.
+class NodeOptions(FormOptions, SecurityOptions, total=False):
+    """The options of nodes, beside ``FormOptions`` and ``SecurityOptions``.
+
+    Those hold for all its endpoints, and the latter for its own topics and services as well.
+
 
     * ``envelope``: see ``PublisherOptions``; for all that the node publishes.
     * ``workers_rpc``: the ``workers`` of all its services.
+    * ``grace`` (s): see ``Options``; for all its endpoints.
     * ``on_state(connected, reason)`` is called on the loop when the connection comes and goes.
     * ``heartbeats``, ``heartbeat_thread``: with either of them False there are no signs of life.
     * ``heartbeat_uri``: their topic; by default ``<namespace>.heartbeat``.
@@ -58,6 +72,7 @@ class NodeOptions(FormOptions, total=False):
 
     envelope: bool
     workers_rpc: int | None
+    grace: float
     on_state: StateHandler | None
     heartbeats: bool
     heartbeat_thread: bool
@@ -106,6 +121,7 @@ class Node(Ports):
         device_id: str | None = None,
         envelope: bool = True,
         workers_rpc: int | None = None,
+        grace: float = GRACE,
         on_state: StateHandler | None = None,
         heartbeats: bool = True,
         heartbeat_thread: bool = True,
@@ -114,17 +130,27 @@ class Node(Ports):
         has_start_rpc: bool = False,
         has_stop_rpc: bool = False,
         ctrl_services: bool = False,
+        sign: SigningKey | None = None,
+        verify: TrustedKeys | None = None,
         **form: Unpack[FormOptions],
     ) -> None:
         check_options(Node, form, FormOptions.__optional_keys__)
         Writer[Any](None, **form)  # a wrong one is refused here, not with the first endpoint
+        check_keys(sign, verify)
+        security: SecurityOptions = {"sign": sign, "verify": verify}
         self.node_name = node_name or f"node_{urandom(4).hex()}"
         own_name = self.node_name.replace("-", "_")
         self.namespace = own_name if device_id is None else join("thing", device_id, own_name)
         """What the names of its own topics and services begin with."""
         super().__init__(
             hub or self._make_hub(resolve(connection_params), share_connection),
-            {**form, "envelope": envelope, "workers": workers_rpc},
+            {
+                **form,
+                **security,
+                "envelope": envelope,
+                "grace": check_grace(grace),
+                "workers": workers_rpc,
+            },
         )
         check_name(self.namespace, self.hub, "node_name")
         self.debug = debug
@@ -139,7 +165,8 @@ class Node(Ports):
         self._turning = asyncio.Lock()
         if heartbeats and heartbeat_thread:
             topic = heartbeat_uri or join(self.namespace, "heartbeat")
-            self._own.append(Heartbeat(topic, heartbeat_interval, self.hub, envelope=envelope))
+            beat = Heartbeat(topic, heartbeat_interval, self.hub, envelope=envelope, sign=sign)
+            self._own.append(beat)
             self.hub.apart.add(topic)
         if has_start_rpc or ctrl_services:
             self.new_start_service()
@@ -160,7 +187,8 @@ class Node(Ports):
     def _log_remotely(self, topic: str, envelope: bool) -> None:
         from commlib.logger import RemoteLogger
 
-        self._logs = Publisher(topic, hub=self.hub, envelope=envelope)
+        sign = self._defaults["sign"]
+        self._logs = Publisher(topic, hub=self.hub, envelope=envelope, sign=sign)
         self._own.append(self._logs)
         self.hub.apart.add(topic)
         handler = self._remote_logger = RemoteLogger(self.namespace, self._logs)
@@ -338,7 +366,8 @@ class Node(Ports):
         return self._new_control(name, self._on_stop, NodeStopMessage)
 
     def _new_control(self, name: str, on_request: Any, msg_type: Any) -> RPCService:
-        service = RPCService(name, on_request, msg_type, hub=self.hub)
+        sign, verify = self._defaults["sign"], self._defaults["verify"]
+        service = RPCService(name, on_request, msg_type, hub=self.hub, sign=sign, verify=verify)
         self._own.append(service)
         return service
 
@@ -381,4 +410,9 @@ class Node(Ports):
         return NodeStartMessage.Response(status=1, error=error)
 
     async def _stop_ports(self) -> None:
-        await asyncio.gather(*(endpoint.stop() for endpoint in self.endpoints))
+        names = [name for kind in OUTPUT_PORTS.values() for name in kind]
+        outputs = [port for port in self.endpoints if type(port).__name__ in names]
+        inputs = [port for port in self.endpoints if port not in outputs]
+        # In this order: callbacks that come to their end may still publish and call.
+        for ports in (inputs, outputs):
+            await asyncio.gather(*(port.stop() for port in ports))

@@ -7,20 +7,24 @@ import threading
 from collections.abc import Callable
 from os import urandom
 from time import time
-from typing import Any, Generic, Self, Unpack
+from typing import TYPE_CHECKING, Any, Generic, Self, Unpack
 from weakref import WeakSet
 
 from commlib import _topics
 from commlib._lanes import Bounds, IterLane, Lane
-from commlib._packet import Envelope, Fault, Header, Packet
+from commlib._packet import MESSAGE, Envelope, Fault, Header, Packet
+from commlib._rate import rate_limit
 from commlib._sequence import Gaps, Sequence
 from commlib._typing import T
 from commlib._wire import Reader, Refused, Writer
-from commlib.aio._endpoint import GRACE, Endpoint, Input, Options, Params, arity
+from commlib.aio._endpoint import Endpoint, Input, Options, Params, arity
 from commlib.aio._group import Group
 from commlib.aio._names import check_name, check_pattern
 from commlib.exceptions import CommlibError, OutboxFull
 from commlib.transports.base import Subscription
+
+if TYPE_CHECKING:
+    from commlib._signatures import Signing
 
 
 class PublisherOptions(Options, total=False):
@@ -28,6 +32,7 @@ class PublisherOptions(Options, total=False):
 
     ``envelope=False`` writes the bare data, for readers that know nothing of commlib.
     ``sequence=False`` leaves out the numbers by which subscribers count what they missed.
+    Neither goes together with ``sign``, but the first where a header has room beside bare data.
     ``qos`` (0, 1 or 2) and ``retain`` (the broker keeps the last message of each topic for those
     who subscribe later) are for brokers that have such a thing, as MQTT does.
     """
@@ -67,12 +72,19 @@ class Sender(Endpoint, Generic[T]):
         self._native = traits.native_headers
         self._envelope = envelope or self._native
         self._sequenced = sequence
+        self._signing: Signing[T] | None = self._make_signing(self._writer, MESSAGE)
+        has_header = self._envelope or traits.header_beside_bare
+        if self._signing is not None and not (sequence and has_header):
+            raise ValueError(
+                f"{name}: a signature needs the header and the numbers in it: leave out "
+                f"{'sequence' if has_header else 'envelope'}=False"
+            )
         self._begin_sequence()
 
     def _begin_sequence(self) -> None:
         self._sequenced_for = self.hub.transport
         self._origin = urandom(4).hex() if self._sequenced else ""
-        self._sequence = Sequence()
+        self._sequence = Sequence(never_again=self._signing is not None)
 
     def pack(self, msg: T, topic: str, error: Fault | None = None) -> Packet:
         """The packet for a message, with an error beside it where there is one.
@@ -89,7 +101,11 @@ class Sender(Endpoint, Generic[T]):
             header = Header(int(time() * 1000), self._writer.properties, self._origin, seq)
             if error is not None:
                 header.error = error
-        packet = self._writer.pack(msg, header, self._native or beside)
+        native = self._native or beside
+        if self._signing is None:
+            packet = self._writer.pack(msg, header, native)
+        else:
+            packet = self._signing.pack(msg, header, native, topic)
         if self._qos or self._retain:
             packet.qos, packet.retain = self._qos, self._retain
         return packet
@@ -219,11 +235,14 @@ class SubscriberOptions(Options, total=False):
     * ``concurrency``: how many callbacks may run at once; 1 keeps the order.
     * ``inline``: call a plain function on the event loop; it must be quick and never block.
     * ``bounds``: how much may wait for the callback, and what is dropped beyond.
+    * ``max_rate``: messages a second that are let through, on average and in one burst; those
+      beyond are refused. None: no such bound.
     """
 
     concurrency: int
     inline: bool
     bounds: Bounds | None
+    max_rate: float | None
 
 
 class Receiver(Input, Generic[T]):
@@ -240,6 +259,7 @@ class Receiver(Input, Generic[T]):
         concurrency: int = 1,
         inline: bool = False,
         bounds: Bounds | None = None,
+        max_rate: float | None = None,
         **options: Unpack[Options],
     ) -> None:
         if on_message is not None and not callable(on_message):
@@ -253,12 +273,14 @@ class Receiver(Input, Generic[T]):
         self.msg_type = msg_type
         self.on_message = on_message
         self._reader: Reader[T] = self._make_reader(msg_type)
+        self._verifier = self._make_verifier(MESSAGE)
         self._gaps = Gaps(self._stats)
         self._gaps_lock = threading.Lock()
         self._with_topic = with_topic
         self._concurrency = concurrency
         self._inline = inline
         self._bounds = bounds
+        self._rate = rate_limit(max_rate)
         self._to_be_run = False
         self._lane: Lane | None = None
         self._subscription: Subscription | None = None
@@ -277,16 +299,21 @@ class Receiver(Input, Generic[T]):
         if self._subscription is not None:
             await self._subscription.close()
         if self._lane is not None:
-            await self._lane.close(GRACE)
+            await self._lane.close(self._grace)
 
     def read(self, packet: Packet) -> Envelope:
         """The message in a packet and its header, counted. Raises Refused."""
+        if self._verifier is not None:
+            # Before anything else: what it raises says nothing of what was lost on the way.
+            packet = self._verifier.open(packet, packet.topic)
         try:
             envelope = self._reader.read(packet)
         except Refused as exc:
             self._note_number(exc.header, packet)
             raise
         self._note_number(envelope.header, packet)
+        if self._rate is not None:
+            self._rate.check(envelope.header)
         return envelope
 
     def _note_number(self, header: Header, packet: Packet) -> None:
@@ -387,12 +414,15 @@ class WSubscriber(Group):
         concurrency: int = 1,
         inline: bool = False,
         bounds: Bounds | None = None,
+        max_rate: float | None = None,
         **options: Unpack[Options],
     ) -> None:
         super().__init__("wsubscriber", conn_params, **options)
         self._concurrency = concurrency
         self._inline = inline
         self._bounds = bounds
+        rate_limit(max_rate)  # a wrong one is refused here
+        self._max_rate = max_rate
 
     def new_subscriber(
         self, topic: str, callback: Callable[..., Any], msg_type: type[T] | None
@@ -406,6 +436,7 @@ class WSubscriber(Group):
                 concurrency=self._concurrency,
                 inline=self._inline,
                 bounds=self._bounds,
+                max_rate=self._max_rate,
                 **self.part_options,
             )
         )

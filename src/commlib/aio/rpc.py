@@ -15,13 +15,24 @@ from typing import Any, Generic, Protocol, TypeVar, Unpack, overload
 
 from commlib._forms import own_reader
 from commlib._lanes import Bounds, Lane, is_async, is_end_of_task
-from commlib._packet import PROPERTIES, Envelope, Fault, Header, Packet, now_ms, unix_ms
+from commlib._packet import (
+    PROPERTIES,
+    REPLY,
+    REQUEST,
+    Envelope,
+    Fault,
+    Header,
+    Packet,
+    now_ms,
+    unix_ms,
+)
+from commlib._rate import rate_limit
 from commlib._stats import Stats
 from commlib._typing import Req, Resp
 from commlib._wire import Reader, Refused, Writer, pack
+from commlib.aio._answers import Answers
 from commlib.aio._caller import Call, Finish, Packer
 from commlib.aio._endpoint import (
-    GRACE,
     MAX_TEXT,
     Endpoint,
     Input,
@@ -116,10 +127,13 @@ class ServiceOptions(Options, total=False):
     * ``workers``: how many requests are handled at once; by default 4 for a plain function, 64
       for a coroutine function.
     * ``max_age`` (s): requests that waited longer than that when the service started are dropped.
+    * ``max_rate``: requests a second that are handled, on average and in one burst; those beyond
+      are refused, and who asks gets RPCRemoteError, ``TooManyMessages``. None: no such bound.
     """
 
     workers: int | None
     max_age: float
+    max_rate: float | None
 
 
 class Reply:
@@ -174,6 +188,7 @@ class RPCService(Input):
         *,
         workers: int | None = None,
         max_age: float = 60.0,
+        max_rate: float | None = None,
         **options: Unpack[Options],
     ) -> None:
         if not callable(on_request):
@@ -185,10 +200,13 @@ class RPCService(Input):
         request, response = types_of(msg_type)
         self._reader: Reader[Any] = self._make_reader(request, always_wrapped=True)
         self._writer: Writer[Any] = self._make_writer(response)
+        self._verifier = self._make_verifier(REQUEST, is_call=True)
         limit = self.hub.params.max_payload
         self._presence_reader: Reader[Any] = Reader(None, always_wrapped=True, limit=limit)
         self._workers = check_workers(workers) or (TASKS if is_async(on_request) else THREADS)
         self._max_age = check_age(max_age)
+        self._answers = Answers()
+        self._rate = rate_limit(max_rate)
         self._oldest = 0
         self._lane: Lane | None = None
         self._consumer: Consumer | None = None
@@ -226,32 +244,36 @@ class RPCService(Input):
         if self._consumer is not None:
             await self._consumer.close()
         if self._lane is not None:
-            await self._lane.close(GRACE)
+            await self._lane.close(self._grace)
 
     def _handle(self, credit: _Credit, packet: Packet) -> None:
         """One request, from the bytes to the reply. On a worker thread."""
-        header, reply = Header(), None
+        header, reply, is_wanted = Header(), None, False
         try:
             try:
-                envelope = self._reader.read(packet)
+                envelope = self._read(packet)
                 header = envelope.header
-                if not self._is_stale(header, packet):
+                is_wanted = self._is_wanted(header, packet)
+                if is_wanted:
                     reply = self._reply(packet, header, self._call(envelope))
             except BaseException as exc:
                 reply = self._failure(packet, header, exc)
             self._send(reply)
         finally:
+            if is_wanted and header.attempt:
+                self._note_answer(header, reply)
             if self.hub.loop is not None:  # else it was stopped before this callback has ended
                 credit.done(packet)
 
     async def _handle_async(self, credit: _Credit, packet: Packet) -> None:
         """The same for a coroutine function. On the loop."""
-        header, reply = Header(), None
+        header, reply, is_wanted = Header(), None, False
         try:
             try:
-                envelope = self._reader.read(packet)
+                envelope = self._read(packet)
                 header = envelope.header
-                if not self._is_stale(header, packet):
+                is_wanted = self._is_wanted(header, packet)
+                if is_wanted:
                     reply = self._reply(packet, header, await self._call(envelope))
             except (Exception, SystemExit, asyncio.CancelledError) as exc:
                 if is_end_of_task(exc):
@@ -259,18 +281,48 @@ class RPCService(Input):
                 reply = self._failure(packet, header, exc)
             self._send(reply)
         finally:
+            if is_wanted and header.attempt:
+                self._note_answer(header, reply)
             credit.done(packet)
 
     def _call(self, request: Envelope) -> Any:
         """What the handler makes of a request; to be awaited if it is a coroutine function."""
         return self.on_request(request.data)
 
+    def _is_wanted(self, header: Header, packet: Packet) -> bool:
+        """Whether this request is to be handled: somebody waits, and it was not handled before.
+
+        One that came before is answered, now or when it is handled.
+        """
+        if self._is_stale(header, packet):
+            return False
+        if self._rate is not None:
+            self._rate.check(header)
+        if not (header.attempt and header.id):
+            return True
+        is_first, answer = self._answers.begin(packet, header)
+        self._stats.repeated += not is_first
+        self._send(answer)
+        return is_first
+
+    def _read(self, packet: Packet) -> Envelope:
+        """The request in a packet. Raises Refused."""
+        if self._verifier is not None:
+            packet = self._verifier.open(packet, self.rpc_name)
+        return self._reader.read(packet)
+
+    def _note_answer(self, header: Header, reply: tuple[Address, Packet] | None) -> None:
+        """A request that may be repeated was handled."""
+        if header.id:
+            for answer in self._answers.end(header.id, reply[1] if reply else None):
+                self._send(answer)
+
     def _is_stale(self, header: Header, packet: Packet) -> bool:
         """Whether nobody waits any more, by the deadline, or without one by the age.
 
         Raises Refused for a request that somebody else may have handled.
         """
-        if packet.redelivered:
+        if packet.redelivered and not header.attempt:
             raise Refused(
                 "the service that had this request has lost its connection; it may have handled it",
                 *(header, ConnectionLost.__name__),
@@ -298,8 +350,18 @@ class RPCService(Input):
         if response.__class__ is Reply:
             header.error, response = response.error, response.data
         data = {} if response is None and self.msg_type is None else response
-        reply = writer.pack(data, header, self._is_native(packet))
+        reply = self._pack(writer, data, header, self._is_native(packet))
         return addressed(reply, packet, request)
+
+    def _pack(
+        self, writer: Writer[Any], data: Any, header: Header, native: bool, sign: bool = True
+    ) -> Packet:
+        """As ``writer.pack``, with a signature if there shall be one."""
+        # Without an id, as released clients are answered, it would do for any call.
+        signing = self._make_signing(writer, REPLY) if sign and header.id else None
+        if signing is None:
+            return writer.pack(data, header, native)
+        return signing.pack(data, header, native, self.rpc_name)
 
     def _is_native(self, request: Packet) -> bool:
         """Whether the header of a reply goes beside it: it is put where that of the request was."""
@@ -316,8 +378,11 @@ class RPCService(Input):
     ) -> tuple[Address, Packet] | None:
         """Count and log an error, and the reply that tells the caller, if there is one."""
         self._report(packet, error)
+        is_verified = True
         if isinstance(error, Refused):
-            header = error.header
+            header, is_verified = error.header, error.is_verified
+            if error.is_replay:
+                return None  # who called gets the answer to what came first
         if not header.reply_to:
             return None
         name = error.name if isinstance(error, Refused) else type(error).__name__
@@ -325,10 +390,12 @@ class RPCService(Input):
         answer = Header(now_ms(), PROPERTIES, id=header.id, error=fault)
         native = self._is_native(packet)
         try:
-            reply = self._writer_for_released(packet, None).pack({}, answer, native)
+            writer = self._writer_for_released(packet, None)
+            # Not signed for an id that nobody has vouched for: it may be that of another's call.
+            reply = self._pack(writer, {}, answer, native, sign=is_verified)
         except PayloadTooBig:
             fault.message = ""
-            reply = pack({}, answer, native)
+            reply = self._pack(Writer[Any](None), {}, answer, native, sign=is_verified)
         return addressed(reply, packet, header)
 
     def _send(self, reply: tuple[Address, Packet] | None) -> None:
@@ -386,6 +453,7 @@ class RPCServer(Group):
         on_request: Callable[[Any], Any] | None = None,
         msg_type: Any = None,
         max_age: float = 60.0,
+        max_rate: float | None = None,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(base_uri or rpc_name or "rpcserver", conn_params, **options)
@@ -394,6 +462,8 @@ class RPCServer(Group):
         """By the names that they were registered with."""
         self._workers = check_workers(workers)
         self._max_age = check_age(max_age)
+        rate_limit(max_rate)  # a wrong one is refused here
+        self._max_rate = max_rate
         if bool(rpc_name) != (on_request is not None):
             raise ValueError("rpc_name and on_request belong together; many services: svc_map")
         for uri, service in (svc_map or {}).items():
@@ -415,6 +485,7 @@ class RPCServer(Group):
             msg_type,
             workers=self._workers,
             max_age=self._max_age,
+            max_rate=self._max_rate,
             **self.part_options,
         )
         self.services[uri] = service
@@ -441,6 +512,18 @@ class ClientOptions(Options, total=False):
     envelope: bool
 
 
+class RPCClientOptions(ClientOptions, total=False):
+    """The options of ``RPCClient``, beside those of all clients.
+
+    ``idempotent``: handling a request twice does no harm. Then a call that has no reply yet is sent
+    again until its timeout: after one, two, four and then every eight seconds, and at once where it
+    is known that no reply will come. A service of ours handles it once all the same as long as it
+    lives, and answers each time; another one of its name may handle it again.
+    """
+
+    idempotent: bool
+
+
 class _Enveloped:
     """Writes as another writer does, for such services."""
 
@@ -458,7 +541,7 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
     """Calls a service.
 
     ``msg_type`` is a class with the nested classes ``Request`` and ``Response``; None: plain data
-    both ways. Any number of calls may be under way at once. Options: ``ClientOptions``.
+    both ways. Any number of calls may be under way at once. Options: ``RPCClientOptions``.
     """
 
     @overload
@@ -467,7 +550,7 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
         rpc_name: str,
         msg_type: RPCTypes[Req, Resp],
         conn_params: Params = None,
-        **options: Unpack[ClientOptions],
+        **options: Unpack[RPCClientOptions],
     ) -> None: ...
 
     @overload
@@ -476,7 +559,7 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
         rpc_name: str,
         msg_type: type[RPCMessage] | None = None,
         conn_params: Params = None,
-        **options: Unpack[ClientOptions],
+        **options: Unpack[RPCClientOptions],
     ) -> None: ...
 
     def __init__(
@@ -486,15 +569,21 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
         conn_params: Params = None,
         *,
         envelope: bool = False,
+        idempotent: bool = False,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(rpc_name, conn_params, **options)
+        self.idempotent = idempotent
         self.rpc_name = check_name(rpc_name, self.hub, "rpc_name")
         self.msg_type = msg_type
         request, response = types_of(msg_type)
         self._writer: Writer[Any] = self._make_writer(request)
         self._packer: Packer = _Enveloped(self._writer) if envelope else self._writer
         self._reader: Reader[Any] = self._make_reader(response, always_wrapped=True)
+        self._verifier = self._make_verifier(REPLY, is_call=True)
+        signing = self._make_signing(self._writer, REQUEST)
+        if signing is not None:
+            self._packer = signing.for_name(self.rpc_name, self._packer)
 
     @property
     def stats(self) -> Stats:
@@ -527,11 +616,14 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
         if isinstance(outcome, CommlibError):
             raise outcome
         try:
+            if self._verifier is not None:
+                outcome = self._verifier.open(outcome, self.rpc_name, outcome.correlation_id)
             envelope = self._reader.read(outcome)
         except Refused as exc:
-            if exc.header.error is None:
+            if exc.header.error is None or not exc.is_verified:
                 self._stats.refused += 1
-                raise
+                # Not Refused: in a callback that would pass for one of what it was called with.
+                raise exc.public() from exc
             envelope = Envelope(exc.header, None)
         self._stats.received += 1
         return envelope
@@ -559,10 +651,18 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
         """
         self.check_open()
         self.hub.start()
+        if self.idempotent:
+            return await self._repeat(msg, timeout)
         call = self.new_call(msg, timeout)
         if on_token is not None:
             on_token(call.token)
         return await call.caller.ask(call, self.timeout_error(timeout))
+
+    async def _repeat(self, msg: Req, timeout: float) -> Packet | CommlibError:
+        """How a call ends that may be sent again: the first answer to any of its attempts."""
+        from commlib.aio._repeat import repeat
+
+        return await repeat(partial(self.new_call, msg), timeout, self.timeout_error(timeout))
 
     async def wait_for_service(self, timeout: float = 30) -> bool:
         """Whether a service of this name is there, or comes within ``timeout`` seconds.

@@ -77,11 +77,13 @@ def resolve(params: Params, scheme: str = "") -> BaseParameters:
         return together([resolve(each, scheme) for each in params])
     if isinstance(params, str):
         found, is_url, _ = params.partition("://")
-        if not is_url:  # not repeated here: there may be a password in it
+        # Not repeated here: there may be a password in it, and before it.
+        if not is_url or set(found) & set(":@/?#%"):
             raise ValueError("no URL: it begins with a scheme, as redis://host or mqtt://host does")
         params = module_for(found).ConnectionParameters.from_url(params)
     if not isinstance(params, BaseParameters):
-        raise TypeError(f"connection parameters or a URL were expected, not {params!r}")
+        found = type(params).__name__  # a dict of them has a password
+        raise TypeError(f"connection parameters or a URL were expected, not {found}")
     if scheme and scheme not in params.schemes:
         raise TypeError(
             f"these are parameters for {params.schemes[0]}://, but the endpoint is for "

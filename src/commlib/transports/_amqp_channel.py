@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from commlib.exceptions import AuthError, ConnectionLost
 from commlib.transports import _amqp_methods as methods
-from commlib.transports._amqp_bytes import read_short, u64
+from commlib.transports._amqp_bytes import Malformed, read_short, u64
 from commlib.transports._amqp_codes import Refusal, refusal
 
 if TYPE_CHECKING:
@@ -127,12 +127,21 @@ class Channel:
         elif kind == methods.CANCEL:
             self.on_cancelled(read_short(arguments, 0)[0])
         elif kind == methods.CHANNEL_FLOW:
-            ok = methods.method(self.number, methods.CHANNEL_FLOW_OK, arguments[:1])
+            wish = bytes((arguments[0],))  # IndexError where there is none: that is no AMQP
+            ok = methods.method(self.number, methods.CHANNEL_FLOW_OK, wish)
             self._link.write([ok], [])
         elif self._asked:
-            answer = self._asked.popleft().answer
-            if not answer.done():
-                answer.set_result(arguments)
+            self._take_answer(kind, arguments)
+
+    def _take_answer(self, kind: bytes, arguments: bytes) -> None:
+        asked = self._asked[0].frame
+        if not methods.is_answer(kind, asked):
+            raise Malformed(f"the method {kind.hex()} as the answer to {asked[7:11].hex()}")
+        if kind == methods.QUEUE_DECLARE_OK:
+            methods.read_declared(arguments)  # here, where what makes no sense ends the connection
+        answer = self._asked.popleft().answer
+        if not answer.done():
+            answer.set_result(arguments)
 
     def _reopen(self, closing: methods.Closing) -> None:
         """The broker has closed it: confirm that and open it anew."""

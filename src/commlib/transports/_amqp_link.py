@@ -124,7 +124,10 @@ class AmqpLink(StreamLink):
                 channel.note(Question(channel, FLUSH, note))
 
     def _is_idle(self) -> bool:
-        return not self._holders and self._loop.time() - self._wrote > QUIET_SECONDS
+        return self._loop.time() - self._wrote > QUIET_SECONDS
+
+    def _is_held(self) -> bool:
+        return bool(self._holders)
 
     def _ended(self) -> None:
         reason = self.closed.result()
@@ -201,6 +204,11 @@ class AmqpLink(StreamLink):
             raise ConnectError(
                 f"{self.name} allows {self.tuning.channels} channels a connection (channel_max), "
                 f"and a node needs {methods.FIRST_SERVICE}"
+            )
+        if self.tuning.frame < methods.MIN_FRAME:
+            raise ConnectError(
+                f"{self.name} takes frames of {self.tuning.frame} bytes (frame_max), "
+                f"and AMQP has {methods.MIN_FRAME} at least"
             )
         if self.tuning.heartbeat:
             self.keepalive = min(params.keepalive, self.tuning.heartbeat / 2)
@@ -325,7 +333,8 @@ class AmqpLink(StreamLink):
 
     def _take_method(self, number: int, kind: bytes, arguments: bytes) -> None:
         if kind in (methods.DELIVER, methods.RETURN):
-            self._contents[number] = Content(kind, arguments)
+            if number in self.channels:  # else it is passed over: nothing of it is kept
+                self._contents[number] = Content(kind, arguments)
         elif not number:
             self._take_of_connection(kind, arguments)
         elif (channel := self.channels.get(number)) is not None:
@@ -346,6 +355,8 @@ class AmqpLink(StreamLink):
     def _take_header(self, number: int, payload: bytes) -> None:
         content = self._contents.get(number)
         if content is None:
+            if number not in self.channels:
+                return
             raise Malformed("a header without a message")
         content.missing = u64.unpack_from(payload, 4)[0]
         content.properties = payload[12:]
@@ -354,10 +365,12 @@ class AmqpLink(StreamLink):
 
     def _take_body(self, number: int, part: bytes) -> None:
         content = self._contents.get(number)
+        if content is None and number not in self.channels:
+            return
         if content is None or content.missing < len(part):
             raise Malformed("a body without a message")
         content.missing -= len(part)
-        if content.size <= self.limit:  # else it is too long already
+        if part and content.size <= self.limit:  # else it is too long already
             content.parts.append(part)
             content.size += len(part)
         if not content.missing:
@@ -365,10 +378,7 @@ class AmqpLink(StreamLink):
 
     def _complete(self, number: int, content: Content) -> None:
         del self._contents[number]
-        channel = self.channels.get(number)
-        if channel is None:
-            return
-        about = content.arguments
+        channel, about = self.channels[number], content.arguments
         if content.kind == methods.RETURN:
             _, at = read_short(about, 2)
             _, at = read_short(about, at)
@@ -407,7 +417,7 @@ async def dial(name: str, params: ConnectionParameters) -> AmqpLink:
     except ConnectionLost as exc:
         error = _early_end(link, exc, params)
         link.abort(None)
-        raise error from exc
+        raise error from (None if error is exc.__cause__ else exc)
     except (Malformed, LayoutError) as exc:
         link.abort(None)
         raise ConnectError(f"{name} does not speak AMQP: {exc}") from exc
@@ -417,10 +427,10 @@ async def dial(name: str, params: ConnectionParameters) -> AmqpLink:
     return link
 
 
-def _early_end(link: AmqpLink, exc: ConnectionLost, params: ConnectionParameters) -> ConnectError:
+def _early_end(link: AmqpLink, exc: ConnectionLost, params: ConnectionParameters) -> OSError:
     reason = link.closed.result() if link.closed.done() else exc
     if isinstance(reason, SSLError):
-        return ConnectError(f"{link.name} cannot be reached: {reason}")
+        return reason
     if isinstance(reason, ConnectionLost):
         return ConnectError(str(reason))
     hint = "" if params.ssl else "; does it want TLS, amqps://?"

@@ -54,7 +54,7 @@ CHANNEL_OPEN, CHANNEL_OPEN_OK = _id(20, 10), _id(20, 11)
 CHANNEL_FLOW, CHANNEL_FLOW_OK = _id(20, 20), _id(20, 21)
 CHANNEL_CLOSE, CHANNEL_CLOSE_OK = _id(20, 40), _id(20, 41)
 EXCHANGE_DECLARE = _id(40, 10)
-QUEUE_DECLARE, QUEUE_BIND = _id(50, 10), _id(50, 20)
+QUEUE_DECLARE, QUEUE_DECLARE_OK, QUEUE_BIND = _id(50, 10), _id(50, 11), _id(50, 20)
 QUEUE_DELETE, QUEUE_UNBIND = _id(50, 40), _id(50, 50)
 QOS, CONSUME = _id(60, 10), _id(60, 20)
 CANCEL = _id(60, 30)
@@ -144,6 +144,11 @@ def read_close(arguments: bytes) -> Closing:
     return Closing(u16.unpack_from(arguments)[0], text, arguments[at : at + 4])
 
 
+def is_answer(kind: bytes, question: bytes) -> bool:
+    """Whether a method is what a broker answers to a frame of ours."""
+    return kind[:3] == question[7:10] and kind[3] == question[10] + 1
+
+
 FAREWELL = method(0, CLOSE, u16.pack(200) + short("") + b"\0\0\0\0")
 
 
@@ -170,6 +175,14 @@ def declare_queue(channel: int, name: str, flags: int, arguments: Mapping[str, A
     """Make a queue; without a name the broker gives it one, which it tells."""
     what = b"\0\0%b%c%b" % (short(name), flags, table(arguments))
     return method(channel, QUEUE_DECLARE, what)
+
+
+def read_declared(arguments: bytes) -> tuple[str, int]:
+    """The name of a queue that was made, and how many messages wait there. Raises Malformed."""
+    queue, at = read_short(arguments, 0)
+    if len(arguments) < at + 4:
+        raise Malformed("a queue that is cut off")
+    return queue, u32.unpack_from(arguments, at)[0]
 
 
 def bind(channel: int, queue: str, exchange: str, key: str) -> bytes:

@@ -127,8 +127,6 @@ class ConnectionParameters(NetworkParameters):
         from urllib.parse import unquote
 
         tls = parts.scheme in TLS_SCHEMES
-        if "@" in parts.path:  # not repeated: it is the end of a password
-            raise ValueError("amqp://: a '/' in a password is written %2F, an '@' %40")
         return {
             "username": unquote(parts.username or ""),
             "password": unquote(parts.password or ""),

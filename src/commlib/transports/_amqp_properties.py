@@ -40,7 +40,8 @@ _SEQ = b"\x03seql"
 LONGEST_TTL = 30 * 86_400  # s
 LONGEST_KNOWN = 1000  # bytes of properties that are remembered
 MAX_KNOWN = 10_000  # senders whose properties are remembered
-_IN_TABLE = ("origin", "seq", "id", "deadline", "error", "traceparent", "tracestate", "hops")
+_PLAIN_KEYS = ("deadline", "attempt", "traceparent", "tracestate", "hops", "origin", "seq")
+_IN_TABLE = ("id", "error", "sig", *_PLAIN_KEYS)
 _DEFAULTS = Header()
 
 
@@ -89,7 +90,7 @@ def _is_plain(header: Header) -> bool:
         and bool(header.origin)
         and header.error is None
         and not (header.reply_to or header.id or header.hops or header.traceparent)
-        and not (header.deadline or header.tracestate)
+        and not (header.deadline or header.tracestate or header.sig)
     )
 
 
@@ -132,7 +133,9 @@ def _fields(header: Header, correlation_id: str) -> dict[str, Any]:
         fields["id"] = header.id
     if header.error is not None:
         fields["error"] = {"type": header.error.type, "message": header.error.message}
-    for name in ("deadline", "traceparent", "tracestate", "hops", "origin", "seq"):
+    if header.sig is not None:
+        fields["sig"] = {name: getattr(header.sig, name) for name in header.sig.__struct_fields__}
+    for name in _PLAIN_KEYS:
         value = getattr(header, name)
         if value != getattr(_DEFAULTS, name):
             fields[name] = value

@@ -25,7 +25,6 @@ from commlib.exceptions import (
     ConnectionLost,
 )
 from commlib.transports import _amqp_methods as methods
-from commlib.transports._amqp_bytes import read_short, u32
 from commlib.transports._amqp_channel import Channel
 from commlib.transports._amqp_codes import (
     NOT_FOUND,
@@ -276,8 +275,7 @@ class Services:
                 raise
             # Somebody has made it in another way.
             told = await setup.ask(methods.declare_queue(SETUP, queue, methods.PASSIVE, {}))
-        _, at = read_short(told, 0)
-        return int(u32.unpack_from(told, at)[0])
+        return methods.read_declared(told)[1]
 
     async def _try_again(self, consumer: Consumer, link: AmqpLink, pause: float) -> None:
         while not consumer.is_closed and self._link is link:

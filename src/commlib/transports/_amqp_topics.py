@@ -215,7 +215,7 @@ class Topics:
         await self.declare_exchange(link)
         flags = methods.EXCLUSIVE | methods.AUTO_DELETE
         declared = await setup.ask(methods.declare_queue(SETUP, "", flags, self._arguments))
-        queue, _ = read_short(declared, 0)
+        queue, _ = methods.read_declared(declared)
         self._tag = f"t{next(self._tags)}"
         try:
             await channel.ask(methods.consume(TOPICS, queue, self._tag, methods.NO_ACK))

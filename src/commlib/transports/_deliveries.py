@@ -106,7 +106,7 @@ class Deliveries(ABC, Generic[D]):
             self._waiting_bytes += len(frame)
         self._pump()
 
-    def write_now(self, frame: bytes, note: object, /) -> bool:
+    def write_now(self, frame: bytes, note: object, urgent: bool, /) -> bool:
         """Never: there is a window to be kept."""
         return False
 

@@ -10,7 +10,7 @@ from commlib._packet import PROPERTIES, Header, read_header
 
 MARK = ("agent", "commlib")
 """Whose header it is; a name that released commlib-py has for it."""
-_TREES = frozenset({"properties", "error", "hops"})  # keys whose value is more than a text
+_TREES = frozenset({"properties", "error", "hops", "sig"})  # keys whose value is more than a text
 
 
 def write_pairs(header: Header) -> list[tuple[str, str]]:

@@ -109,8 +109,9 @@ class MqttLink(StreamLink):
     def write(self, parts: Iterable[bytes], notes: Iterable[object], /) -> None:
         super().write(map(frames.downgraded, parts) if self.downgrades else parts, notes)
 
-    def write_now(self, frame: bytes, note: object, /) -> bool:
-        return super().write_now(frames.downgraded(frame) if self.downgrades else frame, note)
+    def write_now(self, frame: bytes, note: object, urgent: bool, /) -> bool:
+        frame = frames.downgraded(frame) if self.downgrades else frame
+        return super().write_now(frame, note, urgent)
 
     def abort(self, reason: Exception | None) -> None:
         if reason is None and self._greeted and self.is_heard and not self.closed.done():
@@ -407,7 +408,7 @@ async def _greet(
         granted = await link.greet(frame)
     except ConnectionLost as exc:
         if isinstance(exc.__cause__, SSLError):
-            raise ConnectError(f"{link.name} cannot be reached: {exc.__cause__}") from exc
+            raise exc.__cause__ from None
         hint = "" if params.ssl else "; does it want TLS, mqtts://?"
         raise ClosedEarly(
             f"{link.name}: the broker has closed the connection at once{hint}"

@@ -15,7 +15,7 @@ from commlib._packet import Packet
 from commlib._topics import is_pattern, matcher, redis_glob
 from commlib.exceptions import CommlibError
 from commlib.transports._confirmation import Confirmation
-from commlib.transports._redis_link import RedisLink, command, error_from
+from commlib.transports._redis_link import RedisLink, Unexpected, command, error_from
 from commlib.transports.base import Handler
 
 WILDCARDS = "?["
@@ -107,17 +107,27 @@ class Channels:
     def _take(self, reply: Any) -> None:
         if reply.__class__ is not list:
             self._take_answer(reply)
-        elif reply[0] == b"message":
+            return
+        kind = reply[0] if reply else None
+        if kind == b"message":
+            if (
+                len(reply) != 3
+                or reply[1].__class__ is not bytes
+                or reply[2].__class__ is not bytes
+            ):
+                raise Unexpected(reply)
             channel = self._exact.get(reply[1])
             if channel is not None:
                 packet = Packet(reply[2], channel.topic)
                 for handler in channel.handlers:
                     handler(packet)
-        elif reply[0] == b"pmessage":
+        elif kind == b"pmessage":
+            if len(reply) != 4 or not all(word.__class__ is bytes for word in reply):
+                raise Unexpected(reply)
             channel = self._patterns.get(reply[1])
             if channel is not None:
                 channel.dispatch_match(reply[2].decode("utf8", "replace"), reply[3])
-        elif reply[0] != b"pong":
+        elif kind != b"pong":
             self._confirm(None)
 
     def _take_answer(self, reply: Any) -> None:

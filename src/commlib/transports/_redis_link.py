@@ -16,6 +16,7 @@ from commlib.transports._stream_link import StreamLink, open_stream
 if TYPE_CHECKING:
     from commlib.transports._redis_params import ConnectionParameters
 
+UNASKED = "an answer to what nobody has asked"
 _AUTH_CODES = ("NOAUTH", "WRONGPASS", "NOPERM", "DENIED")
 _AUTH_TEXTS = ("invalid password", "AUTH", "'auth'", "invalid username")
 
@@ -59,13 +60,21 @@ def _is_auth_text(text: str) -> bool:
     return text.startswith("ERR") and any(part in text for part in _AUTH_TEXTS)
 
 
+class Unexpected(ValueError):
+    """An answer that no server gives to what it was asked, or that nobody has asked for."""
+
+    def __init__(self, reply: object, what: str = "an answer that makes no sense") -> None:
+        super().__init__(f"{what}: {reply!r:.100}")
+
+
 class RedisLink(StreamLink):
     """An open connection.
 
     Every frame written has one note in ``_pending``, and answers come in that order: a future
     gets the answer; for any other note only an error is of interest, ``on_refused(note, error)``
     is told. A tuple is the note of a frame with several commands. ``on_reply`` takes every answer
-    and what the server pushes, ``on_idle`` is called when all that had come was taken.
+    and what the server pushes, and raises Unexpected for what makes no sense, which ends the
+    connection; ``on_idle`` is called when all that had come was taken.
     """
 
     def __init__(self, name: str) -> None:
@@ -88,7 +97,7 @@ class RedisLink(StreamLink):
         try:
             while (reply := reader.gets()) is not False:
                 on_reply(reply)
-        except _protocol_error() as exc:
+        except (_protocol_error(), Unexpected, MemoryError) as exc:  # a list of 2^32 items, it says
             self.abort(ConnectionLost(f"{self.name} does not speak RESP: {exc}"))
             return
         self.on_idle()
@@ -115,8 +124,7 @@ class RedisLink(StreamLink):
 
     def _take_reply(self, reply: Any) -> None:
         if not self._pending:
-            self.abort(ConnectionLost(f"{self.name} answers what nobody has asked: {reply!r:.100}"))
-            return
+            raise Unexpected(reply, UNASKED)
         note = self._pending.popleft()
         if reply.__class__ is int and note.__class__ is str:
             return  # a PUBLISH or RPUSH that went well: nearly every reply
@@ -156,6 +164,16 @@ async def dial(name: str, params: ConnectionParameters) -> RedisLink:
     link = await open_stream(lambda: RedisLink(name), params)
     try:
         await _greet(link, params)
+    except ConnectionLost as exc:
+        reason = link.closed.result() if link.closed.done() else None
+        link.abort(None)
+        if isinstance(reason, OSError):  # it says why
+            raise reason from exc
+        if reason is not None:
+            raise
+        hint = "" if params.ssl else "; does it want TLS, rediss://?"
+        text = f"{name}: the server has closed the connection at once{hint}"
+        raise ConnectError(text) from exc
     except BaseException:
         link.abort(None)
         raise

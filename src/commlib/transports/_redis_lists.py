@@ -18,7 +18,7 @@ from itertools import accumulate, islice, takewhile
 from typing import Any
 
 from commlib._packet import Packet
-from commlib.transports._redis_link import RedisLink, command
+from commlib.transports._redis_link import UNASKED, RedisLink, Unexpected, command
 from commlib.transports.base import Address, Handler, ReplyHandler
 
 log = logging.getLogger("commlib.redis")
@@ -65,6 +65,7 @@ class Popper:
         self._starts: list[int] = []  # where each of them begins
         self._turn = 0
         self._outstanding = 0
+        self._pings = 0  # that are unanswered; all of them were sent before what is outstanding
         self._stale = 0  # the oldest outstanding ones, which are woken because their lists are old
         self._settled: list[asyncio.Future[None]] = []
         self._fill_pending = False
@@ -80,10 +81,13 @@ class Popper:
     def attach(self, link: RedisLink | None) -> None:
         """Go on with a new link; None: it is away, and all that was outstanding with it."""
         self._link = link
-        self._outstanding = self._stale = 0
+        self._outstanding = self._stale = self._pings = 0
         self._refusal, self._is_retrying, self._pause = None, False, ERROR_PAUSE
         self._suspects.clear()
         self._banned.clear()
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
         self._note_settled()
         if link is not None:
             link.on_reply, link.on_idle, link.probe = self._take, self._fill, self._probe
@@ -121,10 +125,21 @@ class Popper:
         self._settled.clear()
 
     def _take(self, reply: Any) -> None:
+        if self._pings:
+            self._pings -= 1  # whatever it says, a refusal too: the connection is alive
+            return
         if self._suspects:
             self._take_verdict(self._suspects.popleft(), reply)
             return
+        if not self._outstanding:
+            raise Unexpected(reply, UNASKED)
         if reply.__class__ is list:
+            if (
+                len(reply) != 2
+                or reply[0].__class__ is not bytes
+                or reply[1].__class__ is not bytes
+            ):
+                raise Unexpected(reply)
             self._note_answer()
             if reply[0] != self.wake_list:
                 self._on_item(reply[0], reply[1])
@@ -134,7 +149,7 @@ class Popper:
             if self._outstanding > 1:
                 self.refresh()  # those that block already would keep the verdict waiting
         elif reply is not None:
-            return  # the answer to a PING
+            raise Unexpected(reply)
         self._note_answer()
 
     def _note_answer(self) -> None:
@@ -175,6 +190,8 @@ class Popper:
 
     def _take_verdict(self, name: bytes, reply: Any) -> None:
         if not isinstance(reply, Exception):
+            if reply is not None and reply.__class__ is not bytes:
+                raise Unexpected(reply)
             self._banned.pop(name, None)
             if reply is not None:
                 self._on_item(name, reply)
@@ -227,8 +244,9 @@ class Popper:
 
     def _probe(self) -> None:
         # While a BLPOP is outstanding its time-out is the sign of life, and nothing else gets
-        # through; without one the connection answers like any other.
-        if self._link is not None and not self._outstanding:
+        # through; without one the connection answers like any other. An LPOP is answered itself.
+        if self._link is not None and not (self._outstanding or self._suspects):
+            self._pings += 1
             self._link.write([command("PING")], [])
 
     def _fill(self) -> None:
@@ -294,6 +312,7 @@ class ReplyLists:
         self._tokens: dict[bytes, str] = {}
         self._lists: dict[str, bytes] = {}
         self._retired: dict[bytes, float] = {}  # with the loop's time of it, the oldest first
+        self._burial: asyncio.TimerHandle | None = None
         self._heard: tuple[bytes, ...] | None = None  # the plan, until it changes
 
     def address(self, token: str) -> Address:
@@ -325,7 +344,8 @@ class ReplyLists:
             # Free before it is handed over: the next call may want it at once.
             del self._lists[token]
             self._free.append(key)
-        if not self.handler(token, Packet(payload, key.decode())) and token is not None:
+        packet = Packet(payload, key.decode("utf8", "replace"))
+        if not self.handler(token, packet) and token is not None:
             self._free.remove(key)
             self._tokens[key] = token
             self._lists[token] = key
@@ -339,13 +359,14 @@ class ReplyLists:
             self._free.append(key)
             return
         loop = asyncio.get_running_loop()
-        if not self._retired:
-            loop.call_later(RETIRED_SECONDS, self._bury)
+        if self._burial is None:
+            self._burial = loop.call_later(RETIRED_SECONDS, self._bury)
         self._retired[key] = loop.time()
         self._heard = None
 
     def _bury(self) -> None:
         """Delete the lists that were retired long enough ago, the oldest first."""
+        self._burial = None
         loop = asyncio.get_running_loop()
         old = loop.time() - RETIRED_SECONDS
         keys = list(takewhile(lambda key: self._retired[key] <= old, self._retired))
@@ -356,7 +377,14 @@ class ReplyLists:
             self._delete(keys)
         if self._retired:
             first = next(iter(self._retired.values()))
-            loop.call_at(first + RETIRED_SECONDS, self._bury)
+            self._burial = loop.call_at(first + RETIRED_SECONDS, self._bury)
+
+    def close(self) -> list[bytes]:
+        """No reply is wanted any more; returns ``keys()``, for nobody else deletes them now."""
+        if self._burial is not None:
+            self._burial.cancel()
+            self._burial = None
+        return self.keys()
 
     def keys(self) -> list[bytes]:
         """All that may have been left on the server."""

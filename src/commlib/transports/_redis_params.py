@@ -75,7 +75,9 @@ class ConnectionParameters(NetworkParameters):
 
     def __str__(self) -> str:
         if self.unix_socket:
-            return f"redis+unix://{self.unix_socket}?db={self.db}"
+            from urllib.parse import quote
+
+            return f"redis+unix://{quote(self.unix_socket)}?db={self.db}"
         scheme = "rediss" if self.ssl else "redis"
         return f"{scheme}://{self.place}/{self.db}"
 

@@ -70,7 +70,8 @@ class Sessions(Generic[P]):
                 raise
 
         name = f"{self.params}{suffix}"
-        session = Session(name, self.params, dial_here, note, quiet=bool(suffix))
+        first = self._sessions[0] if self._sessions else None
+        session = Session(name, self.params, dial_here, note, first=first)
         self._sessions.append(session)
         return session
 

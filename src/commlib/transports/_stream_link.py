@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
@@ -37,6 +38,7 @@ class StreamLink(asyncio.BufferedProtocol):
         self.is_heard = True
         """False: the broker was waited for in vain, so nobody waits for it any more."""
         self.on_room: Callable[[bool], None] = lambda room: None
+        self.written_bytes = 0
         self._loop = loop
         self._loop_thread = threading.get_ident()
         # Of our own: asyncio's loop would allocate 256 KiB from the system for every read.
@@ -58,7 +60,11 @@ class StreamLink(asyncio.BufferedProtocol):
 
     @abstractmethod
     def _is_idle(self) -> bool:
-        """Whether a frame that a thread writes itself would overtake or delay nothing."""
+        """Whether nothing is under way: what comes next need not be written with other things."""
+
+    def _is_held(self) -> bool:
+        """Whether nothing may be written by a thread now."""
+        return False
 
     @abstractmethod
     def _ended(self) -> None:
@@ -96,15 +102,19 @@ class StreamLink(asyncio.BufferedProtocol):
             self._write_out(b"".join(frames))
 
     def _write_out(self, data: bytes) -> None:
-        rest, self._rest = self._rest, b""
+        data, self._rest = self._rest + data, b""
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(rest + data)
+            self.written_bytes += len(data)
+            self._transport.write(data)
 
-    def write_now(self, frame: bytes, note: object, /) -> bool:
-        """Write a frame from another thread, if nothing is under way. True: now it is."""
+    def write_now(self, frame: bytes, note: object, urgent: bool, /) -> bool:
+        """Write a frame from another thread, if nothing is under way. True: now it is.
+
+        One that is ``urgent`` is written if nothing else is being written.
+        """
         if (
             self._direct is None
-            or not self._is_idle()
+            or not (urgent or self._is_idle())
             or threading.get_ident() == self._loop_thread
         ):
             return False
@@ -114,10 +124,13 @@ class StreamLink(asyncio.BufferedProtocol):
             transport = self._transport
             if transport is None or self._rest or transport.get_write_buffer_size():
                 return False
-            if self._direct is None or not self._is_idle():  # it is as long as nobody comes between
+            # Again: it is so as long as nobody comes between.
+            if self._direct is None or not (urgent or self._is_idle()) or self._is_held():
                 return False
             self._note((note,))
-            self._rest = frame[self._send_directly(frame) :]
+            sent = self._send_directly(frame)
+            self.written_bytes += sent
+            self._rest = frame[sent:]
             if self._rest:
                 self._loop.call_soon_threadsafe(self.write, (), ())
             return True
@@ -149,6 +162,18 @@ class StreamLink(asyncio.BufferedProtocol):
         """What asyncio knows about the connection, such as ``peername``."""
         return self._transport.get_extra_info(name) if self._transport is not None else None
 
+    @property
+    def unsent_bytes(self) -> int:
+        """How many bytes the other machine has not acknowledged, as far as this one can tell.
+
+        With TLS those are left out that asyncio keeps between TLS and the socket. They wait there
+        only while the socket is full, so this is none only when all have left.
+        """
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return 0
+        return transport.get_write_buffer_size() + _unacknowledged(self.extra("socket"))
+
     def abandon(self) -> None:
         """After a fork, in the child: put /dev/null in the place of the shared socket.
 
@@ -169,6 +194,20 @@ class StreamLink(asyncio.BufferedProtocol):
                 self._direct.close()
                 self._direct = None
         self._ended()
+
+
+def _unacknowledged(sock: socket.socket) -> int:
+    """How many bytes the kernel keeps until the other machine has them; 0 where it does not say."""
+    if sys.platform != "linux":
+        return 0
+    import fcntl  # needed only for a broker that is silent for too long
+    import termios
+
+    try:
+        answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))  # man 7 tcp: SIOCOUTQ
+    except OSError:
+        return 0
+    return int.from_bytes(answer, sys.byteorder)
 
 
 L = TypeVar("L", bound=StreamLink)

@@ -220,13 +220,13 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
             asking = Asking(queue)
             asking.open, asking.sent = self._inbox.open, self._inbox.sent
             asking.token = correlation_id
-            return self._outbox.put(frame, asking)
+            return self._outbox.put(frame, asking, True)
         if isinstance(request, Delivered) and not request.settled and (ack := request.ack()):
             settling = Settling(queue)
             settling.request = request
-            request.settled = self._outbox.put(ack + frame, settling)
+            request.settled = self._outbox.put(ack + frame, settling, True)
             return request.settled
-        return self._outbox.put(frame, queue)
+        return self._outbox.put(frame, queue, True)
 
     def _revise(self) -> None:
         """What waits may have become stale."""

@@ -125,7 +125,7 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
         await super().close()
         _client_ids.pop(self._client_id_key, None)
 
-    def publish(self, topic: str, packet: Packet) -> bool:
+    def publish(self, topic: str, packet: Packet, urgent: bool = False) -> bool:
         head = self._topics.get(topic)
         if head is None:
             head = self._spell(topic)
@@ -133,11 +133,11 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
             frame = frames.publish(head, packet.payload, 0, self._no_properties)
             if len(frame) > self._max_packet:
                 raise PayloadTooBig(len(frame), self._max_packet)
-            return self._outbox.put(frame, topic)
+            return self._outbox.put(frame, topic, urgent)
         frame, note = self._frame(topic, head, packet)
         if len(frame) > self._max_packet:
             raise PayloadTooBig(len(frame), self._max_packet)
-        return self._outbox_for(packet).put(frame, note)
+        return self._outbox_for(packet).put(frame, note, urgent)
 
     def _spell(self, topic: str) -> bytes:
         """A name as it stands in a packet. Raises SerializationError for what MQTT cannot spell.
@@ -200,7 +200,7 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
             raise
 
     def send(self, to: str | Address, packet: Packet) -> bool:
-        return self.publish(to if isinstance(to, str) else to.reply_to, packet)
+        return self.publish(to if isinstance(to, str) else to.reply_to, packet, True)
 
     async def consume(self, queue: str, handler: Handler, prefetch: int) -> Consumer:
         self._spell(queue)  # no pattern

@@ -58,9 +58,11 @@ if TYPE_CHECKING:
     from commlib.transports._redis_actions import ActionService as ActionService
 
 ORPHAN_SECONDS = 60  # a reply that nobody fetches is deleted by the server after that
+REPLY_PREFIX = "rpc-"  # of the reply lists of every version of commlib
 UNSETTLED_FLUSH_SECONDS = 0.1
 FLUSH_SECONDS = 0.8  # how long closing waits for what is not written yet
 MAX_PREFIXES = 10_000  # topics whose command prefix is kept
+LONGEST_TIME = 11  # digits of the server's time in s: enough for 3000 years
 
 
 class _Inbox:
@@ -77,7 +79,7 @@ class _Inbox:
 
     async def close(self) -> None:
         await self._session.close()
-        self._delete(self._lists.keys())
+        self._delete(self._lists.close())
 
 
 class RedisTransport:
@@ -166,11 +168,14 @@ class RedisTransport:
 
     def send(self, to: str | Address, packet: Packet) -> bool:
         if isinstance(to, str):
-            return self._outbox.put(push(to, packet.payload), to)
+            return self._outbox.put(push(to, packet.payload), to, True)
         queue = to.reply_to
+        if not queue.startswith(REPLY_PREFIX):
+            # Whoever may call could name any key of ours, which would be gone in a minute.
+            return self._outbox.put(push(queue, packet.payload), queue, True)
         # The caller may be gone: then nobody would ever delete the list.
         frame = push(queue, packet.payload) + expire(queue, ORPHAN_SECONDS)
-        return self._outbox.put(frame, (queue, None))
+        return self._outbox.put(frame, (queue, None), True)
 
     async def consume(self, queue: str, handler: Handler, prefetch: int) -> RequestConsumer:
         await self._commands.ready()
@@ -186,9 +191,10 @@ class RedisTransport:
     async def _backlog(self, queue: str) -> int:
         """How many requests wait already."""
         try:
-            return int(await self._commands_link.ask("LLEN", queue)) if self._commands_link else 0
+            waiting = await self._commands_link.ask("LLEN", queue) if self._commands_link else 0
         except CommlibError:
-            return 0  # an ACL without LLEN: then all are taken for new
+            waiting = None  # an ACL without LLEN: then all are taken for new
+        return waiting if isinstance(waiting, int) else 0
 
     async def open_inbox(self, handler: ReplyHandler) -> _Inbox:
         self._replies.handler = handler
@@ -246,11 +252,9 @@ class RedisTransport:
         def learn(answer: asyncio.Future[Any]) -> None:
             if answer.cancelled() or isinstance(answer.exception(), ConnectionLost):
                 return  # what was learned before still holds
-            if answer.exception() is not None:
+            server = None if answer.exception() is not None else _seconds(answer.result())
+            if server is None:
                 server = time.time()  # an ACL without TIME: our own clock has to do
-            else:
-                seconds, micros = answer.result()
-                server = int(seconds) + int(micros) / 1e6
             self._clock_offset = (server - (asked + time.monotonic()) / 2) * 1000
 
         answer = link.ask("TIME")
@@ -318,6 +322,15 @@ class RedisTransport:
 
     def _note_garbage(self, reply: Any) -> None:
         self.stats.garbage += 1
+
+
+def _seconds(reply: Any) -> float | None:
+    """What a server answers to TIME, in s since 1970; None for what is no such answer."""
+    match reply:
+        case [bytes() as seconds, bytes() as micros] if len(seconds) <= LONGEST_TIME >= len(micros):
+            if seconds.isdigit() and micros.isdigit():
+                return int(seconds) + int(micros) / 1e6
+    return None
 
 
 class Publisher(pubsub.Publisher[T]):

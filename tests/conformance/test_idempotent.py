@@ -1,0 +1,114 @@
+"""Calls that may be sent again, where nothing is lost, on every broker."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from brokers import Broker
+from collected import DEADLINE, Collected, eventually
+from commlib import aio
+from commlib.exceptions import EndpointClosed, RPCRemoteError, RPCTimeout, SerializationError
+from commlib.node import Node
+from messages import AddTwoInts
+
+MakeNode = Callable[..., Node]
+
+
+def test_such_calls_are_handled_once_each(node: Node, make_node: MakeNode, topic: str) -> None:
+    asked = Collected()
+
+    def add(request: AddTwoInts.Request) -> AddTwoInts.Response:
+        asked(request.a)
+        return AddTwoInts.Response(c=request.a + request.b)
+
+    service = node.create_rpc(topic, add, AddTwoInts)
+    client = make_node().create_rpc_client(topic, AddTwoInts, idempotent=True)
+    assert client.call(AddTwoInts.Request(a=1, b=2), timeout=DEADLINE).c == 3
+    answer = client.call_async(AddTwoInts.Request(a=2, b=2), timeout=DEADLINE)
+    assert answer.result(DEADLINE).c == 4
+    assert asked.items == [1, 2]
+    assert service.stats.repeated == 0
+
+
+def test_a_slow_handler_is_asked_again_and_answers_once(
+    node: Node, make_node: MakeNode, topic: str
+) -> None:
+    asked, may_answer = Collected(), threading.Event()
+
+    def wait(request: Any) -> str:
+        asked(request)
+        assert may_answer.wait(DEADLINE)
+        return "done"
+
+    service = node.create_rpc(topic, wait)
+    client = make_node().create_rpc_client(topic, idempotent=True)
+    answer = client.call_async({"n": 1}, timeout=DEADLINE)
+    eventually(lambda: service.stats.repeated >= 1)
+    may_answer.set()
+    assert answer.result(DEADLINE) == "done"
+    assert asked.items == [{"n": 1}]
+
+
+def test_what_the_handler_raises_is_an_answer(node: Node, make_node: MakeNode, topic: str) -> None:
+    asked = Collected()
+
+    def fail(request: Any) -> None:
+        asked(request)
+        raise KeyError("lost")
+
+    node.create_rpc(topic, fail)
+    client = make_node().create_rpc_client(topic, idempotent=True)
+    with pytest.raises(RPCRemoteError, match="lost"):
+        client.call({}, timeout=DEADLINE)
+    assert len(asked.items) == 1
+
+
+def test_a_call_may_begin_before_its_service(node: Node, make_node: MakeNode, topic: str) -> None:
+    client = make_node().create_rpc_client(topic, idempotent=True)
+    assert client.wait_connected(DEADLINE)
+    answer = client.call_async(5, timeout=DEADLINE)
+    assert not answer.done()
+    node.create_rpc(topic, lambda request: 2 * request)
+    assert answer.result(DEADLINE) == 10
+
+
+def test_it_ends_with_its_timeout_and_when_it_is_given_up(make_node: MakeNode, topic: str) -> None:
+    node = make_node()
+    client = node.create_rpc_client(topic, AddTwoInts, idempotent=True)
+    request = AddTwoInts.Request(a=1, b=2)
+    with pytest.raises(RPCTimeout, match=r"within 0\.2 s"):
+        client.call(request, timeout=0.2)
+    with pytest.raises(ValueError, match="timeout=0"):
+        client.call(request, timeout=0)
+    with pytest.raises(SerializationError):
+        client.call("no request", timeout=1)  # type: ignore[arg-type]
+    answer = client.call_async(request, timeout=DEADLINE)
+    assert answer.cancel()
+    answer = client.call_async(request, timeout=DEADLINE)
+    node.stop()
+    with pytest.raises(EndpointClosed):
+        answer.result(DEADLINE)
+
+
+async def test_the_asyncio_face_sends_calls_again_as_well(broker: Broker, topic: str) -> None:
+    asked, may_answer = Collected(), asyncio.Event()
+
+    async def wait(request: Any) -> str:
+        asked(request)
+        await may_answer.wait()
+        return "done"
+
+    async with aio.Node("base", connection_params=broker.url) as node:
+        service = node.create_rpc(topic, wait)
+        client = node.create_rpc_client(topic, idempotent=True)
+        await service.run()
+        calling = asyncio.create_task(client.call({}, timeout=DEADLINE))
+        await asyncio.to_thread(eventually, lambda: service.stats.repeated >= 1)
+        may_answer.set()
+        assert await calling == "done"
+    assert len(asked.items) == 1
