@@ -1,8 +1,10 @@
-"""Ways into RabbitMQ: passwords, virtual hosts, rights, TLS, certificates; and being refused."""
+"""Ways into RabbitMQ that others do not have: virtual hosts, certificates; and how it refuses.
+
+What all brokers have alike is in tests/security.
+"""
 
 from __future__ import annotations
 
-import logging
 import os
 import ssl
 from collections.abc import Iterator
@@ -15,7 +17,9 @@ from brokers import RabbitServer, missing, running
 from collected import DEADLINE, Collected, eventually
 from commlib.exceptions import AuthError
 from commlib.node import Node
-from commlib.transports.amqp import ConnectionParameters, Credentials, Publisher
+from commlib.transports.amqp import ConnectionParameters
+from security.access import round_trip
+from security.certificates import files_for, trusting
 
 ALL, NONE = ".*", "^$"
 USERS = {
@@ -64,27 +68,7 @@ def topic() -> str:
     return f"t{os.urandom(4).hex()}"
 
 
-def round_trip(params: ConnectionParameters | str, topic: str) -> None:
-    """Publish, subscribe and call with these parameters."""
-    seen = Collected()
-    with Node("n", connection_params=params) as node:
-        node.create_subscriber(topic, seen)
-        node.create_rpc(f"{topic}.double", lambda request: {"n": request["n"] * 2})
-        node.create_publisher(topic).publish({"n": 1})
-        assert seen.first == {"n": 1}
-        call = node.create_rpc_client(f"{topic}.double").call
-        assert call({"n": 4}, timeout=DEADLINE) == {"n": 8}
-
-
-# ---- passwords and virtual hosts ----
-
-
-def test_a_user_and_a_password_open_the_door(server: Server, topic: str) -> None:
-    round_trip(server.url_as("robot"), topic)
-    round_trip(server.url_as("robot", vhost="fleet/7"), topic)
-    at = {"host": "127.0.0.1", "port": server.port}
-    round_trip(ConnectionParameters(**at, creds=Credentials("robot", USERS["robot"])), topic)
-    round_trip(ConnectionParameters(**at, username="robot", password=USERS["robot"]), topic)
+# ---- virtual hosts ----
 
 
 def test_virtual_hosts_keep_topics_and_services_apart(server: Server, topic: str) -> None:
@@ -102,39 +86,6 @@ def test_virtual_hosts_keep_topics_and_services_apart(server: Server, topic: str
         for node, name in ((one, "one"), (two, "two")):
             assert node.create_rpc_client(topic).call({}, timeout=DEADLINE) == {"name": name}
         assert (here.items, there.items) == (["one"], ["two"])
-
-
-@pytest.mark.parametrize("login", [("", ""), ("robot", "wrong"), ("unknown", "s3cret/@ é")])
-def test_wrong_credentials_raise_at_once_and_are_not_told(
-    server: Server, login: tuple[str, str], caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("DEBUG")
-    node = Node("n", connection_params=server.url_as(*login))
-    node.create_subscriber("numbers", print)
-    with pytest.raises(AuthError, match="ACCESS_REFUSED") as caught:
-        node.run()
-    node.stop()
-    params = node._core.hub.params
-    for text in (str(caught.value), caplog.text, repr(node), repr(params), str(params)):
-        for secret in ("s3cret", "wrong", "%2F%40"):
-            assert secret not in text
-
-
-def test_what_is_right_is_not_told_either(
-    server: Server, topic: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("DEBUG")
-    round_trip(server.url_as("robot"), topic)
-    assert "s3cret" not in caplog.text
-
-
-def test_a_publisher_with_wrong_credentials_raises_when_it_publishes(server: Server) -> None:
-    publisher = Publisher("numbers", None, ConnectionParameters("127.0.0.1", server.port))
-    with pytest.raises(AuthError):
-        publisher.run()
-    with pytest.raises(AuthError):
-        publisher.publish({"n": 1})
-    publisher.stop()
 
 
 @pytest.mark.parametrize("vhost", ["unknown", "fleet"])
@@ -372,7 +323,9 @@ def test_a_service_that_may_not_answer_does_not_keep_its_node_from_publishing(
     assert caplog.text.count("access to exchange 'amq.default'") == 1
 
 
-# ---- TLS ----
+# ---- certificates of the client ----
+
+PLUGIN = "rabbitmq_auth_mechanism_ssl"
 
 
 @pytest.fixture(scope="module")
@@ -380,115 +333,12 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-def certificates(authority: trustme.CA, folder: Path, host: str) -> tuple[Path, Path, Path]:
-    """Files of a server with this name: its authority, its certificate and its key."""
-    certificate = authority.issue_cert(host)
-    paths = tuple(folder / name for name in ("ca.pem", "server.pem", "server.key"))
-    authority.cert_pem.write_to_path(paths[0])
-    certificate.cert_chain_pems[0].write_to_path(paths[1])
-    certificate.private_key_pem.write_to_path(paths[2])
-    return paths
-
-
-def trusting(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return context
-
-
-@pytest.fixture(scope="module")
-def tls_server(
-    authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RabbitServer]:
-    """A server whose certificate is one for 127.0.0.1."""
-    files = certificates(authority, tmp_path_factory.mktemp("tls"), "127.0.0.1")
-
-    class TlsServer(RabbitServer):
-        def __init__(self) -> None:
-            super().__init__(certificates=files)
-
-    with running(TlsServer) as server:
-        yield server
-
-
-def test_tls_works_with_a_certificate_of_a_known_authority(
-    tls_server: RabbitServer, authority: trustme.CA, topic: str
-) -> None:
-    params = ConnectionParameters("127.0.0.1", tls_server.port, ssl=trusting(authority))
-    round_trip(params, topic)
-
-
-def test_tls_takes_a_burst_and_a_big_message(
-    tls_server: RabbitServer, authority: trustme.CA, topic: str
-) -> None:
-    seen, big = Collected(), Collected()
-    params = ConnectionParameters("127.0.0.1", tls_server.port, ssl=trusting(authority))
-    with Node("n", connection_params=params) as node:
-        node.create_subscriber(topic, seen)
-        node.create_subscriber(f"{topic}.image", big, bytes)
-        publisher = node.create_publisher(topic)
-        for number in range(5000):
-            publisher.publish(number)
-        assert seen.wait(5000) == list(range(5000))
-        image = os.urandom(3_000_000)
-        node.create_publisher(f"{topic}.image", bytes).publish(image)
-        assert big.first == image
-
-
-@pytest.mark.parametrize(("host", "trusted"), [("127.0.0.1", False), ("localhost", True)])
-def test_tls_refuses_an_unknown_authority_and_a_wrong_host(
-    tls_server: RabbitServer,
-    authority: trustme.CA,
-    host: str,
-    trusted: bool,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    params: ConnectionParameters | str = tls_server.url_with(connect_timeout=0.5)
-    if trusted:
-        context = trusting(authority)
-        params = ConnectionParameters(host, tls_server.port, ssl=context, connect_timeout=0.5)
-    node = Node("n", connection_params=params)
-    node.run()
-    assert not node.connected
-    assert "certificate verify failed" in caplog.text
-    node.stop()
-
-
-def test_who_speaks_no_tls_where_it_is_wanted_is_told_so(
-    tls_server: RabbitServer, caplog: pytest.LogCaptureFixture
-) -> None:
-    params = ConnectionParameters("127.0.0.1", tls_server.port, connect_timeout=0.5)
-    node = Node("n", connection_params=params)
-    node.run()
-    assert not node.connected
-    assert "does it want TLS, amqps://?" in caplog.text
-    node.stop()
-
-
-def test_who_speaks_tls_where_there_is_none_is_told_so(
-    server: Server, authority: trustme.CA, caplog: pytest.LogCaptureFixture
-) -> None:
-    params = ConnectionParameters(
-        "127.0.0.1", server.port, ssl=trusting(authority), connect_timeout=0.5
-    )
-    node = Node("n", connection_params=params)
-    node.run()
-    assert not node.connected
-    assert "cannot be reached" in caplog.text
-    node.stop()
-
-
-# ---- certificates of the client ----
-
-PLUGIN = "rabbitmq_auth_mechanism_ssl"
-
-
 @pytest.fixture(scope="module")
 def certain_server(
     authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RabbitServer]:
     """One that wants a certificate, and takes the name in it for the user's."""
-    files = certificates(authority, tmp_path_factory.mktemp("tls"), "127.0.0.1")
+    files = files_for(authority, tmp_path_factory.mktemp("tls"), "127.0.0.1")
 
     class CertainServer(RabbitServer):
         def __init__(self) -> None:
@@ -544,17 +394,3 @@ def test_a_certificate_of_a_stranger_does_not(
     with pytest.raises(AuthError, match="ACCESS_REFUSED"):
         node.run()
     node.stop()
-
-
-def test_without_the_certificate_that_is_wanted_there_is_no_way_in(
-    certain_server: RabbitServer, authority: trustme.CA, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
-    params = ConnectionParameters(
-        "127.0.0.1", certain_server.port, ssl=trusting(authority), connect_timeout=0.5
-    )
-    node = Node("n", connection_params=params)
-    node.run()
-    assert not node.connected
-    node.stop()
-    assert "certificate" in caplog.text.lower()
