@@ -4,124 +4,214 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
-from brokers import Server
+import pytest
+
+from brokers import Broker
 from collected import DEADLINE, Collected, eventually
-from commlib.exceptions import ConnectionLost, RPCTimeout
 from commlib.node import Node
+from faults.pair import BUSY_SECONDS, Pair
 from faults.proxy import Proxy
 
-MakeServer = Callable[..., Server]
 
-UNANSWERED = RPCTimeout, ConnectionLost
-LAST = -1
-
-
-class Pair:
-    """Two nodes behind a proxy; while ``busy``, one publishes and calls without a pause."""
-
-    def __init__(self, proxy: Proxy) -> None:
-        self.got = Collected()
-        self.sent = 0
-        self.wrong: list[object] = []
-        self.base = Node("base", connection_params=proxy.url)
-        self.far = Node("far", connection_params=proxy.url)
-        self.subscriber = self.base.create_subscriber("numbers", self.got)
-        self.base.create_rpc("double", lambda request: 2 * request)
-        self.publisher = self.far.create_publisher("numbers")
-        self.client = self.far.create_rpc_client("double")
-
-    @contextmanager
-    def busy(self) -> Iterator[None]:
-        done = threading.Event()
-
-        def publish_for_ever() -> None:
-            while not done.wait(0.001):
-                self.publisher.publish(self.sent)
-                self.sent += 1
-
-        def call_for_ever(number: int) -> None:
-            while not done.is_set():
-                number += 4
-                self.call(number)
-
-        threads = [threading.Thread(target=publish_for_ever)]
-        threads += [threading.Thread(target=call_for_ever, args=(n,)) for n in range(4)]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            for thread in threads:
-                thread.join()
-
-    def call(self, number: int) -> bool:
-        """Whether it is answered; a wrong answer is kept."""
-        try:
-            answer = self.client.call(number, timeout=0.5)
-        except UNANSWERED:
-            return False
-        if answer != 2 * number:
-            self.wrong.append((number, answer))
-        return True
-
-    def check(self) -> None:
-        """All works; nothing came twice, and what is missing is counted."""
-        eventually(lambda: self.call(1_000_000))
-
-        def arrives() -> bool:
-            self.publisher.publish(LAST)
-            return LAST in self.got.items
-
-        eventually(arrives)
-        numbers = [number for number in self.got.items if number != LAST]
-        assert self.wrong == []
-        assert numbers == sorted(set(numbers)), "each of them once, in order"
-        # Of the last ones, some may be missing, too: they were published until one came.
-        assert self.sent - len(numbers) <= self.subscriber.stats.gaps
-
-    def __enter__(self) -> Pair:
-        self.base.run()
-        self.far.run()
-        self.publisher.publish(self.sent)  # gaps are counted from the first one on
-        self.sent += 1
-        self.got.wait(1)
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.far.stop()
-        self.base.stop()
+@pytest.fixture(
+    params=[
+        "redis",
+        "mqtt",
+        pytest.param("mqtt311", marks=pytest.mark.slow),
+        pytest.param("nats", marks=pytest.mark.slow),
+        "amqp",
+    ]
+)
+def url(request: pytest.FixtureRequest) -> str:
+    """Where a broker of each kind is, which lives on and is shared with other tests."""
+    return Broker.named(request.param, request.getfixturevalue).url
 
 
-def test_bytes_may_come_one_by_one(make_server: MakeServer) -> None:
-    with Proxy(make_server().url, piece=1) as proxy, Pair(proxy) as pair:
-        for number in range(1, 20):
-            pair.publisher.publish(number)
-            assert pair.client.call(number, timeout=DEADLINE) == 2 * number
-        assert pair.got.wait(20) == list(range(20))
+def wait(seconds: float) -> None:
+    """While a fault lasts, which is what is tested."""
+    threading.Event().wait(seconds)
+
+
+# ---- bytes come late, or in pieces ----
+
+
+def test_bytes_may_come_one_by_one(url: str) -> None:
+    with Proxy(url, piece=1) as proxy, Pair(proxy.url) as pair:
+        for _ in range(20):
+            pair.publish()
+            assert pair.call(DEADLINE)
+        pair.check()
+        assert pair.lost == 0
         assert pair.publisher.stats.reconnects == 0
 
 
-def test_a_link_that_is_cut_again_and_again(make_server: MakeServer) -> None:
-    with Proxy(make_server().url) as proxy, Pair(proxy) as pair:
+@pytest.mark.parametrize(
+    ("delay", "idle"), [(0.1, 2.5), pytest.param(0.3, 10, marks=pytest.mark.slow)]
+)
+def test_a_link_that_is_slow_to_answer_is_not_taken_for_dead(
+    url: str, delay: float, idle: float
+) -> None:
+    with Proxy(url, delay=delay, jitter=delay / 3) as proxy:
+        params = Broker(proxy.url).with_options(keepalive=2 if delay > 0.1 else 1)
+        with Pair(params, timeout=DEADLINE) as pair:
+            wait(idle)
+            assert pair.call(DEADLINE)
+            pair.check()
+            assert pair.lost == 0
+            for endpoint in (pair.subscriber, pair.publisher, pair.client):
+                assert endpoint.stats.reconnects == 0
+
+
+def send_images(pair: Pair, topic: str, size: int, count: int) -> None:
+    """Let images pass that take longer than a silent link would be kept; none is lost."""
+    images: list[bytes] = []
+    all_came = threading.Event()
+
+    def note(image: bytes) -> None:
+        images.append(image)
+        if len(images) == count:
+            all_came.set()
+
+    subscriber = pair.base.create_subscriber(topic, note, bytes)
+    publisher = pair.far.create_publisher(topic, bytes)
+    for _ in range(count):
+        publisher.publish(bytes(size))
+    assert all_came.wait(6 * DEADLINE)
+    assert images == [bytes(size)] * count
+    assert pair.call()
+    for endpoint in (publisher, subscriber, pair.client):
+        assert endpoint.stats.reconnects == 0
+
+
+def test_a_slow_link_is_not_taken_for_dead_as_long_as_bytes_flow(url: str) -> None:
+    near, topic = Broker(url), Broker(url).unique("image")
+    with Proxy(url, rate=100_000) as proxy:
+        far = Broker(proxy.url).with_options(keepalive=1)
+        with Pair(near.with_options(keepalive=1), far, timeout=DEADLINE) as pair:
+            send_images(pair, topic, size=300_000, count=1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("count", [1, 100])
+def test_a_megabyte_passes_a_slow_link_to_the_broker_and_another_one_from_it(
+    url: str, count: int
+) -> None:
+    topic = Broker(url).unique("image")
+    with Proxy(url, rate=50_000) as proxy:
+        with Pair(Broker(proxy.url).with_options(keepalive=1), timeout=DEADLINE) as pair:
+            send_images(pair, topic, size=1_000_000 // count, count=count)
+
+
+# ---- no bytes come ----
+
+
+@pytest.mark.parametrize("way", ["both", "to_broker", "to_client"])
+def test_a_link_that_stalls_and_goes_on_loses_nothing(url: str, way: str) -> None:
+    with Proxy(url) as proxy, Pair(proxy.url) as pair:
         with pair.busy():
-            for _ in range(8):
-                threading.Event().wait(random.uniform(0.01, 0.2))  # it is cut amid anything
-                proxy.cut()
-                eventually(lambda: pair.base.connected and pair.far.connected)
+            pair.works_again()
+            proxy.stall(to_broker=way != "to_client", to_client=way != "to_broker")
+            wait(0.6)  # calls end meanwhile
+            proxy.resume()
+            pair.works_again()
+        pair.check()
+        assert pair.lost == 0
+        assert pair.publisher.stats.reconnects == 0
+
+
+@contextmanager
+def publishing(publisher: object) -> Iterator[None]:
+    done = threading.Event()
+
+    def publish_for_ever() -> None:
+        while not done.wait(0.01):
+            publisher.publish({})  # type: ignore[attr-defined]
+
+    thread = threading.Thread(target=publish_for_ever)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("fault", ["half_open", pytest.param("stall", marks=pytest.mark.slow)])
+def test_a_dead_link_is_noticed_by_who_only_listens_and_by_who_only_publishes(
+    url: str, fault: str
+) -> None:
+    keepalive = 1
+    got = Collected()
+    with ExitStack() as stack:
+        proxy = stack.enter_context(Proxy(url))
+        there = Broker(proxy.url)
+        params = there.with_options(keepalive=keepalive)
+        topic = there.unique("noise")
+        ears = stack.enter_context(Node("ears", None, params, heartbeats=False))
+        mouth = stack.enter_context(Node("mouth", None, params, heartbeats=False))
+        ears.create_subscriber(topic, got)
+        stack.enter_context(publishing(mouth.create_publisher(topic)))
+        got.wait()
+        getattr(proxy, fault)()
+        begun = time.monotonic()
+        eventually(lambda: not ears.connected)
+        eventually(lambda: not mouth.connected)
+        assert time.monotonic() - begun < 2 * keepalive + BUSY_SECONDS
+        proxy.resume()
+        eventually(lambda: ears.connected and mouth.connected)
+        got.wait(len(got.items) + 1)
+
+
+def test_a_half_open_link_loses_nothing_uncounted(url: str) -> None:
+    with Proxy(url) as proxy, Pair(Broker(proxy.url).with_options(keepalive=1)) as pair:
+        with pair.busy():
+            pair.works_again()
+            proxy.half_open()
+            eventually(lambda: not pair.base.connected and not pair.far.connected)
+            proxy.resume()
+            pair.works_again()
         pair.check()
 
 
-def test_links_that_break_after_some_bytes(make_server: MakeServer) -> None:
-    with Proxy(make_server().url) as proxy, Pair(proxy) as pair:
-        for longest in (100, 1000, 10_000, 100_000):
-            proxy.longest = longest
-            proxy.cut()
-            with pair.busy():
-                threading.Event().wait(0.7)  # for so long they break again and again
+# ---- connections end ----
+
+
+def test_a_link_that_is_cut_again_and_again(url: str) -> None:
+    with Proxy(url) as proxy, Pair(proxy.url) as pair:
+        with pair.busy():
+            for _ in range(8):
+                wait(random.uniform(0.01, 0.2))  # it is cut amid anything
+                proxy.cut()
+                eventually(lambda: pair.connected)
+        pair.check()
+
+
+def test_links_that_break_after_some_bytes(url: str) -> None:
+    with Proxy(url) as proxy, Pair(proxy.url) as pair:
+        with pair.busy():
+            for longest in (100, 1000, 10_000, 100_000):
+                proxy.longest = longest
+                proxy.cut()
+                wait(0.4)  # for so long they break again and again
         proxy.longest = 0
         proxy.cut()
+        pair.check()
+
+
+@pytest.mark.parametrize("seconds", [1, pytest.param(10, marks=pytest.mark.slow)])
+def test_connections_are_refused_for_a_while(url: str, seconds: float) -> None:
+    with Proxy(url) as proxy, Pair(proxy.url) as pair:
+        with pair.busy():
+            proxy.refuses = True
+            proxy.cut()
+            eventually(lambda: not pair.base.connected and not pair.far.connected)
+            wait(seconds)
+            assert not pair.base.connected
+            proxy.refuses = False
+            pair.works_again()
         pair.check()
