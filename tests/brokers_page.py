@@ -40,6 +40,10 @@ PATTERNS = {
     "test_bridges": "bridges",
     "test_aio": "all of it in asyncio",
     "test_errors": "errors, garbage",
+    "test_robustness": "more garbage, and callbacks that hang or exit",
+    "test_bounds": "bounds of rate, queue and time",
+    "test_idempotent": "calls that are sent again",
+    "test_signing": "signed messages",
 }
 Outcomes = dict[tuple[str, str], set[str]]
 """From the file and the broker: what came out, "passed", "failed", or why a test was skipped."""

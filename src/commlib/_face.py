@@ -21,7 +21,7 @@ from commlib.aio._hub import Hub
 from commlib.exceptions import EndpointClosed
 from commlib.transports import resolve
 
-JOIN_SECONDS = 0.5  # for the workers to end; one whose callback blocks for ever never does
+JOIN_SECONDS = 0.25  # for the workers to end; one whose callback blocks for ever never does
 
 F = TypeVar("F", bound=Callable[..., None])
 Core = TypeVar("Core", bound=aio.Endpoint)

@@ -110,7 +110,12 @@ class Robot:
 
 
 @pytest.mark.parametrize(
-    "outage", [pytest.param(1, id="1s"), pytest.param(10, id="10s", marks=pytest.mark.slow)]
+    "outage",
+    [
+        pytest.param(1, id="1s"),
+        pytest.param(10, id="10s", marks=pytest.mark.slow),
+        pytest.param(60, id="60s", marks=[pytest.mark.slow, pytest.mark.timeout(150)]),
+    ],
 )
 def test_everything_works_again_after_the_broker_was_killed_and_came_back_empty(
     make_server: MakeServer, outage: float

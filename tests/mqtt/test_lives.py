@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import uvloop
 
+import strictly
 from brokers import MosquittoServer, NatsServer, PlainPeer
 from collected import DEADLINE, Collected, eventually
 from commlib import aio
@@ -257,10 +258,8 @@ for qos in (0, 1):
     for number in range(2000):
         publisher.publish(number)
 """
-    strict = ("-X", "dev", "-W", "error")
-    done = subprocess.run(
-        [sys.executable, *strict, "-c", program], capture_output=True, text=True, timeout=30
-    )
+    command = [sys.executable, *strictly.STRICT, "-c", strictly.HEAD + program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     found = [int(heard.payload) for heard in news.wait(4000)]

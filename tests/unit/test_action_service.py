@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import strictly
 from collected import DEADLINE, Collected, eventually
 from commlib._lanes import Work, Workers
 from commlib._packet import Packet
@@ -326,10 +327,8 @@ assert goal.result(10) == "parent"
 
 @pytest.mark.parametrize("rest", ["", FORK], ids=["exit", "fork"])
 def test_a_program_ends_amid_a_goal_and_a_forked_child_leaves_that_to_its_parent(rest: str) -> None:
-    # That a process with threads is forked is what one of these programs is about.
-    strict = ("-X", "dev", "-W", "error", "-W", "ignore:This process:DeprecationWarning")
     program = subprocess.run(
-        [sys.executable, *strict, "-c", PROGRAM + rest],
+        [sys.executable, *strictly.FORKING, "-c", strictly.HEAD + PROGRAM + rest],
         capture_output=True,
         text=True,
         timeout=2 * DEADLINE,

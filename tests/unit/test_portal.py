@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+import strictly
 from brokers import RedisServer, RespConnection, free_port
 from collected import DEADLINE, Collected, eventually
 from commlib import _face, _portal
@@ -46,20 +47,21 @@ class Ended:
 class Program:
     """A Python program with ``url`` and ``topic`` set and ``end()`` to be called before its end."""
 
-    HEAD = """
+    HEAD = (
+        strictly.HEAD
+        + """
 import os, sys, time
 from commlib.transports.redis import Publisher
 url, topic = sys.argv[1:]
 def end():
     print(f"{time.monotonic()} end", flush=True)
 """
+    )
 
     def __init__(self, text: str, url: str, topic: str, before: str) -> None:
-        # That a process with threads is forked is what some of these programs are about.
         self._read: list[str] = []
-        strict = ("-X", "dev", "-W", "error", "-W", "ignore:This process:DeprecationWarning")
         self._process = subprocess.Popen(
-            [sys.executable, *strict, "-c", before + self.HEAD + text, url, topic],
+            [sys.executable, *strictly.FORKING, "-c", before + self.HEAD + text, url, topic],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -1,0 +1,479 @@
+"""Whatever is sent to a node, and however its program ends, it goes on or leaves as it should."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import strictly
+from brokers import Broker
+from collected import DEADLINE, Collected, eventually
+from commlib._packet import MAX_PAYLOAD, PROPERTIES, Header
+from commlib.exceptions import CommlibError, ConnectionLost, RPCTimeout, SerializationError
+from commlib.msg import HeartbeatMessage
+from commlib.node import Node, NodeState
+from messages import AddTwoInts, Move, Sonar
+from raw_peer import RawPeer
+
+MakeNode = Callable[..., Node]
+Request, Response = AddTwoInts.Request, AddTwoInts.Response
+
+STOP_SECONDS = 1.0 + 1.0
+LEAVE_SECONDS = 2.0 + 2.0
+"""The promises, and what a busy machine may add to them."""
+LIMIT = 100_000
+"""Bytes of a payload that the nodes here let in."""
+LINES = 10
+"""Of a log, for garbage of any kind: one for each error, not for each message."""
+
+
+def add(request: AddTwoInts.Request) -> AddTwoInts.Response:
+    return Response(c=request.a + request.b)
+
+
+def garbage() -> list[bytes]:
+    """Payloads that are nothing to any endpoint, not even a request without arguments."""
+    chance = random.Random(22)
+    deep = b"[" * 10_000 + b"]" * 10_000
+    return [
+        *(b"\xc1" + chance.randbytes(chance.randrange(200)) for _ in range(30)),
+        b"",
+        b"\xff\xfe",
+        b"[]",
+        b"5",
+        b"null",
+        b'"text"',
+        b'{"header": {}, "data": []}',
+        b'{"header": {}, "data": 5}',
+        b'{"header": {}, "data": "text"}',
+        b'{"header": {"properties": {}}, "data": ' + deep + b"}",
+        deep,
+        b"\x91" * 10_000 + b"\xc0",
+        b"\xdf\xff\xff\xff\xff",
+        zlib.compress(b"[" + b" " * 10_000_000 + b"]"),
+        zlib.compress(b'{"a": 1}')[:-5],
+        b'{"a": ',
+        b" " * (2 * LIMIT),
+    ]
+
+
+# ---- garbage into every endpoint ----
+
+
+def test_garbage_into_every_endpoint_of_a_node_leaves_it_as_it_was(
+    make_node: MakeNode, broker: Broker, raw: RawPeer, caplog: pytest.LogCaptureFixture
+) -> None:
+    name, states = broker.unique("robot"), Collected()
+    got, goals = Collected(), Collected()
+    small = broker.with_options(max_payload=LIMIT)
+    node = make_node(small, ctrl_services=True, remote_logger=True, on_state=states)
+    subscriber = node.create_subscriber(f"{name}.one", got, Sonar)
+    matching = node.create_psubscriber(f"{name}.many.*", lambda msg, topic: got(msg), Sonar)
+    group = node.create_wsubscriber()
+    group.subscribe(f"{name}.group", got, Sonar)
+    beats = node.create_subscriber(f"{name}.heartbeat", got, HeartbeatMessage)
+    service = node.create_rpc(f"{name}.add", add, AddTwoInts)
+    server = node.create_rpc_server(name, {"part": (add, AddTwoInts)})
+    action = node.create_action(f"{name}.move", Move, lambda goal: goals(goal) or Move.Result(cm=1))
+    follower = node.create_action_client(f"{name}.move", Move)
+    follower.run()
+    own = node.namespace
+
+    for payload in garbage():
+        for topic in ("one", "many.a", "group", "heartbeat", "move.status", "move.feedback"):
+            raw.publish(f"{name}.{topic}", payload)
+        for part in ("add", "part", "move.send_goal", "move.cancel_goal", "move.get_result"):
+            raw.send(f"{name}.{part}", payload)
+        for control in ("start", "stop"):
+            raw.send(f"{own}.{control}", payload)
+
+    count = len(garbage())
+    for endpoint in (subscriber, matching, group, beats, service, server):
+        eventually(lambda: endpoint.stats.refused == count, lambda: (endpoint, endpoint.stats))  # noqa: B023 - it is waited for here
+    eventually(lambda: action.stats.refused == 3 * count, lambda: action.stats)
+    eventually(lambda: follower.stats.refused == 2 * count, lambda: follower.stats)
+    eventually(lambda: node.stats.refused == 2 * count, lambda: node.stats)
+    assert (got.items, goals.items, node.state) == ([], [], NodeState.RUNNING)
+    lines = [r.getMessage() for r in caplog.records if name in r.getMessage()]
+    assert 1 <= len(lines) <= 11 * LINES
+    assert max(map(len, lines)) < 2000
+
+    far = make_node()
+    far.create_mpublisher(Sonar).publish(Sonar(1.0), f"{name}.many.a")
+    assert got.wait(1) == [Sonar(1.0)]
+    for part in ("add", "part"):
+        assert far.create_rpc_client(f"{name}.{part}", AddTwoInts).call(Request(a=1, b=2)).c == 3
+    assert follower.send_goal(Move.Goal(cm=1)).result(DEADLINE).cm == 1
+    assert far.create_rpc_client(f"{own}.stop").call({}) == {"status": 0, "error": ""}
+    assert far.create_rpc_client(f"{own}.start").call({}) == {"status": 0, "error": ""}
+    assert states.items == [(True, None)]
+
+
+def test_garbage_instead_of_replies_ends_their_calls_and_no_others(
+    make_node: MakeNode, broker: Broker, raw: RawPeer
+) -> None:
+    name = broker.unique()
+    requests = raw.consume(name)
+    client = make_node(broker.with_options(max_payload=LIMIT)).create_rpc_client(name, AddTwoInts)
+    calls = [client.call_async(Request(a=n, b=0), timeout=DEADLINE) for n in range(len(garbage()))]
+    last = client.call_async(Request(a=len(calls), b=0), timeout=DEADLINE)
+
+    arrived = sorted(requests.wait(len(calls) + 1), key=lambda request: request.data["a"])
+    for request, payload in zip(arrived, garbage(), strict=False):
+        raw.answer(request, payload)
+    raw.answer_message(arrived[-1], {"c": 7}, Header(0, PROPERTIES))
+
+    for call in calls:
+        assert isinstance(call.exception(DEADLINE), SerializationError)
+    assert last.result(DEADLINE) == Response(c=7)
+    assert client.stats.refused == len(calls)
+
+
+def test_answers_to_goals_that_are_garbage_end_in_an_error(
+    node: Node, broker: Broker, raw: RawPeer
+) -> None:
+    name = broker.unique("action")
+    requests = raw.consume(f"{name}.send_goal")
+    client = node.create_action_client(name, Move)
+    outcomes = Collected()
+
+    def send() -> None:
+        try:
+            outcomes(client.send_goal(Move.Goal(cm=1), timeout=DEADLINE).status)
+        except CommlibError as exc:
+            outcomes(exc)
+
+    # The last ones are messages, but none that could answer.
+    garbage: list[Any] = [b"\xff", b"[]", b"null", 5, "text", {"status": "x"}, {"status": []}]
+    for number, answer in enumerate(garbage, 1):
+        thread = threading.Thread(target=send)
+        thread.start()
+        request = requests.wait(number)[-1]
+        if isinstance(answer, bytes):
+            raw.answer(request, answer)
+        else:
+            raw.answer_message(request, answer, Header(0, PROPERTIES))
+        thread.join(DEADLINE)
+        assert isinstance(outcomes.wait(number)[-1], SerializationError)
+
+
+def test_a_payload_over_the_limit_costs_nothing_but_itself(
+    make_node: MakeNode, raw: RawPeer, topic: str
+) -> None:
+    got, states = Collected(), Collected()
+    node = make_node(on_state=states)
+    subscriber = node.create_subscriber(topic, got)
+    service = node.create_rpc(f"{topic}.echo", lambda request: request)
+    big = b" " * (MAX_PAYLOAD + 1)
+
+    raw.publish(topic, big)
+    raw.send(f"{topic}.echo", big)
+    raw.publish(topic, b'"small"')
+
+    assert got.wait(1) == ["small"]
+    eventually(lambda: (subscriber.stats.refused, service.stats.refused) == (1, 1))
+    assert make_node().create_rpc_client(f"{topic}.echo").call(5, timeout=DEADLINE) == 5
+    assert states.items == [(True, None)]
+
+
+@pytest.mark.slow
+def test_a_payload_of_64_mb_ends_nothing_for_good(
+    make_node: MakeNode, raw: RawPeer, topic: str
+) -> None:
+    got = Collected()
+    node = make_node()
+    node.create_subscriber(topic, got)
+    node.create_rpc(f"{topic}.echo", lambda request: request)
+    far = make_node()
+    publisher, client = far.create_publisher(topic), far.create_rpc_client(f"{topic}.echo")
+    big = b" " * (64 << 20)
+
+    # Some brokers refuse it, and some hang up on who sends it, or on who cannot take it so fast.
+    raw.publish(topic, big)
+    raw.send(f"{topic}.echo", big)
+
+    def is_answered() -> bool:
+        try:
+            return client.call(5, timeout=1) == 5
+        except (RPCTimeout, ConnectionLost):
+            return False
+
+    def arrives() -> bool:
+        publisher.publish("small")
+        return "small" in got.items
+
+    eventually(is_answered)
+    eventually(arrives)
+    assert set(got.items) == {"small"}
+
+
+def test_a_topic_as_long_as_any_is_heard_by_a_pattern(
+    node: Node, broker: Broker, raw: RawPeer, topic: str
+) -> None:
+    got = Collected()
+    node.create_psubscriber(f"{topic}.*", got)
+    names = [topic + "." + "x" * n for n in (1, broker.traits.longest_name - len(topic) - 1)]
+    for name in names:
+        raw.publish(name, b"[]")
+    assert [name for _, name in got.wait(2)] == names
+
+
+# ---- many at once ----
+
+
+def test_sixty_four_threads_that_share_a_publisher_lose_nothing_and_keep_their_order(
+    make_node: MakeNode, topic: str
+) -> None:
+    threads, messages = 64, 100
+    got = Collected()
+    subscriber = make_node().create_subscriber(topic, got)
+    publisher = make_node().create_publisher(topic)
+    start = threading.Barrier(threads)
+
+    def publish(thread: int) -> None:
+        start.wait(DEADLINE)
+        for n in range(messages):
+            publisher.publish([thread, n])
+
+    crew = [threading.Thread(target=publish, args=(i,)) for i in range(threads)]
+    for thread in crew:
+        thread.start()
+    for thread in crew:
+        thread.join()
+
+    received = got.wait(threads * messages)
+    for number in range(threads):
+        assert [n for thread, n in received if thread == number] == list(range(messages))
+    stats = subscriber.stats
+    assert (stats.received, stats.gaps, stats.duplicates) == (threads * messages, 0, 0)
+
+
+# ---- the end of a node ----
+
+
+def test_a_node_stops_in_time_whatever_its_callbacks_do(
+    make_node: MakeNode, broker: Broker, topic: str, gate: threading.Event
+) -> None:
+    entered = Collected()
+
+    def block(*args: Any) -> None:
+        entered(args)
+        gate.wait()
+
+    node, far = make_node(), make_node()
+    for number in range(30):
+        node.create_subscriber(f"{topic}.{number}", block)
+    node.create_rpc(f"{topic}.block", block)
+    node.create_action(f"{topic}.act", on_goal=block)
+    publisher = far.create_mpublisher()
+    for number in range(30):
+        publisher.publish(number, f"{topic}.{number}")
+    call = far.create_rpc_client(f"{topic}.block").call_async({}, timeout=DEADLINE)
+    far.create_action_client(f"{topic}.act").send_goal({})
+    entered.wait(32)
+
+    begun = time.monotonic()
+    node.stop()
+
+    assert time.monotonic() - begun < STOP_SECONDS
+    assert not call.done() or call.exception() is not None
+    gate.set()
+
+
+# ---- programs of their own ----
+
+HEAD = (
+    strictly.HEAD
+    + """
+import sys, time
+from commlib import aio
+from commlib.msg import PubSubMessage, RPCMessage
+from commlib.node import Node
+url, name = sys.argv[1:]
+def end():
+    print(f"{time.monotonic()} end", flush=True)
+"""
+)
+SERVERS = ["redis", "valkey", "mqtt", "mqtt311", "nats", "amqp"]
+"""The brokers that other processes can be on."""
+on_servers = pytest.mark.parametrize("broker", SERVERS, indirect=True)
+
+
+def run(program: str, broker: Broker, name: str, *before: str) -> float:
+    """Run a program that says nothing to stderr; how long it took from ``end()`` to its end."""
+    done = subprocess.run(
+        [*before, sys.executable, *strictly.STRICT, "-c", HEAD + program, broker.url, name],
+        capture_output=True,
+        text=True,
+        timeout=3 * DEADLINE,
+    )
+    now = time.monotonic()
+    assert (done.stderr, done.returncode) == ("", 0)
+    return now - float(done.stdout.split()[-2])
+
+
+EVERYTHING = """
+import asyncio, queue
+from commlib.bridges import TopicBridge
+from commlib.events import Event
+from commlib.pubsub import Publisher
+class Sonar(PubSubMessage):
+    distance: float = 0.0
+class Add(RPCMessage):
+    class Request(RPCMessage.Request):
+        a: int = 0
+    class Response(RPCMessage.Response):
+        c: int = 0
+got = queue.Queue()
+def take():
+    return got.get(timeout=10)
+def work(goal):
+    goal.send_feedback({"half": 1})
+    return {"whole": 2}
+def sync():
+    with Node(name, None, url, ctrl_services=True, remote_logger=True) as node:
+        node.create_subscriber(f"{name}.sonar", got.put, Sonar)
+        node.create_psubscriber(f"{name}.many.*", lambda msg, topic: got.put(topic))
+        node.create_subscriber(f"{name}.there", got.put)
+        node.create_rpc(f"{name}.add", lambda request: Add.Response(c=request.a + 1), Add)
+        node.create_action(f"{name}.act", on_goal=work)
+        node.create_publisher(f"{name}.sonar", Sonar).publish(Sonar(1.0))
+        assert take() == Sonar(1.0)
+        node.create_mpublisher().publish(1, f"{name}.many.a")
+        assert take() == f"{name}.many.a"
+        node.create_event_emitter().send_event(Event("Ring", f"{name}.there", payload={}))
+        assert take()["name"] == "Ring"
+        assert node.create_rpc_client(f"{name}.add", Add).call(Add.Request(a=1)).c == 2
+        goal = node.create_action_client(f"{name}.act").send_goal({})
+        assert [feedback for feedback in goal.feedback] == [{"half": 1}]
+        assert goal.result(10) == {"whole": 2}
+        with TopicBridge(None, f"{name}.here", f"{name}.there", url, url):
+            with Publisher(f"{name}.here", None, url) as publisher:
+                publisher.publish("over")
+                assert take() == "over"
+async def asynchronous():
+    async with aio.Node(f"{name}_aio", url, ctrl_services=True) as node:
+        subscriber = node.create_subscriber(f"{name}.b")
+        await subscriber.run()
+        node.create_rpc(f"{name}.echo", lambda request: request)
+        await node.create_publisher(f"{name}.b").publish(1)
+        async for message in subscriber:
+            assert message == 1
+            break
+        client = node.create_rpc_client(f"{name}.echo")
+        assert await asyncio.gather(*(client.call(n) for n in range(50))) == list(range(50))
+        node.create_action(f"{name}.act", on_goal=work)
+        goal = await node.create_action_client(f"{name}.act").send_goal({})
+        assert await goal.result() == {"whole": 2}
+sync()
+asyncio.run(asynchronous())
+end()
+"""
+
+
+def test_every_pattern_is_used_without_a_warning(broker: Broker, topic: str) -> None:
+    run(EVERYTHING, broker, topic)
+
+
+FORGETS = """
+node = Node(name, None, url)
+node.create_subscriber(f"{name}.in", print)
+node.create_rpc(f"{name}.echo", lambda request: request)
+publisher = node.create_publisher(name)
+node.run()
+assert node.create_rpc_client(f"{name}.echo").call(1) == 1
+for number in range(1000):
+    publisher.publish(number)
+publisher.publish("last")
+end()
+"""
+
+
+@on_servers
+def test_a_program_that_forgets_to_stop_ends_and_what_it_said_last_arrives(
+    node: Node, broker: Broker, topic: str
+) -> None:
+    got = Collected()
+    node.create_subscriber(topic, got)
+    seconds = run(FORGETS, broker, topic)
+    assert got.until("last") == list(range(1000))
+    assert seconds < LEAVE_SECONDS
+
+
+FORKS = """
+import os, warnings
+warnings.filterwarnings("ignore", "This process", DeprecationWarning)
+node = Node(name, None, url)
+publisher, client = node.create_publisher(name), node.create_rpc_client(f"{name}.echo")
+node.run()
+publisher.publish("parent")
+assert client.call("parent") == "parent"
+child = os.fork()
+who = "parent" if child else "child"
+assert [client.call(f"{who} {n}") for n in range(50)] == [f"{who} {n}" for n in range(50)]
+publisher.publish(f"{who}, too")
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+    node.stop()
+    end()
+"""
+
+
+@on_servers
+def test_a_forked_child_has_a_connection_of_its_own_and_both_go_on(
+    node: Node, broker: Broker, topic: str
+) -> None:
+    got = Collected()
+    subscriber = node.create_subscriber(topic, got)
+    node.create_rpc(f"{topic}.echo", lambda request: request)
+    run(FORKS, broker, topic)
+    assert sorted(got.wait(3)) == ["child, too", "parent", "parent, too"]
+    assert subscriber.stats.gaps == subscriber.stats.duplicates == 0
+
+
+FIRST = """
+import os
+assert os.getpid() == 1
+node = Node(name, None, url)
+node.create_rpc(f"{name}.echo", lambda request: request)
+publisher = node.create_publisher(name)
+node.run()
+assert node.create_rpc_client(f"{name}.echo").call(1) == 1
+# To the first process a signal that it does not handle is none.
+again = "while kill -TERM 1; do sleep 0.05; done"
+os.posix_spawn("/bin/sh", ["sh", "-c", again], os.environ)
+publisher.publish("first")
+node.run_forever()
+end()
+"""
+
+
+@pytest.fixture(scope="module")
+def unshare() -> list[str]:
+    """The command that runs another one as the first process of a namespace."""
+    program = shutil.which("unshare") or pytest.skip("unshare is missing")
+    for rights in ([], ["--map-root-user"]):
+        command = [program, *rights, "--pid", "--fork", "--kill-child"]
+        if subprocess.run([*command, "true"], capture_output=True).returncode == 0:
+            return command
+    pytest.skip("only root may make a namespace of processes here")
+
+
+@on_servers
+def test_it_works_as_the_first_process_of_a_container_and_ends_by_a_signal(
+    node: Node, broker: Broker, topic: str, unshare: list[str]
+) -> None:
+    got = Collected()
+    node.create_subscriber(topic, got)
+    seconds = run(FIRST, broker, topic, *unshare)
+    assert got.wait(1) == ["first"]
+    assert seconds < LEAVE_SECONDS
