@@ -175,8 +175,8 @@ class Endpoint(Runnable, Generic[Core]):
     def wait_connected(self, timeout: float = 30) -> bool:
         """Whether the connection to the broker is there, or comes within ``timeout`` seconds.
 
-        Raises AuthError when the broker says no, EndpointClosed after ``stop()``, and BlockingCall
-        on the event loop.
+        Raises AuthError when the broker says no, ConnectError where nothing is tried again,
+        EndpointClosed after ``stop()``, and BlockingCall on the event loop.
         """
         return self._started().run(self._core.wait_connected, timeout)
 

@@ -58,10 +58,11 @@ class Outbox:
         self._closed = False
         self._waiting: list[asyncio.Future[None]] = []
 
-    def put(self, frame: bytes, note: object, urgent: bool = False) -> bool:
+    def put(self, frame: bytes, note: object, urgent: bool | None = False) -> bool:
         """Take a frame; False when there is no room. From any thread.
 
-        ``urgent``: somebody waits for the answer.
+        ``urgent``: somebody waits for the answer; None: it must not be written before what the loop
+        is about to write.
         Raises ConnectionLost or AuthError as the offline policy says.
         """
         with self._lock:
@@ -70,9 +71,8 @@ class Outbox:
                 is_news = is_taken and self._drop_excess()
                 loop = None  # there is nothing to wake it for
             else:
-                if not (self._frames or self._flushing) and self._link.write_now(
-                    frame, note, urgent
-                ):
+                may_be_now = urgent is not None and not (self._frames or self._flushing)
+                if may_be_now and self._link.write_now(frame, note, bool(urgent)):
                     return True
                 size = self._bytes + len(frame) + FRAME_COST
                 if size > MAX_BYTES and self._bytes:
@@ -255,6 +255,11 @@ class Outbox:
     @property
     def empty(self) -> bool:
         return not self._frames
+
+    @property
+    def is_written(self) -> bool:
+        """Whether all that was put here is with the link. From any thread."""
+        return not (self._frames or self._flushing)
 
     async def room(self) -> None:
         """Return when ``put`` may take something again. On the loop."""

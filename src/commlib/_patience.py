@@ -42,9 +42,9 @@ class Patience:
         if self._left >= self._end:  # the other machine has the probe
             return self._until - now
         left = self._link.written_bytes - self._link.unsent_bytes
-        # Not "more": with TLS the bytes of one part of the way are not those of another one.
-        if left != self._left:
-            self._left = left
+        # Each record of TLS has some bytes more than were written: those make it less.
+        if left > self._left:
             self._until = now + self._grace
+        self._left = left
         # Nobody tells when bytes leave. A look costs a system call, and is rare.
         return min(self._until - now, self._grace / LOOKS)

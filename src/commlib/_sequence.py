@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from itertools import count
+from os import urandom
 
 from commlib._stats import Stats
 
@@ -13,27 +14,30 @@ MAX_INCOMPLETE, MAX_STRETCHES = 1000, 100  # of these, those with gaps, and the 
 
 
 class Sequence:
-    """The sending side: a counter from 0 per topic.
+    """The sending side: a counter from 0 per topic, and the id of the sender beside it.
 
-    ``never_again``: no number comes twice on a topic, not even on one that was forgotten.
+    Of very many topics the oldest counter is forgotten, and what begins after that has another id:
+    to a receiver it is a new sender, and nothing of it was lost or has come before.
     """
 
-    def __init__(self, *, never_again: bool = False) -> None:
-        self._counters: OrderedDict[str, count[int]] = OrderedDict()
-        self._never_again = never_again
-        self._first = 0
+    def __init__(self, origin: str) -> None:
+        self._origin = origin
+        self._counters: OrderedDict[str, tuple[str, count[int]]] = OrderedDict()
 
-    def next(self, topic: str) -> int:
-        """The number of the next message on this topic. Safe from several threads."""
-        counter = self._counters.get(topic)
-        if counter is None:
+    def next(self, topic: str) -> tuple[str, int]:
+        """The id and number of the next message on this topic. Safe from several threads."""
+        found = self._counters.get(topic)
+        if found is None:
             if len(self._counters) >= MAX_TOPICS:
-                # It will begin at 0 again; to a receiver that is a new sender, not a loss.
-                _, forgotten = self._counters.popitem(last=False)
-                if self._never_again:
-                    self._first = max(self._first, next(forgotten))
-            counter = self._counters.setdefault(topic, count(self._first))
-        return next(counter)
+                self._counters.popitem(last=False)
+                self._origin = new_origin()
+            found = self._counters.setdefault(topic, (self._origin, count()))
+        return found[0], next(found[1])
+
+
+def new_origin() -> str:
+    """The id of a sender: of one life of an endpoint."""
+    return urandom(4).hex()
 
 
 class Gaps:
@@ -49,7 +53,6 @@ class Gaps:
         self._last: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._first: dict[tuple[str, str], int] = {}
         self._missing: OrderedDict[tuple[str, str], list[range]] = OrderedDict()
-        self._maybe_new: set[tuple[str, str]] = set()
 
     def note(self, origin: str, topic: str, seq: int) -> None:
         """A message of this sender has arrived; the first one of a sender is no gap."""
@@ -66,7 +69,6 @@ class Gaps:
         self._last[key] = seq
 
     def _forget(self, key: tuple[str, str]) -> None:
-        self._maybe_new.discard(key)
         self._missing.pop(key, None)
         del self._first[key]
 
@@ -77,16 +79,7 @@ class Gaps:
             stats.gaps += seq - last - 1
             self._remember(key, range(last + 1, seq))
             return seq
-        if seq == 1 and key in self._maybe_new:
-            # A sender with very many topics has forgotten this one, and counts from 0 again.
-            self._forget(key)
-            self._first[key] = 0
-            stats.reordered -= 1
-            return seq
-        if seq == 0 and last > 0:
-            stats.reordered += 1
-            self._maybe_new.add(key)
-        elif self._was_missing(key, seq):
+        if self._was_missing(key, seq):
             # What was counted as a gap has only been overtaken.
             stats.reordered += 1
             stats.gaps -= 1

@@ -22,7 +22,10 @@ from base64 import urlsafe_b64encode
 from struct import Struct as Layout
 from typing import Any, Generic, Protocol, TypeVar
 
-from commlib._packet import Header, Packet, Properties, Signature
+from msgspec.structs import replace
+
+from commlib._letter import open_letter
+from commlib._packet import MAX_PAYLOAD, MESSAGE, Header, Packet, Properties, Signature, now_ms
 from commlib._wire import Refused, Writer
 from commlib.exceptions import SerializationError, SignatureError
 
@@ -112,12 +115,26 @@ class Signing(Generic[T]):
         Nothing of the header that is signed may change after that. Raises SerializationError.
         """
         body, data = self._writer.fix(body)
-        unsigned = Signature(self._key.key_id, same_name(topic))
         content_type = self._writer.properties.content_type
-        value = self._key.sign(signed_bytes(self._kind, header, unsigned, content_type, data))
-        text = urlsafe_b64encode(value).rstrip(b"=").decode()
-        header.sig = Signature(unsigned.key, unsigned.topic, text)
+        header.sig = _signature(self._key, self._kind, header, topic, content_type, data)
         return body
+
+
+def signed_anew(packet: Packet, key: Key, kind: bytes, topic: str) -> Packet:
+    """A signed packet of ours with the time of now, and the signature over that."""
+    letter = open_letter(packet, MAX_PAYLOAD, is_call=kind != MESSAGE, only_properties=True)
+    data, properties = letter.plain()
+    header = replace(letter.header, timestamp=now_ms(), properties=properties)
+    header.sig = _signature(key, kind, header, topic, properties.content_type, data)
+    return letter.pack(header, native=packet.header is not None, limit=MAX_PAYLOAD)
+
+
+def _signature(
+    key: Key, kind: bytes, header: Header, topic: str, content_type: str, data: bytes
+) -> Signature:
+    unsigned = Signature(key.key_id, same_name(topic))
+    value = key.sign(signed_bytes(kind, header, unsigned, content_type, data))
+    return replace(unsigned, value=urlsafe_b64encode(value).rstrip(b"=").decode())
 
 
 class Packer(Protocol):

@@ -149,7 +149,8 @@ class Node(Runnable, Decorators):
     def wait_connected(self, timeout: float = 30) -> bool:
         """Whether the connection to the broker is there, or comes within ``timeout`` seconds.
 
-        Raises AuthError when the broker says no, and BlockingCall on the event loop.
+        Raises AuthError when the broker says no, ConnectError where nothing is tried again,
+        EndpointClosed after ``stop()``, and BlockingCall on the event loop.
         """
         return enter(self._core.hub).run(self._core.wait_connected, timeout)
 

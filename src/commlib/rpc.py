@@ -137,7 +137,7 @@ class _CallFuture(concurrent.futures.Future[Resp]):
         self._core = core
         self._call: Call | None = None
         self._expiry: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[Resp] | None = None
+        self._task: asyncio.Task[Packet | CommlibError] | None = None
         """Of a call that may be sent again."""
 
     def add_done_callback(self, fn: Callable[[concurrent.futures.Future[Resp]], object]) -> None:
@@ -160,7 +160,8 @@ class _CallFuture(concurrent.futures.Future[Resp]):
     def begin(self, msg: Any, timeout: float) -> None:
         """Send the request."""
         if self._core.idempotent:
-            enter(self._core.hub).post(self._begin_task, msg, timeout)
+            body = self._core.encode(msg, timeout)
+            enter(self._core.hub).post(self._begin_task, body, timeout)
             return
         call = self._core.new_call(msg, timeout, self._finish)
         self._call = call
@@ -172,24 +173,24 @@ class _CallFuture(concurrent.futures.Future[Resp]):
         if self.done():
             self._expiry.cancel()
 
-    def _begin_task(self, msg: Any, timeout: float) -> None:
-        if not self.cancelled():
-            self._task = self._core.hub.spawn(self._core.call(msg, timeout))
-            self._task.add_done_callback(self._take_over)
+    def _begin_task(self, body: Any, timeout: float) -> None:
+        if self.cancelled():
+            self.set_running_or_notify_cancel()
+            return
+        self._task = self._core.hub.spawn(self._core.repeat(body, timeout))
+        self._task.add_done_callback(self._take_over)
 
     def _end_task(self) -> None:
         if self._task is not None:
             self._task.cancel()
 
-    def _take_over(self, task: asyncio.Task[Resp]) -> None:
-        if not self.set_running_or_notify_cancel():
-            return
+    def _take_over(self, task: asyncio.Task[Packet | CommlibError]) -> None:
         if task.cancelled():
-            self.set_exception(EndpointClosed("the client was stopped before the reply came"))
-        elif (error := task.exception()) is not None:
+            self._finish(EndpointClosed("the client was stopped before the reply came"))
+        elif (error := task.exception()) is None:
+            self._finish(task.result())
+        elif self.set_running_or_notify_cancel():
             self.set_exception(error)
-        else:
-            self.set_result(task.result())
 
     def _finish(self, outcome: Packet | CommlibError) -> None:
         if self._expiry is not None:
@@ -252,7 +253,7 @@ class RPCClient(Endpoint[aio.RPCClient[Req, Resp]], Generic[Req, Resp]):
         core, here = self._core, self._started()
         here.refuse_on_loop("call()")
         if core.idempotent:
-            return here.run(core.call, msg, timeout)
+            return core.response(here.run(core.repeat, core.encode(msg, timeout), timeout))
         waiter = _Waiter()
         call = core.new_call(msg, timeout, waiter.finish)
         caller = waiter.caller = call.caller

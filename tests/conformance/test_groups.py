@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -248,6 +249,21 @@ def test_one_can_wait_for_the_connection_without_an_endpoint_that_needs_it(
     publisher.stop()
     with pytest.raises(EndpointClosed, match=topic):
         publisher.wait_connected(DEADLINE)
+
+
+async def test_who_waits_for_the_connection_of_a_node_that_is_stopped_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+        node = aio.Node("patient", connection_params=f"redis://127.0.0.1:{port}")
+        await node.run(wait=False)
+        waiting = asyncio.create_task(node.wait_connected(2 * DEADLINE))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(DEADLINE):
+            await node.stop()
+            with pytest.raises(EndpointClosed, match="stopped"):
+                await waiting
+    with pytest.raises(EndpointClosed, match="stopped"):
+        await node.wait_connected(DEADLINE)
 
 
 # ---- what was stopped ----

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from concurrent import futures
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from collected import DEADLINE, Collected, eventually
 from commlib import aio
 from commlib.exceptions import EndpointClosed, RPCRemoteError, RPCTimeout, SerializationError
 from commlib.node import Node
+from commlib.signing import SigningKey, TrustedKeys
 from messages import AddTwoInts
 
 MakeNode = Callable[..., Node]
@@ -112,3 +114,68 @@ async def test_the_asyncio_face_sends_calls_again_as_well(broker: Broker, topic:
         may_answer.set()
         assert await calling == "done"
     assert len(asked.items) == 1
+
+
+def test_its_own_repetitions_do_not_count_for_the_rate(
+    node: Node, make_node: MakeNode, topic: str
+) -> None:
+    may_answer = threading.Event()
+    service = node.create_rpc(topic, lambda request: may_answer.wait(DEADLINE), max_rate=0.001)
+    client = make_node().create_rpc_client(topic, idempotent=True)
+    answer = client.call_async({}, timeout=DEADLINE)
+    eventually(lambda: service.stats.repeated >= 1)
+    may_answer.set()
+    assert answer.result(DEADLINE) is True
+    with pytest.raises(RPCRemoteError, match="more than"):
+        client.call({}, timeout=DEADLINE)
+
+
+def test_what_is_sent_is_what_was_given(node: Node, make_node: MakeNode, topic: str) -> None:
+    node.create_rpc(topic, lambda request: request)
+    client = make_node().create_rpc_client(topic, idempotent=True)
+    request = {"speed": 1}
+    answer = client.call_async(request, timeout=DEADLINE)
+    request["speed"] = 99
+    assert answer.result(DEADLINE) == {"speed": 1}
+
+
+def test_one_that_was_cancelled_is_done(make_node: MakeNode, topic: str) -> None:
+    client = make_node().create_rpc_client(topic, idempotent=True)
+    for _ in range(20):  # before the loop has taken it, and after that
+        answer = client.call_async({}, timeout=DEADLINE)
+        assert answer.cancel()
+        assert futures.wait([answer], DEADLINE).done == {answer}
+
+
+def test_a_client_that_was_stopped_sends_nothing_again(make_node: MakeNode, topic: str) -> None:
+    client = make_node().create_rpc_client(topic, idempotent=True)
+    assert client.wait_connected(DEADLINE)
+    answer = client.call_async({}, timeout=2 * DEADLINE)
+    eventually(lambda: client.stats.sent >= 1)
+    client.stop()
+    with pytest.raises(EndpointClosed, match=topic):
+        answer.result(DEADLINE)
+    assert client.stats.sent == 1
+
+
+def test_a_kept_reply_is_signed_anew(
+    node: Node, make_node: MakeNode, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = SigningKey.generate("base")
+    trusted = TrustedKeys({"base": key.public_key}, max_age=0.5)
+    service = node.create_rpc(topic, lambda request: {"n": 1}, sign=key)
+    client = make_node().create_rpc_client(topic, idempotent=True, verify=trusted)
+    # The first reply gets lost.
+    send = service.core._send
+    lost = Collected()
+
+    def lose_first(reply: Any) -> None:
+        if reply is not None and not lost.items:
+            lost(reply)
+        else:
+            send(reply)
+
+    monkeypatch.setattr(service.core, "_send", lose_first)
+    assert client.call({}, timeout=DEADLINE) == {"n": 1}
+    assert service.stats.repeated == 1
+    assert len(lost.items) == 1

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from brokers import Server
 from collected import DEADLINE, Collected, eventually
+from commlib._params import BaseParameters
 from commlib.node import Node
+from commlib.transports import resolve
 
 MakeServer = Callable[..., Server]
 
@@ -16,14 +21,18 @@ MakeServer = Callable[..., Server]
 class Pair:
     """A node that publishes and calls, and one that listens and serves."""
 
-    def __init__(self, urls: list[str]) -> None:
+    def __init__(self, params: list[BaseParameters]) -> None:
         self.got = Collected()
-        self.base = Node("base", connection_params=urls)
+        self.base = Node("base", connection_params=params)
         self.base.create_subscriber("number", self.got)
         self.base.create_rpc("double", lambda request: 2 * request)
-        self.far = Node("far", connection_params=urls)
+        self.far = Node("far", connection_params=params)
         self.publisher = self.far.create_publisher("number")
         self.client = self.far.create_rpc_client("double")
+
+    def run(self) -> None:
+        self.base.run()
+        self.far.run()
 
     def check(self, number: int) -> None:
         """What is published arrives, and what is called answers."""
@@ -44,23 +53,29 @@ def servers(make_server: MakeServer) -> list[Server]:
 
 
 @pytest.fixture
-def pair(servers: list[Server]) -> Iterator[Pair]:
-    pair = Pair([server.url for server in servers])
-    yield pair
-    pair.far.stop()
-    pair.base.stop()
+def make_pair() -> Iterator[Callable[..., Pair]]:
+    """Makes the two nodes, which begin to connect at once."""
+    pairs: list[Pair] = []
+
+    def make(servers: list[Server], **options: Any) -> Pair:
+        pairs.append(Pair([replace(resolve(server.url), **options) for server in servers]))
+        return pairs[-1]
+
+    yield make
+    for pair in pairs:
+        pair.far.stop()
+        pair.base.stop()
 
 
-def run(pair: Pair) -> None:
-    pair.base.run()
-    pair.far.run()
+MakePair = Callable[..., Pair]
 
 
 def test_the_next_broker_is_used_when_one_dies_and_the_first_one_after_that(
-    pair: Pair, servers: list[Server]
+    make_pair: MakePair, servers: list[Server]
 ) -> None:
     first, second = servers
-    run(pair)
+    pair = make_pair(servers)
+    pair.run()
     pair.check(1)
     first.kill()
     eventually(lambda: pair.far.stats.reconnects == 1)
@@ -71,8 +86,30 @@ def test_the_next_broker_is_used_when_one_dies_and_the_first_one_after_that(
     pair.check(3)
 
 
-def test_the_first_broker_may_be_away_from_the_beginning(pair: Pair, servers: list[Server]) -> None:
+@pytest.mark.parametrize("reconnect", [True, False])
+def test_the_first_broker_may_be_away_from_the_beginning(
+    make_pair: MakePair, servers: list[Server], reconnect: bool
+) -> None:
     servers[0].kill()
-    run(pair)
+    pair = make_pair(servers, reconnect=reconnect)
+    pair.run()
     pair.check(1)
     assert pair.far.stats.reconnects == 0
+
+
+def test_a_broker_that_hangs_and_goes_on_divides_no_node(
+    make_pair: MakePair, servers: list[Server]
+) -> None:
+    first, _ = servers
+    first.freeze()
+    pair = make_pair(servers, connect_timeout=3.0)
+    running = threading.Thread(target=pair.run)
+    running.start()
+    eventually(lambda: pair.far.connected or pair.base.connected)
+    first.thaw()
+    running.join()
+    pair.check(1)
+    # All connections of both nodes are with the second one: nothing happens to them.
+    first.kill()
+    pair.check(2)
+    assert pair.far.stats.reconnects == pair.base.stats.reconnects == 0

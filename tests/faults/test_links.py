@@ -50,13 +50,13 @@ def test_bytes_may_come_one_by_one(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("delay", "idle"), [(0.1, 2.5), pytest.param(0.3, 10, marks=pytest.mark.slow)]
+    ("delay", "idle"), [(0.1, 4), pytest.param(0.3, 10, marks=pytest.mark.slow)]
 )
 def test_a_link_that_is_slow_to_answer_is_not_taken_for_dead(
     url: str, delay: float, idle: float
 ) -> None:
     with Proxy(url, delay=delay, jitter=delay / 3) as proxy:
-        params = Broker(proxy.url).with_options(keepalive=2 if delay > 0.1 else 1)
+        params = Broker(proxy.url).with_options(keepalive=3)
         with Pair(params, timeout=DEADLINE) as pair:
             wait(idle)
             assert pair.call(DEADLINE)

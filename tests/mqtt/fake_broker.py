@@ -32,6 +32,8 @@ class FakeBroker(FakePeer):
         self.closes_at_once = False
         self.once_subscribed: list[bytes] = []
         self.closes_then = False
+        self.heard: list[int] = []
+        """The first byte of each packet behind CONNECT."""
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await _read_packet(reader)
@@ -42,6 +44,7 @@ class FakeBroker(FakePeer):
         await self._send(writer, self.greeting)
         while not self.closes_at_once:
             kind, body = await _read_packet(reader)
+            self.heard.append(kind)
             if kind == 0xC0:
                 await self._send(writer, b"\xd0\x00")
             elif kind == 0x82:

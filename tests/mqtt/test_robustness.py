@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -11,9 +12,10 @@ import pytest
 from brokers import MosquittoServer, PlainPeer
 from collected import DEADLINE, Collected, eventually
 from commlib._packet import Header
-from commlib.exceptions import AuthError, PayloadTooBig, SerializationError
+from commlib.exceptions import AuthError, PayloadTooBig, RPCTimeout, SerializationError
 from commlib.node import Node
 from commlib.transports.mqtt import ConnectionParameters, Will
+from mqtt.fake_broker import FakeBroker
 from raw_peer import RawPeer
 
 MakeMosquitto = Callable[..., MosquittoServer]
@@ -164,3 +166,19 @@ def test_services_of_one_node_share_their_requests(
         for n in range(10):
             client.call(n, timeout=DEADLINE)
     assert sorted(first.wait(0) + second.wait(0)) == list(range(10))
+
+
+async def test_what_was_published_at_qos_1_is_sent_before_the_call_that_follows() -> None:
+    def publish_and_call(url: str) -> None:
+        with Node("n", connection_params=url, heartbeats=False) as node:
+            publisher = node.create_publisher("parameter", qos=1)
+            client = node.create_rpc_client("act")
+            for number in range(20):
+                publisher.publish(number)
+                with pytest.raises(RPCTimeout):
+                    client.call({}, timeout=0.01)
+
+    async with FakeBroker() as broker:
+        await asyncio.to_thread(publish_and_call, broker.url)
+        messages = [kind for kind in broker.heard if kind & 0xF0 == 0x30]
+    assert messages == [0x32, 0x30] * 20

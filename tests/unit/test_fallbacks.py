@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from commlib._params import NetworkParameters
+from commlib.bridges import TopicBridge
 from commlib.pubsub import Publisher
 from commlib.transports import redis, resolve
 
@@ -71,3 +72,9 @@ def test_waiting_for_a_connection_has_an_end() -> None:
         publisher = Publisher("topic", conn_params=f"redis://127.0.0.1:{silent.getsockname()[1]}")
         assert not publisher.wait_connected(0.05)
         publisher.stop()
+
+
+def test_the_two_sides_of_a_bridge_have_no_broker_in_common() -> None:
+    sides = ["redis://one", "redis://two"]
+    with pytest.raises(ValueError, match="their fallbacks must differ"):
+        TopicBridge(None, "here", "there", sides, sides[::-1])

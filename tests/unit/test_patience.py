@@ -58,3 +58,13 @@ def test_what_is_written_behind_it_and_does_not_leave_is_no_progress() -> None:
     link.written_bytes += 100
     link.unsent_bytes += 100
     assert patience.wait(12.0) <= 0
+
+
+def test_the_bytes_that_tls_adds_are_no_progress() -> None:
+    link = Bytes(1000, 500)
+    patience = Patience(link, grace=2.0, now=10.0)
+    for tenth in range(1, 20):
+        link.written_bytes += 100
+        link.unsent_bytes += 122
+        assert patience.wait(10.0 + tenth / 10) > 0
+    assert patience.wait(12.0) <= 0

@@ -26,19 +26,20 @@ def counted(*numbers: int, origin: str = "o", topic: str = "t") -> tuple[int, in
 
 
 def test_each_topic_is_counted_from_zero() -> None:
-    sequence = Sequence()
+    sequence = Sequence("me")
 
-    assert [sequence.next(topic) for topic in "aabab"] == [0, 1, 0, 2, 1]
+    numbers = [("me", number) for number in (0, 1, 0, 2, 1)]
+    assert [sequence.next(topic) for topic in "aabab"] == numbers
 
 
 def test_threads_never_get_the_same_number() -> None:
-    sequence = Sequence()
+    sequence = Sequence("me")
     numbers: list[int] = []
     start = threading.Barrier(8)
 
     def count() -> None:
         start.wait(10)
-        numbers.extend([sequence.next("t") for _ in range(2000)])
+        numbers.extend([sequence.next("t")[1] for _ in range(2000)])
 
     threads = [threading.Thread(target=count) for _ in range(8)]
     for thread in threads:
@@ -51,12 +52,17 @@ def test_threads_never_get_the_same_number() -> None:
 
 def test_the_topic_that_came_first_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_sequence, "MAX_TOPICS", 3)
-    sequence = Sequence()
+    sequence = Sequence("me")
 
-    assert [sequence.next(topic) for topic in ("a", "b", "c", "a", "d", "b", "a")] == [
+    numbers = [sequence.next(topic) for topic in ("a", "b", "c", "a", "d", "b", "a")]
+    assert [number for _, number in numbers] == [
         *(0, 0, 0, 1),  # room for three
         *(0, 1, 0),  # d takes the place of a, which begins again and takes that of b
     ]
+    origins = [origin for origin, _ in numbers]
+    assert origins[:4] == ["me"] * 4
+    assert origins[5] == "me", "it was not forgotten"
+    assert len({"me", origins[4], origins[6]}) == 3, "what begins again is a new sender"
 
 
 # ---- the receiver ----
@@ -75,8 +81,8 @@ def test_the_topic_that_came_first_is_forgotten_first(monkeypatch: pytest.Monkey
         ([0, 2, 1, 3], (0, 0, 1)),  # overtaken, not lost
         ([0, 3, 1, 2, 4], (0, 0, 2)),
         ([0, 3, 2, 4], (1, 0, 1)),
-        ([0, 1, 2, 0, 1], (0, 0, 0)),  # the sender has begun again
-        ([0, 1, 2, 3, 0, 4], (0, 0, 1)),  # the first one came twice
+        ([0, 1, 2, 0, 1, 3], (0, 2, 0)),
+        ([0, 1, 2, 3, 0, 4], (0, 1, 0)),  # the first one came twice
         ([9, 8], (0, 0, 1)),
         ([0, 1, 2, 6, 1, 2], (3, 2, 0)),  # what comes twice was not lost before
         ([0, 1, 2, 6, 4, 4, 3], (1, 1, 2)),
@@ -118,7 +124,7 @@ def test_every_message_that_is_lost_on_the_way_is_a_gap(lost: set[int]) -> None:
     assert counted(*numbers) == (len(lost), 0, 0)
 
 
-@given(st.lists(st.integers(1, 60)))
+@given(st.lists(st.integers(0, 60)))
 def test_in_whatever_order_and_how_often_they_come_what_does_not_is_a_gap(
     numbers: list[int],
 ) -> None:

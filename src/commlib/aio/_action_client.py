@@ -28,7 +28,7 @@ from commlib.aio._action import (
     unix_seconds,
 )
 from commlib.aio._client_goal import ClientGoal, Outcome
-from commlib.aio._endpoint import GRACE, Options, Params
+from commlib.aio._endpoint import Options, Params
 from commlib.aio._group import Group
 from commlib.aio._names import check_name
 from commlib.aio.pubsub import Subscriber
@@ -185,10 +185,10 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
         closed = EndpointClosed(f"{self.name} was stopped before the goal had ended")
         for goal in list(self._goals.values()):
             self._settle(goal, Outcome(error=closed))
-        await end_tasks(list(self._following), GRACE, self.name)
+        await end_tasks(list(self._following), self._grace, self.name)
         await super()._end()
         if self._lane is not None:
-            await self._lane.close(GRACE)
+            await self._lane.close(self._grace)
             self._lane = None
 
     # ---- what a program asks for ----

@@ -9,7 +9,7 @@ from enum import IntEnum
 from typing import Any, TypedDict
 
 from commlib._hops import place
-from commlib._params import BaseParameters
+from commlib._params import BaseParameters, NetworkParameters
 from commlib._routes import spelled
 from commlib._stats import BridgeStats
 from commlib.aio._endpoint import Endpoint, ErrorHandler, Params
@@ -59,6 +59,7 @@ class Bridge(Endpoint):
         source = hub.params if hub else resolve_for(from_params, types[0])
         sink = sink_hub.params if sink_hub else resolve_for(to_params, types[1])
         name = f"{from_uri} -> {to_uri}"
+        _check_apart(name, source, sink)
         super().__init__(name, source, hub=hub, on_error=on_error, debug=debug)
         self.from_uri = from_uri
         self.to_uri = to_uri
@@ -169,6 +170,21 @@ class Bridge(Endpoint):
 
     def _place(self, hub: Hub, topic: str) -> str:
         return place(hub.params.address, spelled(topic, hub.transport.traits.separator))
+
+
+def _check_apart(name: str, source: BaseParameters, sink: BaseParameters) -> None:
+    """Raises ValueError for two lists of brokers that may end up at the same one."""
+    sides = [
+        {each.address for each in side.each_place()}
+        if isinstance(side, NetworkParameters)
+        else set()
+        for side in (source, sink)
+    ]
+    if source.address != sink.address and sides[0] & sides[1]:
+        raise ValueError(
+            f"{name}: a broker that both sides may use would get each message twice; "
+            "their fallbacks must differ"
+        )
 
 
 def at_node(hub: Hub, from_params: Params, to_params: Params) -> BridgeOptions:

@@ -6,12 +6,11 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from itertools import count
-from os import urandom
 from typing import Any, Protocol
 
 from commlib._calls import Calls
 from commlib._packet import Header, Packet, Properties, now_ms, reply_id
-from commlib._sequence import Sequence
+from commlib._sequence import Sequence, new_origin
 from commlib.exceptions import CommlibError, EndpointClosed
 from commlib.transports.base import Address, Inbox, Transport
 
@@ -80,12 +79,12 @@ class Caller:
 
     def __init__(self, transport: Transport) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.origin = urandom(4).hex()
+        self.origin = new_origin()
         self.late = 0
         """Replies that came after their call had ended."""
         self._transport = transport
         self._tokens = count()
-        self._sequence = Sequence()
+        self._sequence = Sequence(self.origin)
         self._calls: Calls[Call] = Calls(0)
         self._inbox: Inbox | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -281,7 +280,7 @@ class Caller:
     def _pack(self, call: Call, address: Address) -> Packet:
         traits = self._transport.traits
         writer = call.writer
-        header = Header(now_ms(), writer.properties, self.origin, self._sequence.next(call.name))
+        header = Header(now_ms(), writer.properties, *self._sequence.next(call.name))
         header.reply_to = address.reply_to
         header.id = call.id or call.token
         header.attempt = call.attempt

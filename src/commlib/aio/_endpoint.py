@@ -170,7 +170,8 @@ class Endpoint:
     async def wait_connected(self, timeout: float = 30) -> bool:
         """Whether the connection to the broker is there, or comes within ``timeout`` seconds.
 
-        Raises AuthError when the broker says no, and EndpointClosed after ``stop()``.
+        Raises AuthError when the broker says no, ConnectError where nothing is tried again, and
+        EndpointClosed after ``stop()``.
         """
         self.check_open()
         return await self.hub.wait_connected(timeout)

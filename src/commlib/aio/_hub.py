@@ -13,6 +13,7 @@ from typing import Any
 from commlib._lanes import CALLBACK_ERRORS, Workers, end_tasks
 from commlib._params import BaseParameters
 from commlib.aio._caller import Caller
+from commlib.exceptions import EndpointClosed
 from commlib.transports.base import LinkStats, StateHandler, Transport
 
 log = logging.getLogger("commlib")
@@ -121,19 +122,33 @@ class Hub:
     async def wait_connected(self, timeout: float) -> bool:
         """Begin to connect if need be; whether the connection is there within ``timeout`` seconds.
 
-        Raises AuthError when the broker says no.
+        Raises AuthError when the broker says no, ConnectError where nothing is tried again, and
+        EndpointClosed when it is closed meanwhile.
         """
         await self.reopen()
         self.start()
+        transport, news = self.transport, self._news
         try:
             async with asyncio.timeout(timeout):
-                await self.transport.connect()
-                while not self.transport.connected:
-                    self._news.clear()
-                    await self._news.wait()
+                await self._connected(transport)
+                while transport is self.transport and not transport.connected:
+                    news.clear()
+                    await news.wait()
         except TimeoutError:
             return False
+        if transport is not self.transport:
+            raise EndpointClosed(f"{self.name} was stopped meanwhile")
         return True
+
+    async def _connected(self, transport: Transport) -> None:
+        """Return when the broker was reached, or this is being closed."""
+        connecting = self.spawn(transport.connect())
+        try:
+            await asyncio.wait([connecting])
+        finally:
+            connecting.cancel()
+        if not connecting.cancelled():
+            connecting.result()
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Let work go on in the background; ``close`` ends it. Its errors are for ``settle``."""
@@ -178,7 +193,9 @@ class Hub:
             await self._cancel_tasks()  # what has begun meanwhile would wait for ever
             self.leaving = self.workers.close()
             self.past = self.link_stats
+            news = self._news
             self._reset()
+            news.set()
 
     async def _cancel_tasks(self) -> None:
         await end_tasks(list(self._tasks), TASK_SECONDS, self.name)

@@ -25,9 +25,9 @@ async def repeat(new_call: Callable[[float], Call], timeout: float, expired: RPC
     loop = asyncio.get_running_loop()
     end = loop.time() + timeout
     asking: set[asyncio.Task[Outcome]] = set()
-    left, pause, attempt, id = timeout, FIRST_PAUSE, 0, ""
+    pause, attempt, id = FIRST_PAUSE, 0, ""
     try:
-        while left > 0 or not attempt:  # a timeout that is none is refused by the first one
+        while (left := end - loop.time()) > 0:
             attempt += 1
             call = new_call(left)
             id = call.id = id or call.token
@@ -37,7 +37,6 @@ async def repeat(new_call: Callable[[float], Call], timeout: float, expired: RPC
             if outcome is not None:
                 return outcome
             pause = min(pause * 2, LONGEST_PAUSE)
-            left = end - loop.time()
         return expired
     finally:
         for task in asking:
@@ -47,7 +46,10 @@ async def repeat(new_call: Callable[[float], Call], timeout: float, expired: RPC
 
 
 async def _first_answer(asking: set[asyncio.Task[Outcome]], pause: float) -> Outcome | None:
-    """The first answer within ``pause`` seconds, or as soon as no attempt can bring one."""
+    """The first answer within ``pause`` seconds, or soon where no attempt can bring one.
+
+    Those that have ended are taken out of ``asking``.
+    """
     loop = asyncio.get_running_loop()
     end = loop.time() + pause
     while asking:
@@ -56,7 +58,7 @@ async def _first_answer(asking: set[asyncio.Task[Outcome]], pause: float) -> Out
         )
         if not done:
             return None
-        asking -= done
+        asking.difference_update(done)
         for task in done:
             outcome = task.result()
             if not isinstance(outcome, ConnectionLost | RPCTimeout):

@@ -34,7 +34,7 @@ from commlib.aio._names import check_name
 from commlib.aio._ports import OUTPUT_PORTS, E, Ports
 from commlib.aio.pubsub import Publisher
 from commlib.aio.rpc import RPCService
-from commlib.exceptions import CommlibError
+from commlib.exceptions import CommlibError, EndpointClosed
 from commlib.transports import resolve
 from commlib.transports.base import StateHandler
 
@@ -56,7 +56,6 @@ class NodeOptions(FormOptions, SecurityOptions, total=False):
     """The options of nodes, beside ``FormOptions`` and ``SecurityOptions``.
 
     Those hold for all its endpoints, and the latter for its own topics and services as well.
-
 
     * ``envelope``: see ``PublisherOptions``; for all that the node publishes.
     * ``workers_rpc``: the ``workers`` of all its services.
@@ -206,8 +205,11 @@ class Node(Ports):
     async def wait_connected(self, timeout: float = 30) -> bool:
         """Whether the connection to the broker is there, or comes within ``timeout`` seconds.
 
-        Raises AuthError when the broker says no.
+        Raises AuthError when the broker says no, ConnectError where nothing is tried again, and
+        EndpointClosed after ``stop()``.
         """
+        if self.state in (NodeState.STOPPED, NodeState.EXITED):
+            raise EndpointClosed(f"{self.node_name} was stopped; run() it again")
         return await self.hub.wait_connected(timeout)
 
     @property
@@ -414,5 +416,7 @@ class Node(Ports):
         outputs = [port for port in self.endpoints if type(port).__name__ in names]
         inputs = [port for port in self.endpoints if port not in outputs]
         # In this order: callbacks that come to their end may still publish and call.
-        for ports in (inputs, outputs):
-            await asyncio.gather(*(port.stop() for port in ports))
+        try:
+            await asyncio.gather(*(port.stop() for port in inputs))
+        finally:
+            await asyncio.gather(*(port.stop() for port in outputs))

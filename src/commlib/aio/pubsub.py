@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from os import urandom
 from time import time
 from typing import TYPE_CHECKING, Any, Generic, Self, Unpack
 from weakref import WeakSet
@@ -14,7 +13,7 @@ from commlib import _topics
 from commlib._lanes import Bounds, IterLane, Lane
 from commlib._packet import MESSAGE, Envelope, Fault, Header, Packet
 from commlib._rate import rate_limit
-from commlib._sequence import Gaps, Sequence
+from commlib._sequence import Gaps, Sequence, new_origin
 from commlib._typing import T
 from commlib._wire import Reader, Refused, Writer
 from commlib.aio._endpoint import Endpoint, Input, Options, Params, arity
@@ -83,8 +82,7 @@ class Sender(Endpoint, Generic[T]):
 
     def _begin_sequence(self) -> None:
         self._sequenced_for = self.hub.transport
-        self._origin = urandom(4).hex() if self._sequenced else ""
-        self._sequence = Sequence(never_again=self._signing is not None)
+        self._sequence = Sequence(new_origin()) if self._sequenced else None
 
     def pack(self, msg: T, topic: str, error: Fault | None = None) -> Packet:
         """The packet for a message, with an error beside it where there is one.
@@ -97,8 +95,8 @@ class Sender(Endpoint, Generic[T]):
             # A new life, or a forked child, which must not go on with its parent's numbers.
             self._begin_sequence()
         if self._envelope or beside:
-            seq = self._sequence.next(topic) if self._origin else -1
-            header = Header(int(time() * 1000), self._writer.properties, self._origin, seq)
+            origin, seq = ("", -1) if self._sequence is None else self._sequence.next(topic)
+            header = Header(int(time() * 1000), self._writer.properties, origin, seq)
             if error is not None:
                 header.error = error
         native = self._native or beside
@@ -235,8 +233,8 @@ class SubscriberOptions(Options, total=False):
     * ``concurrency``: how many callbacks may run at once; 1 keeps the order.
     * ``inline``: call a plain function on the event loop; it must be quick and never block.
     * ``bounds``: how much may wait for the callback, and what is dropped beyond.
-    * ``max_rate``: messages a second that are let through, on average and in one burst; those
-      beyond are refused. None: no such bound.
+    * ``max_rate``: how often the callback is called a second, on average and in one burst; messages
+      beyond that are refused when it is their turn. None: no such bound.
     """
 
     concurrency: int

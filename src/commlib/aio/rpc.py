@@ -30,7 +30,7 @@ from commlib._rate import rate_limit
 from commlib._stats import Stats
 from commlib._typing import Req, Resp
 from commlib._wire import Reader, Refused, Writer, pack
-from commlib.aio._answers import Answers
+from commlib.aio._answers import Answer, Answers, Known
 from commlib.aio._caller import Call, Finish, Packer
 from commlib.aio._endpoint import (
     MAX_TEXT,
@@ -260,7 +260,7 @@ class RPCService(Input):
                 reply = self._failure(packet, header, exc)
             self._send(reply)
         finally:
-            if is_wanted and header.attempt:
+            if is_wanted:
                 self._note_answer(header, reply)
             if self.hub.loop is not None:  # else it was stopped before this callback has ended
                 credit.done(packet)
@@ -281,7 +281,7 @@ class RPCService(Input):
                 reply = self._failure(packet, header, exc)
             self._send(reply)
         finally:
-            if is_wanted and header.attempt:
+            if is_wanted:
                 self._note_answer(header, reply)
             credit.done(packet)
 
@@ -296,14 +296,36 @@ class RPCService(Input):
         """
         if self._is_stale(header, packet):
             return False
+        if header.attempt and header.id:
+            found = self._answers.begin(packet, header)
+            if found is not Known.NEW:
+                self._answer_again(found, header)
+                return False
         if self._rate is not None:
-            self._rate.check(header)
-        if not (header.attempt and header.id):
-            return True
-        is_first, answer = self._answers.begin(packet, header)
-        self._stats.repeated += not is_first
-        self._send(answer)
-        return is_first
+            try:
+                self._rate.check(header)
+            except Refused:
+                self._note_answer(header, None)
+                raise
+        return True
+
+    def _answer_again(self, found: Known | Answer, header: Header) -> None:
+        """A request has come before."""
+        self._stats.repeated += 1
+        if found is Known.FORGOTTEN:
+            text = "it was handled before, and its reply is not kept any more"
+            raise Refused(text, header, "AlreadyHandled")
+        if isinstance(found, tuple):
+            address, reply = found
+            self._send((address, self._signed_now(reply)))
+
+    def _signed_now(self, reply: Packet) -> Packet:
+        """A reply that may have been kept for long: who checks signatures looks at their age."""
+        if self._sign is None:
+            return reply
+        from commlib._signatures import signed_anew
+
+        return signed_anew(reply, self._sign, REPLY, self.rpc_name)
 
     def _read(self, packet: Packet) -> Envelope:
         """The request in a packet. Raises Refused."""
@@ -313,7 +335,7 @@ class RPCService(Input):
 
     def _note_answer(self, header: Header, reply: tuple[Address, Packet] | None) -> None:
         """A request that may be repeated was handled."""
-        if header.id:
+        if header.attempt and header.id:
             for answer in self._answers.end(header.id, reply[1] if reply else None):
                 self._send(answer)
 
@@ -516,9 +538,10 @@ class RPCClientOptions(ClientOptions, total=False):
     """The options of ``RPCClient``, beside those of all clients.
 
     ``idempotent``: handling a request twice does no harm. Then a call that has no reply yet is sent
-    again until its timeout: after one, two, four and then every eight seconds, and at once where it
-    is known that no reply will come. A service of ours handles it once all the same as long as it
-    lives, and answers each time; another one of its name may handle it again.
+    again until its timeout: after one, two, four and then every eight seconds, and soon where it is
+    known that no reply will come, whatever the offline policy says. A service of ours handles it
+    once all the same, as long as it lives and for a minute after that (or 10 000 such calls), and
+    answers each time. Another one of its name may handle it again.
     """
 
     idempotent: bool
@@ -595,9 +618,15 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
 
     def new_call(self, msg: Req, timeout: float, finish: Finish = _nobody) -> Call:
         """A call, ready for ``hub.caller``. Raises SerializationError. From any thread."""
+        return self._call_with(self.encode(msg, timeout), timeout, finish)
+
+    def encode(self, msg: Req, timeout: float) -> Any:
+        """A request as it goes into an envelope. Raises SerializationError. From any thread."""
         if not 0 < timeout <= TIMEOUT_MAX:
             raise ValueError(f"timeout={timeout}: a call needs some time, in seconds")
-        body = self._writer.encode(msg)
+        return self._writer.encode(msg)
+
+    def _call_with(self, body: Any, timeout: float, finish: Finish = _nobody) -> Call:
         call = self.hub.caller.new_call()
         call.fill(self.rpc_name, self._packer, body, timeout, finish)
         self._stats.sent += 1
@@ -652,17 +681,25 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
         self.check_open()
         self.hub.start()
         if self.idempotent:
-            return await self._repeat(msg, timeout)
+            return await self.repeat(self.encode(msg, timeout), timeout)
         call = self.new_call(msg, timeout)
         if on_token is not None:
             on_token(call.token)
         return await call.caller.ask(call, self.timeout_error(timeout))
 
-    async def _repeat(self, msg: Req, timeout: float) -> Packet | CommlibError:
-        """How a call ends that may be sent again: the first answer to any of its attempts."""
+    async def repeat(self, body: Any, timeout: float) -> Packet | CommlibError:
+        """How a call ends that may be sent again: the first answer to any of its attempts.
+
+        ``body`` is the request as ``encode`` has made it. Raises EndpointClosed after ``stop()``.
+        """
         from commlib.aio._repeat import repeat
 
-        return await repeat(partial(self.new_call, msg), timeout, self.timeout_error(timeout))
+        def attempt(left: float) -> Call:
+            self.check_open()
+            return self._call_with(body, left)
+
+        self.hub.start()
+        return await repeat(attempt, timeout, self.timeout_error(timeout))
 
     async def wait_for_service(self, timeout: float = 30) -> bool:
         """Whether a service of this name is there, or comes within ``timeout`` seconds.

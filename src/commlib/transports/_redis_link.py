@@ -95,7 +95,13 @@ class RedisLink(StreamLink):
         # Its stubs do not know that it takes any buffer.
         reader.feed(self._buffer, 0, nbytes)  # type: ignore[arg-type]
         try:
-            while (reply := reader.gets()) is not False:
+            while True:
+                try:
+                    reply = reader.gets()
+                except TypeError as exc:  # a map of RESP3 with a list for a key
+                    raise Unexpected(exc) from exc
+                if reply is False:
+                    break
                 on_reply(reply)
         except (_protocol_error(), Unexpected, MemoryError) as exc:  # a list of 2^32 items, it says
             self.abort(ConnectionLost(f"{self.name} does not speak RESP: {exc}"))

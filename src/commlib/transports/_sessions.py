@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
+from commlib import _tls
 from commlib._params import NetworkParameters
 from commlib._session import Link, Session
-from commlib.exceptions import AuthError
+from commlib.exceptions import AuthError, CommlibError, ConnectError
 from commlib.transports._stream_link import StreamLink
 from commlib.transports.base import LinkStats, StateHandler
 
@@ -59,21 +61,39 @@ class Sessions(Generic[P]):
         suffix = f" ({role})" if self._sessions else ""
 
         async def dial_here() -> Link:
-            place = self.params
-            session.name = f"{place}{suffix}"
-            try:
-                return await dial()
-            except AuthError:  # it was reached; a person has to mend it
-                raise
-            except BaseException:  # that it was given up for lack of an answer, too
-                self._move_on(place)
-                raise
+            # Where nothing is tried again, each of the brokers is tried once at least.
+            left = 1 if self.params.reconnect else len(self._places)
+            while True:
+                left -= 1
+                session.name = f"{self.params}{suffix}"
+                try:
+                    return await self._dial_place(dial)
+                except (CommlibError, OSError) as exc:
+                    if left == 0 or not _is_away(exc):
+                        raise
 
         name = f"{self.params}{suffix}"
         first = self._sessions[0] if self._sessions else None
         session = Session(name, self.params, dial_here, note, first=first)
         self._sessions.append(session)
         return session
+
+    async def _dial_place(self, dial: Callable[[], Awaitable[Link]]) -> Link:
+        """A link to the broker of now; if that is away, the next one is tried from then on."""
+        place = self.params
+        try:
+            # A share for each: one that does not answer must leave time for the others.
+            share = place.connect_timeout / len(self._places) if len(self._places) > 1 else None
+            async with asyncio.timeout(share):
+                link = await dial()
+        except BaseException as exc:  # that it was given up for lack of an answer, too
+            if _is_away(exc):
+                self._move_on(place)
+            raise
+        if place is not self.params:
+            link.abort(None)
+            raise ConnectError(f"{place} is back, but {self.params} is used by now")
+        return link
 
     def _move_on(self, place: P) -> None:
         """Try the next broker from now on, if nobody uses this one or has moved on before."""
@@ -103,3 +123,8 @@ class Sessions(Generic[P]):
         for session in self._sessions:
             if isinstance(session.link, StreamLink):
                 session.link.abandon()
+
+
+def _is_away(exc: BaseException) -> bool:
+    """Whether a broker was not reached; where it was, a person has to mend something."""
+    return not (isinstance(exc, AuthError) or (_tls.fault(exc) and not _tls.heals(exc)))

@@ -212,6 +212,8 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
         if first is None:
             first = self._first_of_send(queue, is_call)
         channel = CALLS if is_call else REPLIES
+        # What the same thread has published before at QoS 1 goes first.
+        urgent = self._reliable.is_written or None
         properties = self._properties(packet, correlation_id)
         if is_call and packet.header is None and self._inbox is not None:
             self._inbox.wrapped.add(correlation_id)
@@ -220,13 +222,13 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
             asking = Asking(queue)
             asking.open, asking.sent = self._inbox.open, self._inbox.sent
             asking.token = correlation_id
-            return self._outbox.put(frame, asking, True)
+            return self._outbox.put(frame, asking, urgent)
         if isinstance(request, Delivered) and not request.settled and (ack := request.ack()):
             settling = Settling(queue)
             settling.request = request
-            request.settled = self._outbox.put(ack + frame, settling, True)
+            request.settled = self._outbox.put(ack + frame, settling, urgent)
             return request.settled
-        return self._outbox.put(frame, queue, True)
+        return self._outbox.put(frame, queue, urgent)
 
     def _revise(self) -> None:
         """What waits may have become stale."""

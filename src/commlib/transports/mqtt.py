@@ -125,10 +125,12 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
         await super().close()
         _client_ids.pop(self._client_id_key, None)
 
-    def publish(self, topic: str, packet: Packet, urgent: bool = False) -> bool:
+    def publish(
+        self, topic: str, packet: Packet, urgent: bool | None = False, keep: bool = True
+    ) -> bool:
         head = self._topics.get(topic)
         if head is None:
-            head = self._spell(topic)
+            head = self._spell(topic, keep)
         if not (packet.qos or packet.retain) and packet.header is None and packet.ttl is None:
             frame = frames.publish(head, packet.payload, 0, self._no_properties)
             if len(frame) > self._max_packet:
@@ -139,8 +141,10 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
             raise PayloadTooBig(len(frame), self._max_packet)
         return self._outbox_for(packet).put(frame, note, urgent)
 
-    def _spell(self, topic: str) -> bytes:
+    def _spell(self, topic: str, keep: bool = True) -> bytes:
         """A name as it stands in a packet. Raises SerializationError for what MQTT cannot spell.
+
+        ``keep``: it will come again, as the address of a reply does not.
 
         Names come from peers, too, as the address of a reply, and for a wrong one the broker would
         end the connection.
@@ -154,9 +158,11 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
                 raise ValueError(f"{topic!r} belongs to the broker")
         except ValueError as exc:
             raise SerializationError(str(exc)) from exc
-        if len(self._topics) >= MAX_TOPICS:
-            self._topics.clear()
-        head = self._topics[topic] = text(spelled)
+        head = text(spelled)
+        if keep:
+            if len(self._topics) >= MAX_TOPICS:
+                self._topics.clear()
+            self._topics[topic] = head
         return head
 
     def _frame(self, topic: str, head: bytes, packet: Packet) -> tuple[bytes, object]:
@@ -200,7 +206,11 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
             raise
 
     def send(self, to: str | Address, packet: Packet) -> bool:
-        return self.publish(to if isinstance(to, str) else to.reply_to, packet, True)
+        # What the same thread has published before at QoS 1 goes first.
+        urgent = self._reliable.is_written or None
+        if isinstance(to, str):
+            return self.publish(to, packet, urgent)
+        return self.publish(to.reply_to, packet, urgent, keep=False)
 
     async def consume(self, queue: str, handler: Handler, prefetch: int) -> Consumer:
         self._spell(queue)  # no pattern
