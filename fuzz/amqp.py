@@ -50,31 +50,13 @@ class AmqpStage(Stage):
         params = ConnectionParameters("broker", exchange=script.choice(EXCHANGES), max_payload=1000)
         self.transport = AmqpTransport(params)
         self._brokers: dict[int, Broker] = {}
-        self._inbox: Any = None
-        self._calls = 0
-        self.start(self.transport.subscribe("a.b", self.take))
-        self.start(self.transport.subscribe("a.*", self.take))
-        self.start(self._consume("svc"))
-        self.start(self._open_inbox())
+        self._calls = 1
 
-    async def _consume(self, queue: str) -> Any:
-        consumers: list[Any] = []
-
-        def take(packet: Packet) -> None:
-            self.take(packet)
-            if len(packet.payload) % 2:  # else it is answered
-                reply = Address(packet.reply_to or "other", packet.correlation_id, packet)
-                self.attempt(lambda: self.transport.send(reply, Packet(b"{}", "", HEADER)))
-            for consumer in consumers:
-                consumer.done(packet)
-
-        consumer = await self.transport.consume(queue, take, 2)
-        consumers.append(consumer)
-        return consumer
-
-    async def _open_inbox(self) -> Any:
-        self._inbox = await self.transport.open_inbox(self.take_reply)
-        return self._inbox
+    def take_request(self, packet: Packet) -> None:
+        self.take(packet)
+        if len(packet.payload) % 2:  # some are answered
+            reply = Address(packet.reply_to or "other", packet.correlation_id, packet)
+            self.attempt(lambda: self.transport.send(reply, Packet(b"{}", "", HEADER)))
 
     def act(self) -> None:
         script, transport = self.script, self.transport
@@ -82,9 +64,9 @@ class AmqpStage(Stage):
         if what < 2:
             packet = Packet(b"{}", "", HEADER, qos=what)
             self.attempt(lambda: transport.publish(name, packet))
-        elif what == 2 and self._inbox is not None:
+        elif what == 2 and self.inbox is not None:
             self._calls += 1
-            address = self._inbox.address(str(self._calls))
+            address = self.inbox.address(str(self._calls))
             header = Header(5, PROPERTIES, "ab", 7, address.reply_to, str(self._calls))
             call = Packet(b"{}", "", header, correlation_id=address.correlation_id)
             if script.flag():
@@ -94,13 +76,13 @@ class AmqpStage(Stage):
         elif what == 3:
             self.start(transport.subscribe(name, self.take))
         elif what == 4:
-            self.start(self._consume(name))
+            self.start(self.consume(name))
         elif what == 5 and self.endings:
             self.start(script.choice(self.endings).close())
         elif what == 6:
             self.start(transport.flush())
-        elif self._inbox is not None and self._calls:
-            self._inbox.release(str(self._calls))
+        elif self.inbox is not None and self._calls:
+            self.inbox.release(str(self._calls))
 
     def answer(self, socket: PlayedSocket[Any]) -> bytes:
         raw, socket.written[:] = b"".join(socket.written), []

@@ -38,29 +38,7 @@ class MqttStage(Stage):
         version = MQTTProtocolType.MQTTv5 if script.flag() else MQTTProtocolType.MQTTv311
         params = ConnectionParameters("broker", protocol=version, max_payload=1000)
         self.transport = MqttTransport(params)
-        self._inbox: Any = None
-        self._calls = 0
-        self.start(self.transport.subscribe("a.b", self.take))
-        self.start(self.transport.subscribe("a.*", self.take))
-        self.start(self._consume("svc"))
-        self.start(self._open_inbox())
-
-    async def _consume(self, queue: str) -> Any:
-        consumers: list[Any] = []
-
-        def take(packet: Packet) -> None:
-            self.take(packet)
-            for consumer in consumers:
-                consumer.done(packet)
-
-        consumer = await self.transport.consume(queue, take, 2)
-        consumers.append(consumer)
-        return consumer
-
-    async def _open_inbox(self) -> Any:
-        self._inbox = await self.transport.open_inbox(self.take_reply)
-        self._inbox.address("1")
-        return self._inbox
+        self._calls = 1
 
     def act(self) -> None:
         script, transport = self.script, self.transport
@@ -75,14 +53,14 @@ class MqttStage(Stage):
         elif what == 3:
             self.start(transport.subscribe(name, self.take))
         elif what == 4:
-            self.start(self._consume(name))
+            self.start(self.consume(name))
         elif what == 5 and self.endings:
             self.start(script.choice(self.endings).close())
         elif what == 6:
             self.start(transport.flush())
-        elif self._inbox is not None:
+        elif self.inbox is not None:
             self._calls += 1
-            self._inbox.address(str(self._calls))
+            self.inbox.address(str(self._calls))
 
     def answer(self, socket: PlayedSocket[Any]) -> bytes:
         raw, socket.written[:] = b"".join(socket.written), []

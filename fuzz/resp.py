@@ -30,28 +30,7 @@ class RedisStage(Stage):
         password = "secret" if self.script.flag() else ""
         params = ConnectionParameters("broker", 6379, username="", password=password)
         self.transport = RedisTransport(params)
-        self._calls = 0
-        self._inbox: Any = None
-        self.start(self.transport.subscribe("a.b", self.take))
-        self.start(self.transport.subscribe("a.*", self.take))
-        self.start(self._consume("svc"))
-        self.start(self._open_inbox())
-
-    async def _consume(self, queue: str) -> Any:
-        consumers: list[Any] = []
-
-        def take(packet: Packet) -> None:
-            self.take(packet)
-            for consumer in consumers:
-                consumer.done(packet)
-
-        consumer = await self.transport.consume(queue, take, 2)
-        consumers.append(consumer)
-        return consumer
-
-    async def _open_inbox(self) -> Any:
-        self._inbox = await self.transport.open_inbox(self.take_reply)
-        return self._inbox
+        self._calls = 1
 
     def act(self) -> None:
         script, transport = self.script, self.transport
@@ -65,15 +44,15 @@ class RedisStage(Stage):
         elif what == 3:
             self.start(transport.subscribe(name, self.take))
         elif what == 4:
-            self.start(self._consume(name))
+            self.start(self.consume(name))
         elif what == 5 and self.endings:
             self.start(script.choice(self.endings).close())
-        elif self._inbox is not None:
+        elif self.inbox is not None:
             self._calls += 1
             if self._calls < 200:
-                self._inbox.address(str(self._calls))
+                self.inbox.address(str(self._calls))
             if self._calls > 2:
-                self._inbox.release(str(self._calls - 2))
+                self.inbox.release(str(self._calls - 2))
 
     def answer(self, socket: PlayedSocket[Any]) -> bytes:
         raw, socket.written[:] = b"".join(socket.written), []

@@ -143,6 +143,7 @@ class Stage(ABC):
         self.sockets: list[PlayedSocket[Any]] = []
         self.tasks: list[asyncio.Task[Any]] = []
         self.endings: list[Any] = []
+        self.inbox: Any = None
         self._waited = 0.0
         self._steps: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = (
             self._is_honest,
@@ -158,7 +159,7 @@ class Stage(ABC):
 
     @abstractmethod
     def begin(self) -> None:
-        """Make the transport, and do what programs do with it."""
+        """Make the transport."""
 
     @abstractmethod
     def act(self) -> None:
@@ -173,6 +174,24 @@ class Stage(ABC):
         """What a broker may say, with contents that the script chooses."""
 
     # For them.
+
+    async def consume(self, queue: str) -> Any:
+        """Serve a queue."""
+        consumers: list[Any] = []
+
+        def take(packet: Packet) -> None:
+            self.take_request(packet)
+            for consumer in consumers:
+                consumer.done(packet)
+
+        consumer = await self.transport.consume(queue, take, 2)
+        consumers.append(consumer)
+        return consumer
+
+    async def _open_inbox(self) -> Any:
+        self.inbox = await self.transport.open_inbox(self.take_reply)
+        self.inbox.address("1")
+        return self.inbox
 
     def start(self, work: Coroutine[Any, Any, Any]) -> None:
         """Do something beside all else; it may fail as it is documented to."""
@@ -200,6 +219,10 @@ class Stage(ABC):
         assert packet.header is None or type(packet.header) is Header, packet
         assert packet.ttl is None or packet.ttl >= 0, packet
 
+    def take_request(self, packet: Packet) -> None:
+        """The same for requests, which are worked off then."""
+        self.take(packet)
+
     def take_reply(self, token: str | None, reply: Packet | CommlibError) -> bool:
         """The same for replies."""
         if isinstance(reply, Packet):
@@ -223,6 +246,10 @@ class Stage(ABC):
     async def play(self) -> None:
         """All of it, from the first connection to the last word."""
         self.begin()
+        for topic in ("a.b", "a.*"):
+            self.start(self.transport.subscribe(topic, self.take))
+        self.start(self.consume("svc"))
+        self.start(self._open_inbox())
         await self._pass()
         for _ in range(STEPS):
             if self.script.is_over:

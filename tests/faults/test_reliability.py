@@ -45,26 +45,25 @@ def wait(seconds: float) -> None:
     threading.Event().wait(seconds)
 
 
-def noticed(scene: Scene, begun: float) -> float:
+def hold(
+    scene: Scene, begin: Callable[[], object], end: Callable[[], object], seconds: float = 0.0
+) -> float:
+    """Begin and end a fault, ``seconds`` after both nodes know of it; when they knew, in s."""
+    begun = time.monotonic()
+    begin()
     scene.note_loss()
-    return time.monotonic() - begun
+    seen = time.monotonic() - begun
+    wait(seconds)
+    end()
+    return seen
 
 
 def restart(scene: Scene, seconds: float) -> float:
-    begun = time.monotonic()
-    scene.server.kill()
-    seen = noticed(scene, begun)
-    wait(seconds)
-    scene.server.start()
-    return seen
+    return hold(scene, scene.server.kill, scene.server.start, seconds)
 
 
 def freeze(scene: Scene) -> float:
-    begun = time.monotonic()
-    scene.server.freeze()
-    seen = noticed(scene, begun)
-    scene.server.thaw()
-    return seen
+    return hold(scene, scene.server.freeze, scene.server.thaw)
 
 
 def cut(scene: Scene) -> None:
@@ -72,11 +71,7 @@ def cut(scene: Scene) -> None:
 
 
 def half_open(scene: Scene) -> float:
-    begun = time.monotonic()
-    scene.proxy.half_open()
-    seen = noticed(scene, begun)
-    scene.proxy.resume()
-    return seen
+    return hold(scene, scene.proxy.half_open, scene.proxy.resume)
 
 
 def stall(scene: Scene) -> None:
@@ -94,13 +89,14 @@ def break_off(scene: Scene) -> None:
 
 
 def refuse(scene: Scene) -> float:
-    begun = time.monotonic()
-    scene.proxy.refuses = True
-    scene.proxy.cut()
-    seen = noticed(scene, begun)
-    wait(WORN_SECONDS)
-    scene.proxy.refuses = False
-    return seen
+    def begin() -> None:
+        scene.proxy.refuses = True
+        scene.proxy.cut()
+
+    def end() -> None:
+        scene.proxy.refuses = False
+
+    return hold(scene, begin, end, WORN_SECONDS)
 
 
 def wear(scene: Scene) -> None:
