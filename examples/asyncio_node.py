@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 
 from commlib.aio import Node
-from commlib.exceptions import CommlibError, EndpointClosed
+from commlib.exceptions import CommlibError
 from commlib.msg import PubSubMessage, RPCMessage
 
 
@@ -30,11 +30,8 @@ async def robot(node: Node) -> None:
 
     async def drive(request: Drive.Request) -> Drive.Response:
         for metres in range(1, request.metres + 1):
-            await asyncio.sleep(0.05)
-            try:
-                await position.publish(Position(metres=metres))
-            except EndpointClosed:  # the robot is being switched off
-                return Drive.Response(stopped_at=metres)
+            await asyncio.sleep(0.05)  # cancelled here when the robot is switched off
+            await position.publish(Position(metres=metres))
         return Drive.Response(stopped_at=request.metres)
 
     await node.create_rpc("robot.drive", drive, msg_type=Drive).run()

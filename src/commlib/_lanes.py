@@ -276,6 +276,10 @@ class Lane:
         if self._closed is not None and self._active == 0:
             self._closed.set()
 
+    def _note_unfinished(self) -> None:
+        """A callback has not ended in the time that it was given."""
+        log.warning("%s: stopped while its callback was running", self.name)
+
     async def close(self, grace: float) -> None:
         """Take nothing more, work off what is there, up to ``grace`` seconds; then drop it."""
         if self._closed is None:
@@ -285,7 +289,7 @@ class Lane:
                 async with asyncio.timeout(grace):
                     await self._closed.wait()
             except TimeoutError:
-                log.warning("%s: stopped while its callback was running", self.name)
+                self._note_unfinished()
         left = 0
         while self._pop() is not None:
             left += 1
@@ -367,6 +371,9 @@ class LoopLane(Lane):
         finally:
             self._active -= 1
             self._leave()
+
+    def _note_unfinished(self) -> None:
+        log.debug("%s: its callback is cancelled", self.name)
 
     async def close(self, grace: float) -> None:
         await super().close(grace)

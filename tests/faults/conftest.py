@@ -36,6 +36,8 @@ KINDS = {
 
 SLOW = ("amqp",)
 """Those that take seconds to start."""
+VARIANTS = ("mqtt311", "nats", "valkey")
+"""Those that differ little from another one."""
 
 
 @pytest.fixture(params=KINDS)
@@ -46,11 +48,15 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What ``restarts`` brokers is for `make faults` where each start takes seconds."""
+    """Not all kinds are tried by `make test` in what ``restarts``, or has ``main_kinds``."""
     for item in items:
-        params = getattr(item, "callspec", None)
-        if item.get_closest_marker("restarts") and params and params.params.get("kind") in SLOW:
-            item.add_marker(pytest.mark.slow)
+        callspec = getattr(item, "callspec", None)
+        if callspec is None:
+            continue
+        kind = callspec.params.get("kind", callspec.params.get("broker"))
+        for marker, kinds in (("restarts", SLOW), ("main_kinds", VARIANTS)):
+            if item.get_closest_marker(marker) and kind in kinds:
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ from commlib.transports.redis import ConnectionParameters
 
 MakeServer = Callable[..., Server]
 
+pytestmark = pytest.mark.main_kinds
+
 
 @pytest.fixture
 def gate() -> Iterator[threading.Event]:

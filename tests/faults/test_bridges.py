@@ -14,6 +14,8 @@ from commlib.exceptions import RPCTimeout
 from commlib.node import Node
 
 MakeServer = Callable[..., Server]
+
+pytestmark = pytest.mark.main_kinds
 MEMORY = "memory://bridge-faults"
 
 

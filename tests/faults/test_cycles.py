@@ -30,6 +30,8 @@ from faults.proxy import Proxy
 
 MakeServer = Callable[..., Server]
 
+pytestmark = pytest.mark.main_kinds
+
 DESCRIPTORS = Path("/dev/fd")
 STATM = Path("/proc/self/statm")  # Linux only: pages, of which the second number is resident
 
@@ -53,6 +55,15 @@ def _unlogged() -> Iterator[None]:
     logging.disable()
     yield
     logging.disable(logging.NOTSET)
+
+
+@pytest.fixture(autouse=True)
+def _frozen() -> Iterator[None]:
+    """What was there before is not looked at: in a whole run that is very much."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 # ---- what there is ----

@@ -17,6 +17,8 @@ from commlib.transports.base import Traits
 from commlib.transports.mqtt import Offline
 
 MakeServer = Callable[..., Server]
+
+pytestmark = pytest.mark.main_kinds
 MakeMosquitto = Callable[..., MosquittoServer]
 
 LIMIT = 1_000_000

@@ -17,6 +17,8 @@ from commlib.transports import resolve
 
 MakeServer = Callable[..., Server]
 
+pytestmark = pytest.mark.main_kinds
+
 
 class Pair:
     """A node that publishes and calls, and one that listens and serves."""

@@ -6,12 +6,16 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 
+import pytest
+
 from brokers import Server
 from collected import DEADLINE, Collected, eventually
 from commlib.node import Node
 from faults.proxy import Proxy
 
 MakeServer = Callable[..., Server]
+
+pytestmark = pytest.mark.main_kinds
 
 
 class Slow:

@@ -102,9 +102,7 @@ class AmqpLink(StreamLink):
     def abort(self, reason: Exception | None) -> None:
         if reason is None and self._is_open and self.is_heard and not self.closed.done():
             self.write([methods.FAREWELL], [])
-            transport = self._transport
-            assert transport is not None, "it was connected"
-            self._loop.call_later(LEAVE_SECONDS, transport.abort)
+            self._abort_after(LEAVE_SECONDS)
             self._end(None)
         else:
             super().abort(reason)

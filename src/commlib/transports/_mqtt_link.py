@@ -135,7 +135,7 @@ class MqttLink(StreamLink):
                 transport.close()
         except OSError:  # the broker has left in this moment
             transport.abort()
-        self._loop.call_later(LEAVE_SECONDS, transport.abort)
+        self._abort_after(LEAVE_SECONDS)
         self._end(None)
 
     def _note(self, notes: Iterable[object]) -> None:

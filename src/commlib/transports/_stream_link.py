@@ -47,6 +47,7 @@ class StreamLink(asyncio.BufferedProtocol):
         self._write_lock = threading.Lock()
         self._direct: socket.socket | None = None
         self._rest = b""  # of a direct write, for which the socket had no room
+        self._cut: asyncio.TimerHandle | None = None
 
     # What each kind of link has of its own.
 
@@ -89,6 +90,8 @@ class StreamLink(asyncio.BufferedProtocol):
         self.on_room(True)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._cut is not None:
+            self._cut.cancel()  # or it would keep the link until then
         self._end(exc)
         if not self.gone.done():
             self.gone.set_result(None)
@@ -157,6 +160,11 @@ class StreamLink(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.abort()
         self._end(reason)
+
+    def _abort_after(self, seconds: float) -> None:
+        """Cut the connection if the broker has not closed it by then."""
+        assert self._transport is not None, "it was connected"
+        self._cut = self._loop.call_later(seconds, self._transport.abort)
 
     def extra(self, name: str) -> Any:
         """What asyncio knows about the connection, such as ``peername``."""
