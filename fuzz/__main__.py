@@ -62,13 +62,19 @@ def main() -> None:
         sys.exit(1)
 
 
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number from 1 on is needed")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make fuzz", description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=int, default=60, help="for each target (60)")
+    parser.add_argument("--seconds", type=_at_least_one, default=60, help="for each target (60)")
     parser.add_argument(
         "--only", type=_names, default=list(TARGETS), help=f"of {', '.join(TARGETS)}"
     )
-    parser.add_argument("--jobs", type=int, default=1, help="targets at the same time (1)")
+    parser.add_argument("--jobs", type=_at_least_one, default=1, help="targets at the same time (1)")
     parser.add_argument(
         "--shrink", action="store_true", help="first leave out what was found twice in .fuzz"
     )

@@ -21,7 +21,13 @@ from soak.servers import DEFAULT, KINDS
 
 def main() -> None:
     """Do what the command line says; the status is 1 if anything failed."""
-    options = _parser().parse_args()
+    parser = _parser()
+    options = parser.parse_args()
+    if options.json is not None:
+        try:
+            options.json.touch()
+        except OSError as exc:  # better now than after half an hour
+            parser.error(f"--json: {exc}")
     seed = random.randrange(10**6) if options.seed is None else options.seed
     print(f"seed {seed}", file=sys.stderr, flush=True)
     interrupted = threading.Event()
@@ -39,13 +45,23 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make soak", description=__doc__.partition("\n")[0])
-    parser.add_argument("--minutes", type=float, default=3.0, help="how long (3)")
+    parser.add_argument("--minutes", type=_minutes, default=3.0, help="how long (3)")
     parser.add_argument(
         "--brokers", type=_brokers, default=list(DEFAULT), help=f"of {', '.join(KINDS)}"
     )
     parser.add_argument("--seed", type=int, help="of the faults; without it, a random one")
     parser.add_argument("--json", type=Path, help="the file for all figures and samples")
     return parser
+
+
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
+    if not 0 < minutes < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of minutes above 0")
+    return minutes
 
 
 def _brokers(text: str) -> list[str]:

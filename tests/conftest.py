@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from brokers import (
     Broker,
@@ -30,6 +31,12 @@ from commlib.transports import resolve
 from raw_peer import RawPeer
 
 LEAVING_SECONDS = 5.0
+
+# How long an example takes says nothing on a busy machine.
+settings.register_profile(
+    "unhurried", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("unhurried")
 
 # ---- brokers ----
 

@@ -19,7 +19,7 @@ from commlib.aio._endpoint import Options, Params
 from commlib.aio._group import Group
 from commlib.aio._hub import Hub
 from commlib.exceptions import EndpointClosed
-from commlib.transports import resolve
+from commlib.transports import first_given, resolve
 
 JOIN_SECONDS = 0.25  # for the workers to end; one whose callback blocks for ever never does
 
@@ -216,4 +216,5 @@ class Endpoint(Runnable, Generic[Core]):
                 raise ValueError(f"{name}={value!r}: it can only be {values[0]!r} here")
         if options.get("hub") is not None:
             return None
-        return resolve(conn_params or options.pop("connection_params", None), self.scheme)
+        params = first_given(conn_params, options.pop("connection_params", None))
+        return resolve(params, self.scheme)

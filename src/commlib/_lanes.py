@@ -52,8 +52,10 @@ class Bounds:
             raise ValueError(
                 f"overflow={self.overflow!r}: it is one of drop_oldest, drop_newest, latest"
             )
-        if self.max_messages < 1 or self.max_bytes < 1:
-            raise ValueError("a lane needs room for one message at least")
+        for name in ("max_messages", "max_bytes"):
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and value >= 1):
+                raise ValueError(f"{name}={value!r}: a number is needed, at least 1")
 
 
 class Work(Protocol):

@@ -79,8 +79,11 @@ class BaseParameters:
             Offline(self.offline)  # a name that is none is refused here
         # Below a second there is no keepalive: Redis and MQTT count it in whole ones.
         for name, least in (("connect_timeout", 0.001), ("keepalive", 1), ("max_payload", 1)):
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name}={getattr(self, name)}: at least {least} is needed")
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and value >= least):
+                raise ValueError(f"{name}={value!r}: at least {least} is needed")
+        if not isinstance(self.reconnect, bool):
+            raise ValueError(f"reconnect={self.reconnect!r}: it is True or False")
 
     @property
     def offline_policy(self) -> Offline:
@@ -127,7 +130,10 @@ class BaseParameters:
                 raise ValueError(
                     f"{name!r} is no option of {cls.schemes[0]}://; {nearest(name, known)}"
                 )
-            options[name] = _read_option(name, text, str(known[name]))
+            value = _read_option(name, text, str(known[name]))
+            if name == "ssl" and options.get("ssl") and not value:
+                raise ValueError(f"{parts.scheme}:// asks for TLS, and {spelled}={text} for none")
+            options[name] = value
         return cls(**options)
 
     @classmethod
@@ -144,6 +150,8 @@ class _Several(BaseParameters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.fallbacks, Sequence):
+            raise TypeError(f"fallbacks={self.fallbacks!r}: it is a list of 'host' or 'host:port'")
         if isinstance(self.fallbacks, str):
             self.fallbacks = self.fallbacks.split(",") if self.fallbacks else ()
         self.fallbacks = tuple(self.fallbacks)
@@ -171,11 +179,25 @@ class NetworkParameters(_Several):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check_types()
         self.each_place()  # one that is none is refused here
         try:
-            "".join(map(str, self.credentials)).encode()
+            "".join(self.credentials).encode()
         except UnicodeEncodeError:  # its text would show what is wrong
             raise ValueError("user name and password: UTF-8 has no room for a surrogate") from None
+
+    def _check_types(self) -> None:
+        if not isinstance(self.host, str) or not self.host:
+            raise ValueError(f"host={self.host!r}: it is the name or address of a machine")
+        if not isinstance(self.port, int) or not 0 < self.port <= 65535:
+            raise ValueError(f"port={self.port!r}: it is a number from 1 to 65535")
+        if not all(isinstance(text, str) for text in self.credentials):
+            raise TypeError("user name and password are text")  # not shown: one may be the other
+        if not isinstance(self.ssl, bool | None) and not hasattr(self.ssl, "wrap_bio"):
+            raise TypeError(
+                f"ssl={self.ssl!r}: it is True, or an SSLContext; with a CA of your own "
+                "ssl.create_default_context(cafile=...)"
+            )
 
     @property
     def credentials(self) -> tuple[str, str]:
@@ -192,7 +214,8 @@ class NetworkParameters(_Several):
         """These parameters for each of the brokers, the first one first."""
         all_of_them = [self]
         for text in self.fallbacks:
-            place = None if self.unix_socket else _host_and_port(text)
+            is_place = isinstance(text, str) and not self.unix_socket
+            place = _host_and_port(text) if is_place else None
             if place is None:
                 raise ValueError(
                     "fallbacks: 'host' or 'host:port' each, of brokers that are reached through "

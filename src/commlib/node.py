@@ -32,7 +32,7 @@ from commlib.pubsub import (
     WSubscriber,
 )
 from commlib.rpc import RPCClient, RPCServer, RPCService
-from commlib.transports import resolve
+from commlib.transports import first_given, resolve
 
 if TYPE_CHECKING:
     from commlib.action import ActionClient, ActionService
@@ -77,7 +77,7 @@ class Node(Runnable, Decorators):
     ) -> None:
         super().__init__()
         check_options(Node, options, NodeOptions.__optional_keys__)
-        params = connection_params or transport_connection_params
+        params = first_given(connection_params, transport_connection_params)
         if isinstance(transport_type, BaseParameters | Sequence):  # commlib-py 0.13 has them second
             params, transport_type = transport_type, None
         if params is None and transport_type is not None:

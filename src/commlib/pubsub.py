@@ -96,6 +96,11 @@ class WPublisher(_Sender[T]):
         self._publish(msg, self.topic)
 
 
+def _check_given(topic: str, on_message: object) -> None:
+    if on_message is None:  # what a function returns that is called here instead of later
+        raise TypeError(f"{topic}: on_message=None cannot be called; give the function itself")
+
+
 class Subscriber(Endpoint[aio.Subscriber[T]], Generic[T]):
     """Receives the messages of a topic or pattern, in order, from ``run()`` to ``stop()``.
 
@@ -114,6 +119,7 @@ class Subscriber(Endpoint[aio.Subscriber[T]], Generic[T]):
         **options: Unpack[SubscriberOptions],
     ) -> None:
         params = self._params(conn_params, options)
+        _check_given(topic, on_message)
         super().__init__(aio.Subscriber(topic, on_message, msg_type, params, **options))
         self.topic = topic
 
@@ -134,6 +140,7 @@ class PSubscriber(Endpoint[aio.PSubscriber[T]], Generic[T]):
         **options: Unpack[SubscriberOptions],
     ) -> None:
         params = self._params(conn_params, options)
+        _check_given(topic, on_message)
         super().__init__(aio.PSubscriber(topic, on_message, msg_type, params, **options))
         self.topic = topic
 

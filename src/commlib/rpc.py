@@ -146,6 +146,19 @@ class _CallFuture(concurrent.futures.Future[Resp]):
             lambda future: hub.workers.serve(_Callback(hub.name, lambda: fn(future)))
         )
 
+    def result(self, timeout: float | None = None) -> Resp:
+        self._refuse_to_block("result()")
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        self._refuse_to_block("exception()")
+        return super().exception(timeout)
+
+    def _refuse_to_block(self, what: str) -> None:
+        """The loop would wait for what only the loop can bring."""
+        if not self.done():
+            enter(self._core.hub).refuse_on_loop(what)
+
     def cancel(self) -> bool:
         if not super().cancel():
             return False

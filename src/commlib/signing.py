@@ -93,7 +93,7 @@ class SigningKey:
         secret = None if password is None else password.encode()
         try:
             key: Any = load_pem_private_key(Path(path).read_bytes(), secret)
-        except (TypeError, UnsupportedAlgorithm) as exc:  # TypeError: with password, or without
+        except (TypeError, ValueError, UnsupportedAlgorithm) as exc:  # TypeError: the password
             raise ValueError(f"{path}: {exc}") from exc
         return cls(key_id, key)
 
@@ -108,7 +108,10 @@ class SigningKey:
         if password is not None:
             seal = form.BestAvailableEncryption(password.encode())
         pem = self._key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, seal)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError as exc:
+            raise FileExistsError(f"{path} is there already: load() it, or remove it") from exc
         with open(handle, "wb") as file:
             file.write(pem)
 
@@ -159,6 +162,8 @@ class TrustedKeys:
             raise TypeError(f"signed_for={signed_for!r}: it is a list of topics")
         self.window = window
         self.max_age = max_age
+        if not isinstance(keys, Mapping):
+            raise TypeError('keys: a dict from ids to public keys, {"base": key.public_key}')
         self._matchers = [matcher(same_name(check_pattern(topic))) for topic in signed_for]
         self._keys: dict[str, Ed25519PublicKey] = {}
         for key_id, key in keys.items():
@@ -166,7 +171,10 @@ class TrustedKeys:
 
     def add(self, key_id: str, key: bytes | str | Ed25519PublicKey) -> None:
         """Trust one more key, or another one of this id; from now on, at every endpoint."""
-        self._keys[_check_id(key_id)] = _public(key)
+        try:
+            self._keys[_check_id(key_id)] = _public(key)
+        except ValueError as exc:
+            raise ValueError(f"the key {key_id!r}: {exc}") from exc
 
     def remove(self, key_id: str) -> None:
         """Trust a key no more; from now on, at every endpoint. Raises KeyError."""
@@ -199,7 +207,7 @@ class TrustedKeys:
 def _check_id(key_id: str) -> str:
     """Returns it. Raises ValueError for what is no id of a key."""
     if not isinstance(key_id, str) or not 0 < len(key_id) <= LONGEST_ID or not key_id.isprintable():
-        raise ValueError(f"key_id={key_id!r}: it is a text of 1 to {LONGEST_ID} characters")
+        raise ValueError(f"key_id={key_id!r}: 1 to {LONGEST_ID} characters that can be printed")
     return key_id
 
 
@@ -232,13 +240,15 @@ def _public(key: Any) -> Ed25519PublicKey:
 
         try:
             key = load_pem_public_key(key)
-        except UnsupportedAlgorithm as exc:
-            raise ValueError(f"no public key of Ed25519: {exc}") from exc
+        except (UnsupportedAlgorithm, ValueError) as exc:
+            text = "no PEM of a public key; it is the text itself, not the name of its file"
+            raise ValueError(f"{text}: {exc}") from exc
     elif isinstance(key, bytes):
         _check_length(key, "public")
         key = ed25519.Ed25519PublicKey.from_public_bytes(key)
     if not isinstance(key, ed25519.Ed25519PublicKey):
-        raise ValueError(f"{type(key).__qualname__} is no public key of Ed25519")
+        hint = "; its public_key is" if isinstance(key, SigningKey) else ""
+        raise ValueError(f"{type(key).__qualname__} is no public key of Ed25519{hint}")
     return key  # type: ignore[no-any-return] # cryptography is imported when it is needed
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from concurrent import futures
 from typing import Any
@@ -19,6 +20,9 @@ from commlib.signing import SigningKey, TrustedKeys
 from messages import AddTwoInts
 
 MakeNode = Callable[..., Node]
+
+BUSY_SECONDS = 1.0
+"""How much longer something may take because the machine is busy."""
 
 
 def test_such_calls_are_handled_once_each(node: Node, make_node: MakeNode, topic: str) -> None:
@@ -179,3 +183,11 @@ def test_a_kept_reply_is_signed_anew(
     assert client.call({}, timeout=DEADLINE) == {"n": 1}
     assert service.stats.repeated == 1
     assert len(lost.items) == 1
+
+
+def test_it_takes_no_longer_than_its_timeout(make_node: MakeNode, topic: str) -> None:
+    client = make_node().create_rpc_client(topic, idempotent=True)
+    begun = time.monotonic()
+    with pytest.raises(RPCTimeout):
+        client.call({}, timeout=1.5)
+    assert time.monotonic() - begun < 1.5 + BUSY_SECONDS

@@ -968,3 +968,27 @@ def test_a_service_that_answers_twice_answers_no_other_call(
             raw.answer_message(request, request.data, header)
 
     assert [future.result(DEADLINE)["n"] for future in futures] == list(range(90))
+
+
+def test_waiting_for_a_future_on_the_loop_is_refused_at_once(node: Node, topic: str) -> None:
+    node.create_rpc(topic, lambda request: request)
+    client = node.create_rpc_client(topic)
+    refused = Collected()
+
+    async def on_message(msg: Any) -> None:
+        future = client.call_async({}, timeout=DEADLINE)
+        for wait in (future.result, future.exception):
+            try:
+                wait()
+            except BlockingCall as exc:
+                refused(exc)
+        assert await asyncio.wrap_future(future) == {}
+        refused("answered")
+
+    node.create_subscriber(f"{topic}.t", on_message)
+    node.create_publisher(f"{topic}.t").publish({})
+    assert [str(it).split(" ")[0] for it in refused.wait(3)] == [
+        "result()",
+        "exception()",
+        "answered",
+    ]

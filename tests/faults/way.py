@@ -121,7 +121,7 @@ class Way:
     async def _hand_on(self, data: bytes) -> None:
         left = self._left
         if left:
-            data, left[0] = data[: left[0]], left[0] - len(data)
+            data, left[0] = data[: max(0, left[0])], left[0] - len(data)
         for part in self._parts(data):
             await self._loop.sock_sendall(self._sink, part)
             await asyncio.sleep(0)
@@ -129,7 +129,7 @@ class Way:
             raise ConnectionResetError
 
     def _parts(self, data: bytes) -> Iterator[bytes]:
-        step = self._quality.piece or len(data)
+        step = self._quality.piece or len(data) or 1  # nothing, where the other way has used it up
         for begin in range(0, len(data), step):
             yield data[begin : begin + step]
 

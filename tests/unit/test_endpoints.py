@@ -8,6 +8,7 @@ import pytest
 
 from commlib import action, endpoints, events, pubsub, rpc
 from commlib.endpoints import EndpointType, TransportType, endpoint_factory
+from commlib.node import Node
 from commlib.node import TransportType as NodeTransportType
 from commlib.transports import memory, redis
 
@@ -116,3 +117,37 @@ def test_a_fault_in_a_transports_module_is_not_taken_for_its_absence(
     _fail_with(ImportError("broken"), monkeypatch)
     with pytest.raises(ImportError, match="broken"):
         endpoint_factory(EndpointType.Publisher, TransportType.MEMORY)
+
+
+# ---- options ----
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (
+            lambda node: node.create_subscriber("a", print, maxrate=1),
+            "^Subscriber has no option 'maxrate'; did you mean max_rate",
+        ),
+        (
+            lambda node: node.create_rpc_client("a", indempotent=True),
+            "^RPCClient has no option 'indempotent'; did you mean idempotent",
+        ),
+        (
+            lambda node: node.create_publisher("a", max_rate=1),
+            "^Publisher has no option 'max_rate'; it has ",
+        ),
+        (lambda node: node.create_subscriber("a", None), "a: on_message=None cannot be called"),
+        (lambda node: node.create_subscriber("a", print, on_error="x"), "on_error='x': it is a"),
+        (lambda node: node.create_subscriber("a", print, on_error=wait), "on_error=.*plain"),
+        (lambda node: node.create_subscriber("a", print, bounds=5), "bounds=5: it is a Bounds"),
+    ],
+)
+def test_a_wrong_option_is_refused_where_it_is_given(make: Any, text: str) -> None:
+    node = Node("n", connection_params="memory://")
+    with pytest.raises(TypeError, match=text):
+        make(node)
+
+
+async def wait(error: BaseException, topic: str) -> None:
+    """No function of errors: nobody would await it."""

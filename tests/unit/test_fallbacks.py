@@ -44,6 +44,7 @@ def test_all_but_the_place_is_the_same_for_each() -> None:
     "given",
     [
         pytest.param([], id="none"),
+        pytest.param((), id="none either"),
         pytest.param(["memory://", "memory://"], id="no network"),
         pytest.param(["redis://one", "mqtt://two"], id="kinds"),
         pytest.param(["redis://one/1", "redis://one/2"], id="databases"),
@@ -78,3 +79,8 @@ def test_the_two_sides_of_a_bridge_have_no_broker_in_common() -> None:
     sides = ["redis://one", "redis://two"]
     with pytest.raises(ValueError, match="their fallbacks must differ"):
         TopicBridge(None, "here", "there", sides, sides[::-1])
+
+
+def test_an_empty_list_is_not_the_broker_of_this_machine() -> None:
+    with pytest.raises(ValueError, match="a list of brokers: at least one"):
+        Publisher("topic", conn_params=[])

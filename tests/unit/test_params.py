@@ -40,7 +40,7 @@ from commlib.transports.redis import (
         ("rediss://robot", {"host": "robot", "ssl": True}),
         ("valkeys://robot", {"host": "robot", "ssl": True}),
         ("redis://robot?ssl=true", {"host": "robot", "ssl": True}),
-        ("rediss://robot?ssl=0", {"host": "robot", "ssl": False}),
+        ("rediss://robot?ssl=1", {"host": "robot", "ssl": True}),
         ("redis+unix:///run/redis.sock", {"unix_socket": "/run/redis.sock"}),
         (
             "redis+unix://me:pw@/run/a%20b.sock?db=2",
@@ -85,6 +85,8 @@ def test_a_url_makes_an_instance_of_the_class_it_is_given_to() -> None:
         ("redis://robot?keepalive=long", "keepalive=long: float expected"),
         ("redis://robot?offline=drop", "offline='drop': it is one of buffer, wait, raise"),
         ("redis://robot?creds=me", "'creds' is no option"),
+        ("rediss://robot?ssl=0", "rediss:// asks for TLS, and ssl=0 for none"),
+        ("rediss://robot?tls=false", "rediss:// asks for TLS, and tls=false for none"),
         ("redis://robot/name", "/name: the path of a Redis URL is the number of the database"),
         ("redis://robot/1/2", "number of the database"),
         ("redis://robot:port", "[Pp]ort"),
@@ -195,6 +197,29 @@ def test_equal_parameters_are_equal_and_others_are_not() -> None:
     assert params != memory.ConnectionParameters("robot")
     assert params == copy.deepcopy(params) == pickle.loads(pickle.dumps(params))
     assert replace(params, port=1).port == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"host": ""}, "host='': it is the name"),
+        ({"host": 5}, "host=5: it is the name"),
+        ({"port": "6379"}, "port='6379': it is a number"),
+        ({"port": -1}, "port=-1: it is a number from 1"),
+        ({"username": 5}, "user name and password are text"),
+        ({"ssl": "/etc/ca.pem"}, "ssl='/etc/ca.pem': .*cafile="),
+        ({"keepalive": "5"}, "keepalive='5': at least 1"),
+        ({"connect_timeout": None}, "connect_timeout=None: at least"),
+        ({"reconnect": "no"}, "reconnect='no': it is True or False"),
+        ({"fallbacks": 5}, "fallbacks=5: it is a list"),
+        ({"fallbacks": [("two", 1)]}, "'host' or 'host:port'"),
+    ],
+)
+def test_what_is_of_a_wrong_type_is_refused_with_its_name(
+    options: dict[str, Any], text: str
+) -> None:
+    with pytest.raises((ValueError, TypeError), match=text):
+        ConnectionParameters(**options)
 
 
 # ---- transports ----

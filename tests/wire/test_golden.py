@@ -45,8 +45,7 @@ def node(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator
     monkeypatch.setattr("commlib.aio.pubsub.time", lambda: NOW / 1000)
     for module in ("commlib.aio.rpc", "commlib.aio._caller", "commlib.aio._heartbeat"):
         monkeypatch.setattr(f"{module}.now_ms", lambda: NOW)
-    for module in ("commlib.aio.pubsub", "commlib.aio._caller"):
-        monkeypatch.setattr(f"{module}.urandom", lambda size: bytes(range(1, size + 1)))
+    monkeypatch.setattr("commlib._sequence.urandom", lambda size: bytes(range(1, size + 1)))
     with sync.Node("golden", connection_params=redis_server.url) as node:
         yield node
 

@@ -49,8 +49,8 @@ def _known(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"{module}.now_ms", lambda: NOW)
     for module in ("_action_service", "_action_client"):
         monkeypatch.setattr(f"commlib.aio.{module}.unix_seconds", lambda: NOW // 1000)
-    for module in ("pubsub", "_caller", "_action_service"):
-        monkeypatch.setattr(f"commlib.aio.{module}.urandom", lambda size: bytes(range(1, size + 1)))
+    for module in ("_sequence", "aio._action_service"):
+        monkeypatch.setattr(f"commlib.{module}.urandom", lambda size: bytes(range(1, size + 1)))
 
 
 @pytest.fixture

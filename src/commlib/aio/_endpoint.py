@@ -11,15 +11,16 @@ from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Any, Self, TypedDict
 
 from commlib._forms import AnySerializer
-from commlib._lanes import CALLBACK_ERRORS, Bounds, Lane, make_lane
+from commlib._lanes import CALLBACK_ERRORS, Bounds, Lane, is_async, make_lane
 from commlib._packet import Packet, peek
+from commlib._params import nearest
 from commlib._stats import Stats
 from commlib._wire import Reader, Refused, Writer
 from commlib.aio._hub import Hub
 from commlib.compression import Compression
 from commlib.exceptions import EndpointClosed, SlowConsumer
 from commlib.transports import Params as Params
-from commlib.transports import resolve
+from commlib.transports import first_given, resolve
 from commlib.transports.base import StateHandler, Transport
 
 if TYPE_CHECKING:
@@ -100,13 +101,18 @@ class Endpoint:
         on_state: StateHandler | None = None,
         debug: bool = False,
         grace: float = GRACE,
+        **unknown: Any,
     ) -> None:
+        if unknown:
+            raise TypeError(_no_option(type(self), next(iter(unknown))))
+        if on_error is not None and (not callable(on_error) or is_async(on_error)):
+            raise TypeError(f"on_error={on_error!r}: it is a plain function of (error, topic)")
         self.name = name
         self.face: Any = self
         """What the user holds: this, or its synchronous face."""
         self.debug = debug
         self._has_own_hub = hub is None
-        self.hub = hub or Hub(resolve(conn_params or connection_params), name)
+        self.hub = hub or Hub(resolve(first_given(conn_params, connection_params)), name)
         self._on_state = on_state
         self._heed_state()
         self._serializer = serializer
@@ -120,6 +126,7 @@ class Endpoint:
             self.log.setLevel(logging.DEBUG)
         self._stats = Stats()
         self._on_error = on_error
+        self._on_error_failed = False
         self._reported: set[tuple[str, int]] = set()
         self._begun_on: Transport | None = None
         self._beginning: asyncio.Task[None] | None = None
@@ -299,8 +306,10 @@ class Endpoint:
         if self._on_error is not None:
             try:
                 self._on_error(error, topic)
-            except CALLBACK_ERRORS:  # the worker, or the loop, has to go on
-                self.log.exception("%s: on_error itself failed", self.name)
+            except CALLBACK_ERRORS as exc:  # the worker, or the loop, has to go on
+                level = logging.DEBUG if self._on_error_failed else logging.ERROR
+                self._on_error_failed = True
+                self.log.log(level, "%s: on_error itself failed", self.name, exc_info=exc)
 
 
 class Input(Endpoint):
@@ -330,6 +339,19 @@ class Input(Endpoint):
 
     def _note_slow(self) -> None:
         self._tell_error(SlowConsumer(f"{self.name}: the callback is too slow"), self.name)
+
+
+def _no_option(kind: type, name: str) -> str:
+    """The error for an option that this kind of endpoint does not have."""
+    known = {
+        option
+        for each in kind.__mro__
+        if issubclass(each, Endpoint)
+        for option, parameter in inspect.signature(each.__init__).parameters.items()
+        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    }
+    hint = nearest(name, sorted(known - {"self", "hub"}))
+    return f"{kind.__name__} has no option {name!r}; {hint}"
 
 
 def check_grace(grace: float) -> float:

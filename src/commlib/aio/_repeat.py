@@ -33,7 +33,7 @@ async def repeat(new_call: Callable[[float], Call], timeout: float, expired: RPC
             id = call.id = id or call.token
             call.attempt = attempt
             asking.add(loop.create_task(call.caller.ask(call, expired)))
-            outcome = await _first_answer(asking, min(pause, left))
+            outcome = await _first_answer(asking, min(pause, left), end)
             if outcome is not None:
                 return outcome
             pause = min(pause * 2, LONGEST_PAUSE)
@@ -45,10 +45,12 @@ async def repeat(new_call: Callable[[float], Call], timeout: float, expired: RPC
             await asyncio.wait(asking)
 
 
-async def _first_answer(asking: set[asyncio.Task[Outcome]], pause: float) -> Outcome | None:
+async def _first_answer(
+    asking: set[asyncio.Task[Outcome]], pause: float, last: float
+) -> Outcome | None:
     """The first answer within ``pause`` seconds, or soon where no attempt can bring one.
 
-    Those that have ended are taken out of ``asking``.
+    Not after ``last``, by the loop's clock. Those that have ended are taken out of ``asking``.
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + pause
@@ -63,5 +65,5 @@ async def _first_answer(asking: set[asyncio.Task[Outcome]], pause: float) -> Out
             outcome = task.result()
             if not isinstance(outcome, ConnectionLost | RPCTimeout):
                 return outcome
-    await asyncio.sleep(min(LOST_PAUSE, pause))
+    await asyncio.sleep(min(LOST_PAUSE, last - loop.time()))
     return None

@@ -264,6 +264,8 @@ class Receiver(Input, Generic[T]):
             raise TypeError(f"{topic}: on_message={on_message!r} cannot be called")
         super().__init__(topic, conn_params, **options)
         self.topic = check_pattern(topic, self.hub)
+        if bounds is not None and not isinstance(bounds, Bounds):
+            raise TypeError(f"bounds={bounds!r}: it is a Bounds(max_messages=..., max_bytes=...)")
         if concurrency < 1:
             raise ValueError(
                 f"concurrency={concurrency}: at least one callback must be able to run"

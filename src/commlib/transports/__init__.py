@@ -63,6 +63,11 @@ Params = BaseParameters | str | Sequence[BaseParameters | str] | None
 """What says where the broker is: parameters or a URL, or several of brokers that are alike."""
 
 
+def first_given(one: Params, other: Params) -> Params:
+    """Of two names of one option, the one that was used; an empty list is a mistake, not None."""
+    return other if one is None or one == "" else one
+
+
 def resolve(params: Params, scheme: str = "") -> BaseParameters:
     """Connection parameters from whatever the user gave.
 
