@@ -74,7 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--only", type=_names, default=list(TARGETS), help=f"of {', '.join(TARGETS)}"
     )
-    parser.add_argument("--jobs", type=_at_least_one, default=1, help="targets at the same time (1)")
+    parser.add_argument(
+        "--jobs", type=_at_least_one, default=1, help="targets at the same time (1)"
+    )
     parser.add_argument(
         "--shrink", action="store_true", help="first leave out what was found twice in .fuzz"
     )
