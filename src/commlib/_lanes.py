@@ -55,7 +55,7 @@ class Bounds:
         for name in ("max_messages", "max_bytes"):
             value = getattr(self, name)
             if not (isinstance(value, int | float) and value >= 1):
-                raise ValueError(f"{name}={value!r}: a number is needed, at least 1")
+                raise ValueError(f"{name}={value!r}: room for at least 1 is needed")
 
 
 class Work(Protocol):
