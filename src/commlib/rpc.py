@@ -12,7 +12,7 @@ from typing import Any, Generic, Unpack, overload
 from commlib import aio
 from commlib._face import Endpoint, params_anywhere
 from commlib._packet import Packet
-from commlib._portal import enter
+from commlib._portal import enter, home_of
 from commlib._typing import Req, Resp
 from commlib.aio._caller import Call, Caller
 from commlib.aio._endpoint import Options, Params
@@ -156,8 +156,9 @@ class _CallFuture(concurrent.futures.Future[Resp]):
 
     def _refuse_to_block(self, what: str) -> None:
         """The loop would wait for what only the loop can bring."""
-        if not self.done():
-            enter(self._core.hub).refuse_on_loop(what)
+        portal = None if self.done() else home_of(self._core.hub)
+        if portal is not None:
+            portal.refuse_on_loop(what)
 
     def cancel(self) -> bool:
         if not super().cancel():

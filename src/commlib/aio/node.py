@@ -413,8 +413,10 @@ class Node(Ports):
 
     async def _stop_ports(self) -> None:
         names = [name for kind in OUTPUT_PORTS.values() for name in kind]
-        outputs = [port for port in self.endpoints if type(port).__name__ in names]
-        inputs = [port for port in self.endpoints if port not in outputs]
+        inputs: list[Endpoint] = []
+        outputs: list[Endpoint] = []
+        for port in self.endpoints:
+            (outputs if type(port).__name__ in names else inputs).append(port)
         # In this order: callbacks that come to their end may still publish and call.
         try:
             await asyncio.gather(*(port.stop() for port in inputs))

@@ -122,7 +122,12 @@ class Channels:
                 for handler in channel.handlers:
                     handler(packet)
         elif kind == b"pmessage":
-            if len(reply) != 4 or not all(word.__class__ is bytes for word in reply):
+            if (
+                len(reply) != 4
+                or reply[1].__class__ is not bytes
+                or reply[2].__class__ is not bytes
+                or reply[3].__class__ is not bytes
+            ):
                 raise Unexpected(reply)
             channel = self._patterns.get(reply[1])
             if channel is not None:
