@@ -16,10 +16,11 @@ from collections import deque
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Literal, Protocol
 from weakref import WeakSet
+
+from msgspec import Struct
 
 from commlib._packet import Packet
 from commlib._stats import Stats
@@ -27,7 +28,10 @@ from commlib._stats import Stats
 log = logging.getLogger("commlib.lanes")
 
 MAX_WORKERS = 64
+FEW = 4  # workers that are started whenever a lane is ready and nobody is idle
 IDLE_SECONDS = 10.0  # an idle worker ends after that
+PATIENCE = 0.01  # s between looks whether they get on; Python's threads take turns every 5 ms
+QUICK = 100  # lanes that a worker gets through in that time if their callbacks are quick
 TURN = 1000  # messages of one lane before a worker looks whether another lane waits
 
 CALLBACK_ERRORS = (Exception, SystemExit, GeneratorExit, asyncio.CancelledError)
@@ -36,8 +40,7 @@ CALLBACK_ERRORS = (Exception, SystemExit, GeneratorExit, asyncio.CancelledError)
 Overflow = Literal["drop_oldest", "drop_newest", "latest"]
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(Struct, frozen=True):
     """How much may wait in a lane, and what is dropped beyond that.
 
     ``latest`` keeps nothing but the newest message. ``max_bytes`` counts payloads.
@@ -68,16 +71,30 @@ class Work(Protocol):
 
 
 class Workers:
-    """Threads that serve lanes, started when a lane is ready and nobody is idle."""
+    """Threads that serve lanes, no more of them than it takes.
+
+    A few are started whenever a lane is ready and nobody is idle. When lanes wait nevertheless, a
+    look is taken some milliseconds later: workers that get on quickly are left to it, as with a
+    burst for thousands of lanes; if their callbacks block, or last, more are started.
+
+    Lanes wait in line without a lock. A worker says that it is idle before it looks at the line
+    for the last time, and who puts a lane there looks for the idle after that: so one of the two
+    sees the other.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._ready: SimpleQueue[Work | None] = SimpleQueue()
+        self._line: deque[Work] = deque()
+        self._calls: SimpleQueue[None] = SimpleQueue()
+        """One for each idle worker that was woken."""
         self._lock = threading.Lock()
-        self._free = 0  # idle workers less lanes that wait; below 0 somebody has to be hired
+        self._idle = 0  # workers that nobody has woken yet
         self._threads: set[threading.Thread] = set()
         self._alone: WeakSet[threading.Thread] = WeakSet()
         """The threads of ``serve_alone``; those that have ended are forgotten by themselves."""
+        self._done = 0  # lanes that were served, roughly: workers count without a lock
+        self._is_watched = False
+        self._closed = False
         self._warned = False
         self.starved = 0
         """How often a lane had to wait because all workers were taken."""
@@ -89,35 +106,84 @@ class Workers:
     @property
     def all_taken(self) -> bool:
         """Whether a lane is waiting for a worker."""
-        return not self._ready.empty()
+        return bool(self._line)
 
     def serve(self, lane: Work) -> None:
         """Have a worker work the lane off."""
-        with self._lock:
-            self._ready.put(lane)
-            self._free -= 1
-            if self._free >= 0:
-                return
-            thread = self._hire()
-        if thread is None:
-            self._note_starvation(lane)
-            return
-        try:
-            thread.start()
-        except RuntimeError:  # the system has no more threads for us, or the program is ending
-            with self._lock:
-                self._threads.discard(thread)
-                self._free -= 1
-            self._note_starvation(lane)
+        self._line.append(lane)
+        if self._idle:
+            self._wake()
+        elif not self._is_watched:
+            self._see_to(lane)
 
-    def _hire(self) -> threading.Thread | None:
-        """One more worker, yet to be started; None at the limit. Under the lock."""
-        if len(self._threads) >= MAX_WORKERS:
-            return None
-        thread = threading.Thread(target=self._work, name=f"{self._name}-worker", daemon=True)
-        self._threads.add(thread)
-        self._free += 1
-        return thread
+    def serve_again(self, lane: Work) -> None:
+        """Put a lane at the end of the line. On a worker, who is about to take the next one."""
+        self._line.append(lane)
+
+    def _wake(self) -> None:
+        with self._lock:
+            if self._idle:
+                self._idle -= 1
+                self._calls.put(None)
+
+    def _see_to(self, lane: Work) -> None:
+        """Nobody is idle: start one more worker, or see soon whether that is needed."""
+        with self._lock:
+            if len(self._threads) >= FEW and self._watch(lane):
+                return
+            threads = self._hire(1)
+        if not self._start(threads):
+            self._note_starvation(lane, 1)
+
+    def _watch(self, lane: Work) -> bool:
+        """Have a look soon whether the lanes in line get on. Under the lock.
+
+        False outside of the loop, where that cannot be.
+        """
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return False
+        loop.call_later(PATIENCE, self._look, lane, self._done)
+        self._is_watched = True
+        return True
+
+    def _look(self, lane: Work, done_before: int) -> None:
+        """Start more workers if lanes wait and those who are there do not get on with them."""
+        with self._lock:
+            self._is_watched = False
+            waiting, done = len(self._line), self._done - done_before
+            if not waiting or self._closed:
+                return
+            workers = len(self._threads)
+            wanted = min(waiting, workers) if done <= 0 else int(done < QUICK * workers)
+            threads = self._hire(wanted)
+        started = self._start(threads)
+        if started < wanted:
+            self._note_starvation(lane, wanted - started)  # at the limit: who comes next looks
+        else:
+            with self._lock:
+                self._watch(lane)
+
+    def _hire(self, wanted: int) -> list[threading.Thread]:
+        """More workers, yet to be started, as many as there is room for. Under the lock."""
+        threads = [
+            threading.Thread(target=self._work, name=f"{self._name}-worker", daemon=True)
+            for _ in range(min(wanted, MAX_WORKERS - len(self._threads)))
+        ]
+        self._threads.update(threads)
+        return threads
+
+    def _start(self, threads: list[threading.Thread]) -> int:
+        """Let them begin; how many have."""
+        for number, thread in enumerate(threads):
+            try:
+                thread.start()
+            except RuntimeError:  # the system has no more of them, or the program is ending
+                with self._lock:
+                    self._threads.difference_update(threads[number:])
+                return number
+        return len(threads)
 
     def serve_alone(self, work: Work) -> threading.Thread:
         """Have a thread of its own do what may last, and end with it. On the loop.
@@ -133,35 +199,50 @@ class Workers:
         """Nobody shall wait for this thread of ``serve_alone`` any more. On the loop."""
         self._alone.discard(thread)
 
-    def _note_starvation(self, lane: Work) -> None:
+    def _note_starvation(self, lane: Work, count: int) -> None:
         with self._lock:
-            self.starved += 1
+            self.starved += count
             is_first, self._warned = not self._warned, True
-            count = len(self._threads)
+            workers = len(self._threads)
         if is_first:  # without the lock: the program's handlers may take locks of their own
             log.warning(
                 "all %d workers of %s are busy; %s waits. Callbacks that block for long are "
                 "better 'async def'",
-                *(count, self._name, lane.name),
+                *(workers, self._name, lane.name),
             )
 
     def _work(self) -> None:
-        while (lane := self._next_lane()) is not None:
-            lane.work()
-            with self._lock:
-                self._free += 1
-
-    def _next_lane(self) -> Work | None:
-        """The next lane to work off; None when there has been none for a while."""
+        line = self._line
         while True:
             try:
-                return self._ready.get(timeout=IDLE_SECONDS)
+                lane = line.popleft()
+            except IndexError:
+                if not self._rest():
+                    return
+            else:
+                lane.work()
+                self._done += 1
+
+    def _rest(self) -> bool:
+        """Wait until there is something to do; False when it is time to end."""
+        with self._lock:
+            if self._closed:
+                self._threads.discard(threading.current_thread())
+                return False
+            self._idle += 1
+        if self._line:
+            self._wake()
+        while True:
+            try:
+                self._calls.get(timeout=IDLE_SECONDS)
             except Empty:
                 with self._lock:
-                    if self._ready.empty():
-                        self._free -= 1
+                    if self._calls.empty():
+                        self._idle -= 1
                         self._threads.discard(threading.current_thread())
-                        return None
+                        return False
+            else:
+                return True
 
     def close(self) -> list[threading.Thread]:
         """Let every worker end as soon as it has finished what it is doing; final.
@@ -169,8 +250,10 @@ class Workers:
         Returns the threads, for somebody who may wait to join.
         """
         with self._lock:
-            for _ in self._threads:
-                self._ready.put(None)
+            self._closed = True
+            while self._idle:
+                self._idle -= 1
+                self._calls.put(None)
             return [*self._threads, *self._alone]
 
 
@@ -201,13 +284,19 @@ class Lane:
         self._bounds = bounds = bounds or Bounds()
         self._max_messages = 1 if bounds.overflow == "latest" else bounds.max_messages
         self._concurrency = concurrency
+        self._places: list[None] = [None] * concurrency
+        """One for each worker or task that may still join those who work this lane off."""
         self._queue: deque[Packet] = deque()
         # Two counters instead of one, so that each has one writer: the loop, and the worker.
         self._bytes_in = self._bytes_out = 0
-        self._active = 0
         self._overflowing = False
         self._closed: asyncio.Event | None = None
         self._lock = threading.Lock()
+
+    @property
+    def _active(self) -> int:
+        """How many work it off."""
+        return self._concurrency - len(self._places)
 
     def put(self, packet: Packet) -> None:
         """Queue a packet and see that somebody works it off."""
@@ -223,7 +312,7 @@ class Lane:
             or self._bytes_in - self._bytes_out > self._bounds.max_bytes
         ):
             self._make_room()
-        if self._active < self._concurrency:
+        if self._places:
             self._take()
 
     def _make_room(self) -> None:
@@ -266,9 +355,11 @@ class Lane:
         return self._pop_alone()
 
     def _pop_alone(self) -> Packet | None:
+        if not self._queue:
+            return None
         try:
             packet = self._queue.popleft()
-        except IndexError:
+        except IndexError:  # it was dropped meanwhile, to make room
             return None
         self._bytes_out += len(packet.payload)
         return packet
@@ -309,11 +400,16 @@ class ThreadLane(Lane):
         self._loop = asyncio.get_running_loop()
 
     def _take(self) -> None:
-        with self._lock:
-            if self._active >= self._concurrency:
-                return
-            self._active += 1
-        self._workers.serve(self)
+        if self._join():
+            self._workers.serve(self)
+
+    def _join(self) -> bool:
+        """Whether one more worker may work here; then its place is taken."""
+        try:
+            self._places.pop()
+        except IndexError:
+            return False
+        return True
 
     def work(self) -> None:
         """Work the lane off. On a worker thread."""
@@ -329,15 +425,15 @@ class ThreadLane(Lane):
                 except BaseException as exc:  # SystemExit too: no callback ends a worker
                     self._on_error(packet, exc)
             if self._workers.all_taken:
-                self._workers.serve(self)  # to the end of the line
+                self._workers.serve_again(self)
                 return
 
     def _give_back(self) -> None:
-        with self._lock:
-            self._active -= 1
-        # Between the last pop and here the loop may have queued a packet and seen us active.
+        self._places.append(None)
+        # Between the last pop and here the loop may have queued a packet and seen us at work.
         if self._queue:
-            self._take()
+            if self._join():
+                self._workers.serve_again(self)
         elif self._closed is not None:
             with suppress(RuntimeError):  # the loop is closed: nobody has waited so long
                 self._loop.call_soon_threadsafe(self._leave)
@@ -355,7 +451,7 @@ class LoopLane(Lane):
         self._tasks: set[asyncio.Task[None]] = set()
 
     def _take(self) -> None:
-        self._active += 1
+        self._places.pop()
         task = asyncio.get_running_loop().create_task(self._work())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -371,7 +467,7 @@ class LoopLane(Lane):
                         raise
                     self._on_error(packet, exc)
         finally:
-            self._active -= 1
+            self._places.append(None)
             self._leave()
 
     def _note_unfinished(self) -> None:

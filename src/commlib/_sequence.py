@@ -40,6 +40,18 @@ def new_origin() -> str:
     return urandom(4).hex()
 
 
+class _Sender:
+    """What has come of one sender on one topic: the first number, and the highest."""
+
+    __slots__ = ("first", "last", "origin", "topic")
+
+    def __init__(self, origin: str, topic: str, seq: int) -> None:
+        self.origin = origin
+        self.topic = topic
+        self.first = seq
+        self.last = seq - 1
+
+
 class Gaps:
     """The receiving side: compares each number with the last one of the same sender and topic.
 
@@ -48,46 +60,51 @@ class Gaps:
     whatever comes late for one of those counts as a duplicate, and stays counted as lost.
     """
 
+    __slots__ = ("_current", "_missing", "_senders", "_stats")
+
     def __init__(self, stats: Stats) -> None:
         self._stats = stats
-        self._last: OrderedDict[tuple[str, str], int] = OrderedDict()
-        self._first: dict[tuple[str, str], int] = {}
+        self._senders: OrderedDict[tuple[str, str], _Sender] = OrderedDict()
+        self._current = _Sender("", "", 0)  # whose message came last; most often that comes next
         self._missing: OrderedDict[tuple[str, str], list[range]] = OrderedDict()
 
     def note(self, origin: str, topic: str, seq: int) -> None:
         """A message of this sender has arrived; the first one of a sender is no gap."""
-        if len(origin) > LONGEST_ORIGIN:
-            return  # nobody's of ours, and it would be kept
+        sender = self._current
+        if origin != sender.origin or topic != sender.topic:
+            if len(origin) > LONGEST_ORIGIN:
+                return  # nobody's of ours, and it would be kept
+            sender = self._current = self._find(origin, topic, seq)
+        if seq == sender.last + 1:
+            sender.last = seq
+        else:
+            self._note_irregular(sender, seq)
+
+    def _find(self, origin: str, topic: str, seq: int) -> _Sender:
+        """The one that this is of; it is new if there is none."""
         key = (origin, topic)
-        last = self._last.get(key)
-        if last is None:
-            if len(self._last) >= MAX_TOPICS:
-                self._forget(self._last.popitem(last=False)[0])
-            self._first[key] = seq
-        elif seq != last + 1:
-            seq = self._note_irregular(key, seq, last)
-        self._last[key] = seq
+        sender = self._senders.get(key)
+        if sender is None:
+            if len(self._senders) >= MAX_TOPICS:
+                self._missing.pop(self._senders.popitem(last=False)[0], None)
+            sender = self._senders[key] = _Sender(origin, topic, seq)
+        return sender
 
-    def _forget(self, key: tuple[str, str]) -> None:
-        self._missing.pop(key, None)
-        del self._first[key]
-
-    def _note_irregular(self, key: tuple[str, str], seq: int, last: int) -> int:
-        """Count it; returns the number to go on from."""
-        stats = self._stats
-        if seq > last:
-            stats.gaps += seq - last - 1
-            self._remember(key, range(last + 1, seq))
-            return seq
-        if self._was_missing(key, seq):
+    def _note_irregular(self, sender: _Sender, seq: int) -> None:
+        """Count it."""
+        stats, key = self._stats, (sender.origin, sender.topic)
+        if seq > sender.last:
+            stats.gaps += seq - sender.last - 1
+            self._remember(key, range(sender.last + 1, seq))
+            sender.last = seq
+        elif self._was_missing(key, seq):
             # What was counted as a gap has only been overtaken.
             stats.reordered += 1
             stats.gaps -= 1
-        elif seq < self._first[key]:
+        elif seq < sender.first:
             stats.reordered += 1  # it was overtaken by the first one
         else:
             stats.duplicates += 1
-        return last
 
     def _remember(self, key: tuple[str, str], numbers: range) -> None:
         gaps = self._missing.setdefault(key, [])

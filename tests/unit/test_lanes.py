@@ -647,7 +647,7 @@ async def test_a_worker_is_used_again_for_any_lane(make: Make, workers: Workers)
         lanes[number % 3].put(Packet(b"x"))
         await asyncio.to_thread(places.wait, number + 1)
         await reached(lambda number=number: lanes[number % 3]._active == 0)
-        await reached(lambda: workers._free == 1)
+        await reached(lambda: workers._idle == 1)
     assert workers.count == 1
     assert len(set(places.items)) == 1
 
@@ -665,6 +665,36 @@ async def test_lanes_whose_callbacks_block_starve_no_other(
     assert workers.starved == 0
 
 
+async def test_a_burst_over_thousands_of_lanes_is_left_to_a_few_workers(
+    make: Make, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_lanes, "PATIENCE", DEADLINE)
+    got = Collected()
+    for lane in [make(got) for _ in range(2000)]:
+        lane.put(Packet(b"x"))
+    await asyncio.to_thread(got.wait, 2000)
+    assert workers.count == _lanes.FEW
+    assert workers.starved == 0
+
+
+async def test_workers_that_get_on_slowly_are_joined_by_others(
+    make: Make, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_lanes, "PATIENCE", 0.001)
+    monkeypatch.setattr(_lanes, "QUICK", 1_000_000)  # nobody is as quick as that
+    got = Collected()
+    lanes = [make(got) for _ in range(200)]
+
+    def is_joined() -> bool:
+        for lane in lanes:
+            lane.put(Packet(b"x"))
+        return workers.count > _lanes.FEW
+
+    async with asyncio.timeout(DEADLINE):
+        while not is_joined():
+            await asyncio.sleep(0.001)
+
+
 async def test_at_the_limit_lanes_wait_and_that_is_told_once_and_counted(
     make: Make,
     gate: Gate,
@@ -677,8 +707,8 @@ async def test_at_the_limit_lanes_wait_and_that_is_told_once_and_counted(
     for lane in lanes:
         lane.put(Packet(b"x"))
     await asyncio.to_thread(gate.wait_for, 3)
+    await reached(lambda: workers.starved == 5)
     assert workers.count == 3
-    assert workers.starved == 5
     assert workers.all_taken
     [record] = caplog.records
     assert record.levelno == logging.WARNING

@@ -114,7 +114,7 @@ def test_a_sender_that_is_forgotten_is_a_new_one(monkeypatch: pytest.MonkeyPatch
         gaps.note(origin, "t", number)
 
     assert stats.gaps == 0
-    assert len(gaps._last) == 2
+    assert len(gaps._senders) == 2
 
 
 @given(st.sets(st.integers(1, 200)))
