@@ -677,22 +677,20 @@ async def test_a_burst_over_thousands_of_lanes_is_left_to_a_few_workers(
     assert workers.starved == 0
 
 
-async def test_workers_that_get_on_slowly_are_joined_by_others(
-    make: Make, workers: Workers, monkeypatch: pytest.MonkeyPatch
+async def test_workers_that_get_on_slowly_are_joined_by_one_and_those_that_block_by_many(
+    make: Make, gate: Gate, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_lanes, "PATIENCE", 0.001)
-    monkeypatch.setattr(_lanes, "QUICK", 1_000_000)  # nobody is as quick as that
-    got = Collected()
-    lanes = [make(got) for _ in range(200)]
-
-    def is_joined() -> bool:
-        for lane in lanes:
-            lane.put(Packet(b"x"))
-        return workers.count > _lanes.FEW
-
-    async with asyncio.timeout(DEADLINE):
-        while not is_joined():
-            await asyncio.sleep(0.001)
+    monkeypatch.setattr(_lanes, "PATIENCE", DEADLINE)  # the looks are taken here
+    lanes = [make(gate) for _ in range(20)]
+    for lane in lanes:
+        lane.put(Packet(b"x"))
+    await asyncio.to_thread(gate.wait_for, _lanes.FEW)
+    for done, joined in ((_lanes.QUICK * _lanes.FEW, 0), (1, 1), (0, _lanes.FEW + 1)):
+        before = workers.count
+        workers._look(lanes[0], workers._done - done)
+        assert workers.count == before + joined
+        await asyncio.to_thread(gate.wait_for, workers.count)
+    assert workers.starved == 0
 
 
 async def test_at_the_limit_lanes_wait_and_that_is_told_once_and_counted(
