@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 from commlib import aio
 from commlib._params import BaseParameters
-from commlib._portal import Portal, enter, home_of, leave
+from commlib._portal import Portal, enter, get_heeding_signals, home_of, leave
 from commlib._stats import Stats
 from commlib.aio._endpoint import Options, Params
 from commlib.aio._group import Group
@@ -61,7 +61,7 @@ class _Flag:
         self._set = SimpleQueue()
 
     def wait(self) -> None:
-        self._set.get()
+        get_heeding_signals(self._set)
 
 
 class Runnable:

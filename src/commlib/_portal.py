@@ -25,6 +25,7 @@ from commlib.exceptions import BlockingCall, EndpointClosed
 T = TypeVar("T")
 log = logging.getLogger("commlib")
 
+FIRST_PIECE, LONGEST_PIECE = 0.25, 64.0  # s of a wait, after which signals are looked for
 END_SECONDS = 0.3  # for callbacks on the loop to end when they are cancelled
 EXIT_SECONDS = 1.5  # all that leaving may take at exit; the flush in it takes less than one
 
@@ -132,6 +133,24 @@ class Portal:
                 log.warning("at exit: %r", result)
 
 
+def get_heeding_signals(queue: SimpleQueue[T], timeout: float | None = None) -> T:
+    """What comes through a queue, as its ``get``; raises Empty after ``timeout`` seconds.
+
+    A signal that arrives while Python is on its way into a wait does not interrupt it: its handler
+    is called when the wait is over. So this one is cut into pieces, each twice as long as the last.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    piece = FIRST_PIECE
+    while True:
+        left = piece if deadline is None else min(piece, deadline - time.monotonic())
+        try:
+            return queue.get(timeout=max(0, left))
+        except Empty:
+            if deadline is not None and left < piece:
+                raise
+        piece = min(2 * piece, LONGEST_PIECE)
+
+
 class _Errand(Generic[T]):
     """A coroutine that is made and run on the loop while a thread waits for its outcome.
 
@@ -159,7 +178,7 @@ class _Errand(Generic[T]):
     def wait(self, timeout: float | None) -> T:
         """What the coroutine returns or raises."""
         try:
-            task = self._ended.get(timeout=timeout)
+            task = get_heeding_signals(self._ended, timeout)
         except Empty:
             raise TimeoutError(f"not done within {timeout} s") from None
         try:

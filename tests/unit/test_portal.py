@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import concurrent.futures
 import contextlib
@@ -14,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import pytest
@@ -23,6 +25,7 @@ from brokers import RedisServer, RespConnection, free_port
 from collected import DEADLINE, Collected, eventually
 from commlib import _face, _portal
 from commlib import node as face_of_node
+from commlib._portal import get_heeding_signals
 from commlib.aio._hub import Hub
 from commlib.exceptions import BlockingCall, CommlibError, EndpointClosed
 from commlib.node import Node, NodeState
@@ -370,6 +373,24 @@ def test_a_signal_ends_run_forever_whether_the_broker_is_there_or_not(
     assert ended.status == 0
     assert "Traceback" not in ended.stderr
     assert time.monotonic() - sent < 2 * LEAVE_SECONDS
+
+
+def test_a_signal_that_has_not_interrupted_a_wait_is_heard_nevertheless() -> None:
+    # What this does to the main thread a signal does that comes while it is about to wait.
+    signaller = threading.Timer(0.05, _thread.interrupt_main)
+    signaller.start()
+    queue: SimpleQueue[None] = SimpleQueue()
+    with pytest.raises(KeyboardInterrupt):
+        get_heeding_signals(queue, DEADLINE)
+    signaller.join()
+
+
+def test_a_wait_that_heeds_signals_ends_in_time_or_with_what_has_come() -> None:
+    queue: SimpleQueue[int] = SimpleQueue()
+    with pytest.raises(Empty):
+        get_heeding_signals(queue, 0.01)
+    queue.put(1)
+    assert get_heeding_signals(queue, 0) == 1
 
 
 def test_a_hail_of_signals_does_not_keep_run_forever_from_its_end(program: Run) -> None:
