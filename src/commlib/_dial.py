@@ -83,8 +83,10 @@ async def resolve(host: str, port: int) -> list[tuple[Any, ...]]:
 
 
 def _look_up(host: str, port: int) -> Found:
+    # From a str Python would encode it by the rules for international names, and load their tables.
+    name = host.encode() if host.isascii() else host
     try:
-        return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        return list(socket.getaddrinfo(name, port, type=socket.SOCK_STREAM))
     except OSError as exc:
         return exc
     except UnicodeError as exc:  # a label that is empty or too long

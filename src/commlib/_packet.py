@@ -11,6 +11,7 @@ Three forms of one message exist side by side:
 from __future__ import annotations
 
 import time
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -108,7 +109,12 @@ class Envelope(Struct):
 _KNOWN_KEYS = frozenset(Header.__struct_fields__) | {
     *("content_type", "encoding", "agent"),  # the flat header of 0.13
 }
-_HEADER_FIELDS = tuple((field.name, field.type) for field in msgspec.structs.fields(Header))
+
+
+@cache
+def _header_fields() -> tuple[tuple[str, Any], ...]:
+    """Each key of a header with its type; looked up when the first strange header comes."""
+    return tuple((field.name, field.type) for field in msgspec.structs.fields(Header))
 
 
 def now_ms() -> int:
@@ -187,7 +193,7 @@ def read_header(tree: Any) -> Header:
     """The header, leniently: a key of a wrong type counts as absent, an unknown one as well."""
     header = Header()
     if isinstance(tree, dict):
-        for name, kind in _HEADER_FIELDS:
+        for name, kind in _header_fields():
             if name in tree:
                 try:
                     setattr(header, name, msgspec.convert(tree[name], kind, strict=False))

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
+from msgspec import Struct
+
 from commlib._packet import MAX_PAYLOAD
 
 if TYPE_CHECKING:
@@ -23,8 +25,7 @@ ENCODED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Offline:
+class Offline(Struct, frozen=True):
     """What becomes of messages that are published while the connection is away.
 
     ``buffer`` keeps the newest of them for a while (a robot must not execute a minute-old
@@ -142,7 +143,8 @@ class BaseParameters:
         raise NotImplementedError
 
 
-@dataclass(kw_only=True)
+# Its parts, not it, are what is made: they have their methods from dataclasses of their own.
+@dataclass(kw_only=True, init=False, repr=False, eq=False)
 class _Several(BaseParameters):
     """Parameters of brokers that stand in for one another."""
 

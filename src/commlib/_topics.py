@@ -18,7 +18,7 @@ MAX_NAME_BYTES = 65_535
 """The longest name, in UTF-8: the limit of an MQTT string (section 1.5.4)."""
 
 # C0 and C1 without exception: MQTT (section 1.5.4) lets a broker cut the connection for them.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_CONTROL = frozenset(map(chr, (*range(0x20), *range(0x7F, 0xA0))))
 
 
 # ---- what is a name ----
@@ -30,7 +30,7 @@ def check_topic(name: object, what: str = "topic") -> str:
     Raises TypeError for what is no str, ValueError for what is no name.
     """
     name = _check_name(name, what)
-    if "*" in _words(name):
+    if "*" in split(name):
         raise ValueError(
             f"{name!r} is a pattern, and a {what} names one thing: put a word in the place of '*'"
         )
@@ -43,7 +43,7 @@ def check_pattern(name: object) -> str:
     Raises TypeError for what is no str, ValueError for what is no pattern.
     """
     name = _check_name(name, "topic")
-    words = _words(name)
+    words = split(name)
     for index, word in enumerate(words):
         if "*" in word and word != "*":
             whole = _separator(name).join([*words[:index], "*", *words[index + 1 :]])
@@ -59,8 +59,9 @@ def _check_name(name: object, what: str) -> str:
         raise TypeError(f"a {what} is a str such as 'sensors.front', not {name!r}")
     if not name.strip():
         raise ValueError(f"a {what} needs at least one word, such as 'sensors.front', not {name!r}")
-    if control := _CONTROL.search(name):
-        raise ValueError(f"remove the control character {control[0]!r} from the {what} {name!r}")
+    if not name.isprintable() and not _CONTROL.isdisjoint(name):
+        control = next(char for char in name if char in _CONTROL)
+        raise ValueError(f"remove the control character {control!r} from the {what} {name!r}")
     try:
         size = len(name.encode())
     except UnicodeEncodeError as exc:
@@ -81,7 +82,8 @@ def _separator(name: str) -> str:
     return "/" if "/" in name else "."
 
 
-def _words(name: str) -> list[str]:
+def split(name: str) -> list[str]:
+    """The words of a name or pattern, in its own notation."""
     return name.split(_separator(name))
 
 
@@ -93,7 +95,7 @@ def is_pattern(name: str, native: str = "") -> bool:
 
     ``native`` are the latter's characters: ``+`` and ``#`` count as whole words, others anywhere.
     """
-    return "*" in _words(name) or _is_native(name, native)
+    return "*" in split(name) or _is_native(name, native)
 
 
 def matcher(pattern: str, native: str = "") -> Callable[[str], bool] | None:
@@ -106,7 +108,7 @@ def matcher(pattern: str, native: str = "") -> Callable[[str], bool] | None:
         return None
     if pattern == "*":
         return lambda name: not name.startswith("$")
-    words = _words(pattern)
+    words = split(pattern)
     if "*" not in words:
         return pattern.__eq__
     if words.index("*") == len(words) - 1:
@@ -116,7 +118,7 @@ def matcher(pattern: str, native: str = "") -> Callable[[str], bool] | None:
 
 
 def _is_native(name: str, native: str) -> bool:
-    words = _words(name)
+    words = split(name)
     return any(char in (words if char in "+#" else name) for char in native)
 
 
@@ -141,7 +143,7 @@ def check_wildcards(pattern: str, wildcards: str, broker: str) -> None:
 
     ``#`` is allowed as the last word only.
     """
-    words = _words(pattern)
+    words = split(pattern)
     for index, word in enumerate(words):
         if word not in (*wildcards,) and set(word) & set(wildcards):
             allowed = " and ".join(map(repr, wildcards))
@@ -181,7 +183,7 @@ def mqtt_filter(pattern: str) -> str:
     Raises ValueError where MQTT does not allow them: a broker cuts the connection for it.
     """
     check_wildcards(pattern, "+#", "MQTT")
-    *words, last = _words(pattern)
+    *words, last = split(pattern)
     words = ["+" if word == "*" else word for word in words]
     return "/".join([*words, "#" if last == "*" else last])
 
@@ -191,7 +193,7 @@ def amqp_binding(pattern: str) -> str:
 
     Raises ValueError for a ``#`` in slash notation: AMQP splits at dots only.
     """
-    words = _words(pattern)
+    words = split(pattern)
     if _separator(pattern) == "/":
         if "#" in words:
             raise ValueError(f"AMQP knows '#' between dots only: write {pattern!r} with '*'")

@@ -8,9 +8,9 @@ from functools import wraps
 from typing import Any, TypeVar, Unpack
 
 from commlib import _face
+from commlib._bridge_stats import BridgeStats
 from commlib._portal import enter
 from commlib._routes import Pairs
-from commlib._stats import BridgeStats
 from commlib._store import Keep
 from commlib.aio import bridges
 from commlib.aio._action_bridge import ActionOptions

@@ -19,7 +19,6 @@ from commlib.aio._ports import Decorators
 from commlib.aio.node import NodeOptions, NodeState, check_options
 from commlib.aio.pubsub import PublisherOptions, SubscriberOptions
 from commlib.aio.rpc import ClientOptions, RPCClientOptions, RPCTypes, ServiceMap, ServiceOptions
-from commlib.endpoints import TransportType
 from commlib.events import EventEmitter
 from commlib.exceptions import CommlibError
 from commlib.msg import ActionMessage, RPCMessage
@@ -32,12 +31,15 @@ from commlib.pubsub import (
     WSubscriber,
 )
 from commlib.rpc import RPCClient, RPCServer, RPCService
-from commlib.transports import first_given, resolve
+from commlib.transports import first_given, loaded_when_needed, resolve
 
 if TYPE_CHECKING:
     from commlib.action import ActionClient, ActionService
     from commlib.aio.action import ActionServiceOptions, ActionTypes
     from commlib.bridges import Bridge
+    from commlib.endpoints import TransportType
+else:
+    __getattr__ = loaded_when_needed("commlib.endpoints", "TransportType")
 
 __all__ = ["Node", "NodeStartMessage", "NodeState", "NodeStopMessage", "TransportType"]
 
@@ -119,7 +121,7 @@ class Node(Runnable, Decorators):
     @property
     def endpoints(self) -> list[Endpoint[Any]]:
         """The endpoints made so far, without those that were stopped one by one."""
-        return [core.face for core in self._core.endpoints]
+        return [core.face for core in self._core.present]
 
     @property
     def input_ports(self) -> dict[str, list[Any]]:

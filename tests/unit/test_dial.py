@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -106,3 +108,28 @@ async def test_where_no_thread_is_to_be_had_the_name_is_resolved_all_the_same(
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     assert (await resolve("127.0.0.1", 7))[0][4] == ("127.0.0.1", 7)
+
+
+def test_the_tables_of_international_names_are_loaded_for_those_only() -> None:
+    program = """
+import asyncio, sys
+from commlib._dial import resolve
+asyncio.run(resolve("localhost", 7))
+print("encodings.idna" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("False", "")
+
+
+async def test_an_international_name_is_looked_up_by_its_rules(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[object] = []
+
+    def look_up(name: object, *args: Any, **options: Any) -> list[Any]:
+        asked.append(name)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    await resolve("müller.example", 7)
+    assert asked == ["müller.example"], "a str, which Python encodes"

@@ -8,14 +8,14 @@ from typing import Any, cast
 
 import pytest
 
+from commlib._bridge_stats import BridgeStats
 from commlib._packet import Packet
-from commlib._stats import BridgeStats
 from commlib._store import Keep
 from commlib.aio import _outlet
 from commlib.aio._hub import Hub
+from commlib.aio._listeners import Listeners
 from commlib.aio._outlet import Outlet
 from commlib.exceptions import ConnectionLost, EndpointClosed
-from commlib.transports.base import StateHandler
 
 KEEP = Keep()
 
@@ -26,7 +26,7 @@ class Paper:
     def __init__(self) -> None:
         self.params = "paper://"
         self.transport = self
-        self.listeners: list[StateHandler] = []
+        self.listeners = Listeners()
         self.connected = True
         self.written: list[tuple[str, bytes]] = []
         self.has_room, self.answers = asyncio.Event(), asyncio.Event()
@@ -92,7 +92,7 @@ async def test_while_the_sink_is_there_nothing_waits() -> None:
     assert sink.written == [("t", b"1"), ("t", b"2")]
     assert (stats.forwarded, stats.waiting) == (2, 0)
     await outlet.stop(1)
-    assert sink.listeners == []
+    assert not sink.listeners
 
 
 async def test_what_comes_while_the_sink_is_away_or_full_goes_out_in_order() -> None:
@@ -208,7 +208,7 @@ async def test_it_can_be_started_again_and_has_nothing_of_the_last_run() -> None
     assert await sink.until(1) == [b"2"]
     assert (stats.dropped, stats.forwarded) == (1, 1)
     await outlet.stop(1)
-    assert sink.listeners == []
+    assert not sink.listeners
 
 
 async def test_a_closed_sink_is_an_error_like_others() -> None:

@@ -7,7 +7,7 @@ import dataclasses
 from typing import Unpack
 
 from commlib import _topics
-from commlib._stats import BridgeStats
+from commlib._bridge_stats import BridgeStats
 from commlib._store import Keep
 from commlib.aio._action import part_name
 from commlib.aio._bridge import Bridge, BridgeOptions, BridgeType

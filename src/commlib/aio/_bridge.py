@@ -8,10 +8,10 @@ import logging
 from enum import IntEnum
 from typing import Any, TypedDict
 
+from commlib._bridge_stats import BridgeStats
 from commlib._hops import place
 from commlib._params import BaseParameters, NetworkParameters
 from commlib._routes import spelled
-from commlib._stats import BridgeStats
 from commlib.aio._endpoint import Endpoint, ErrorHandler, Params
 from commlib.aio._hub import Hub
 from commlib.transports import resolve

@@ -14,10 +14,10 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 
+from commlib._bridge_stats import BridgeStats
 from commlib._lanes import Bounds
 from commlib._packet import Packet
 from commlib._session import LONGEST_PAUSE
-from commlib._stats import BridgeStats
 from commlib._store import Keep, Store
 from commlib.aio._hub import Hub
 from commlib.exceptions import CommlibError, ConnectionLost
@@ -74,7 +74,7 @@ class Outlet:
         self._unconfirmed = self._unconfirmed_bytes = 0
         self._confirming: asyncio.Task[None] | None = None
         self._news, self._done = asyncio.Event(), asyncio.Event()
-        self._sink.listeners.append(self._note_state)
+        self._sink.listeners.add(self._note_state)
         if self._transport.connected:
             self._open()
         self._task = self._sink.spawn(self._work())
@@ -84,7 +84,7 @@ class Outlet:
         if self._task is None:
             return
         if self._loop is not asyncio.get_running_loop():  # in a forked child: the parent's goes on
-            self._sink.listeners.remove(self._note_state)
+            self._sink.listeners.discard(self._note_state)
             self._task = None
             return
         if self._transport.connected:
@@ -94,7 +94,7 @@ class Outlet:
                     while self._store and self._is_open:
                         self._done.clear()
                         await self._done.wait()
-        self._sink.listeners.remove(self._note_state)
+        self._sink.listeners.discard(self._note_state)
         self._shut()
         self._task.cancel()
         await asyncio.wait([self._task])

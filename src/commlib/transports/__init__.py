@@ -36,7 +36,7 @@ ACTION_CLASSES = ("ActionClient", "ActionService")
 def loaded_when_needed(module: str, *names: str) -> Callable[[str], Any]:
     """A ``__getattr__`` for a module that has these names from another one.
 
-    Actions are a tenth of all that is imported, and most programs have none.
+    For what takes a while to import and most programs have no need of, as actions.
     """
 
     def load(name: str) -> Any:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from msgspec import Struct
+
 from commlib._hops import host_name
 from commlib._params import Credentials as Credentials
 from commlib._params import NetworkParameters
@@ -36,8 +38,7 @@ class QoS(IntEnum):
     EXACTLY_ONCE = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Will:
+class Will(Struct, frozen=True):
     """A message for a moment in the life of a connection: its end without a word, or its birth.
 
     ``payload``: bytes or text as they are, anything else as JSON. ``retain``: the broker keeps it

@@ -85,7 +85,8 @@ class ConnectionParameters(NetworkParameters):
 TCPConnectionParameters = ConnectionParameters
 
 
-@dataclass
+# The fields are the same ones, and so are repr and equality.
+@dataclass(repr=False, eq=False)
 class UnixSocketConnectionParameters(ConnectionParameters):
     """A server on this machine, through its unix socket."""
 

@@ -21,8 +21,7 @@ Handler = Callable[[Packet], None]
 """Takes one packet, on the loop; quick, never raises."""
 
 
-@dataclass(frozen=True, slots=True)
-class Traits:
+class Traits(Struct, frozen=True):
     """What a kind of broker can do, asked for instead of its name.
 
     ``native_headers``: it carries headers beside the payload. ``stores_unread``: a queue keeps
@@ -33,7 +32,8 @@ class Traits:
     ``header_beside_bare``: a header can travel beside a payload that is the bare data.
     ``delivery_levels``: the QoS that a packet can have. ``retained``: it can keep the last packet
     of a topic for those who subscribe later.
-    ``longest_name``: the most bytes that a name can have.
+    ``longest_name``: the most bytes that a name can have. ``takes_parts``: what is published may
+    have a long payload in ``_parts.Parts`` instead of bytes.
     """
 
     native_headers: bool = False
@@ -46,6 +46,7 @@ class Traits:
     delivery_levels: tuple[int, ...] = (0,)
     retained: bool = False
     longest_name: int = MAX_NAME_BYTES
+    takes_parts: bool = False
 
 
 @dataclass(slots=True)
