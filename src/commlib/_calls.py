@@ -86,27 +86,33 @@ class Calls(Generic[C]):
 
     def next(self) -> C | None:
         """A call that may be sent now, the oldest of its name; it is under way from here on."""
-        for name in list(self._lines):
-            token = self._head(name)
-            if token is not None and self._has_room(name):
-                line = self._lines.pop(name)
-                line.popleft()
-                if line:
-                    self._lines[name] = line  # behind the others
-                call = self._waiting.pop(token)
-                self._begin(token, call, name)
-                return call
-        return None
-
-    def _head(self, name: str) -> str | None:
-        """The oldest of those that still wait for this name."""
-        line = self._lines[name]
-        while line and line[0] not in self._waiting:
-            line.popleft()
-        if not line:
-            del self._lines[name]
+        if len(self._under_way) >= self.capacity:
+            return None  # as nearly always: there may be many names to look at in vain
+        name = self._next_name()
+        if name is None:
             return None
-        return line[0]
+        line = self._lines.pop(name)
+        token = line.popleft()
+        if line:
+            self._lines[name] = line  # behind the others
+        call = self._waiting.pop(token)
+        self._begin(token, call, name)
+        return call
+
+    def _next_name(self) -> str | None:
+        """The first name with a call that waits, and has room."""
+        found, empty = None, []
+        for name, line in self._lines.items():
+            while line and line[0] not in self._waiting:
+                line.popleft()
+            if not line:
+                empty.append(name)
+            elif self._has_room(name):
+                found = name
+                break
+        for name in empty:
+            del self._lines[name]
+        return found
 
     def clear(self) -> list[C]:
         """End all calls; returns them."""

@@ -292,7 +292,7 @@ def test_who_is_told_of_the_connection_is_forgotten_when_it_stops(node: Node, to
     before = list(node._core.hub.listeners)
     for _ in range(20):
         node.create_publisher(topic, on_state=print).stop()
-    assert node._core.hub.listeners == before
+    assert list(node._core.hub.listeners) == before
 
 
 # ---- what makes no sense ----

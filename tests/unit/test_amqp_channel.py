@@ -69,6 +69,30 @@ async def test_what_is_asked_before_it_is_open_waits_for_that() -> None:
     assert {first.done(), second.done()} == {False}
 
 
+async def test_an_answer_to_consume_may_be_overtaken_by_others() -> None:
+    found = opened()
+    frames = [methods.qos(SERVICE, 3), methods.consume(SERVICE, "a", "s1", 0)]
+    frames += [methods.qos(SERVICE, 3), methods.consume(SERVICE, "b", "s2", 0)]
+    questions = [found.channel.ask(frame) for frame in frames]
+    for number, answer in (
+        (0, spec.Basic.QosOk()),
+        (2, spec.Basic.QosOk()),
+        (3, spec.Basic.ConsumeOk("s2")),
+        (1, spec.Basic.ConsumeOk("s1")),
+    ):
+        assert not questions[number].done()
+        found.wire.says(SERVICE, answer)
+        assert questions[number].done()
+    assert not found.wire.link.closed.done()
+
+
+async def test_an_answer_about_a_consumer_that_nobody_asked_for_is_none() -> None:
+    found = opened()
+    found.channel.ask(methods.consume(SERVICE, "a", "s1", 0))
+    found.wire.says(SERVICE, spec.Basic.ConsumeOk("s2"))
+    assert "does not speak AMQP" in str(found.wire.link.closed.result())
+
+
 async def test_answers_come_in_the_order_of_the_questions() -> None:
     found = opened()
     questions = [found.channel.ask(frame) for frame in (declare("a"), methods.qos(SERVICE, 3))]

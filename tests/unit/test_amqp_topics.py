@@ -500,3 +500,25 @@ async def test_a_question_is_not_asked_on_the_channel_of_messages() -> None:
     assert on_topics == ["Channel.Open", "Basic.Consume"]
     assert on_setup == ["Channel.Open", "Queue.Declare", "Queue.Bind"]
     await new.lose()
+
+
+async def test_a_message_is_not_compared_with_each_of_many_patterns() -> None:
+    new, compared = await network(), list[str]()
+
+    def counting(topic: Topic) -> Callable[[str], bool]:
+        matches = topic.matches
+
+        def counted(name: str) -> bool:
+            compared.append(topic.topic)
+            return matches(name)
+
+        return counted
+
+    for topic in (*(f"*.b{number}" for number in range(100)), "*.b7.#"):
+        found, _ = new.add(topic)
+        found.matches = counting(found)
+    await new.wire.settle()
+    new.says("a.b7")
+    assert sorted(who for who, _ in new.got) == ["*.b7", "*.b7.#"]
+    assert sorted(compared) == ["*.b7", "*.b7.#"]
+    await new.lose()

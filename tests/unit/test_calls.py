@@ -121,6 +121,29 @@ def test_names_that_wait_take_turns_and_each_keeps_its_order() -> None:
     assert len(calls) == 3
 
 
+class Counted(str):
+    """A name that counts how often any of them is looked up."""
+
+    __slots__ = ()
+    lookups = 0
+
+    def __hash__(self) -> int:
+        Counted.lookups += 1
+        return super().__hash__()
+
+
+def test_who_is_next_is_found_without_a_look_at_all_names_that_wait() -> None:
+    calls: Calls[int] = Calls(4)
+    for number in range(1000):
+        calls.add(str(number), number, Counted(f"service{number}"))
+    Counted.lookups = 0
+    for number in range(100):
+        assert calls.take(str(number)) == number
+        assert calls.next() == number + 4
+        assert calls.next() is None, "all places are taken"
+    assert Counted.lookups < 100 * 20
+
+
 class CallsAgainstAModel(RuleBasedStateMachine):
     """Whatever happens in whatever order, each call ends once and the line is kept."""
 

@@ -130,7 +130,7 @@ async def test_a_stopped_heart_leaves_no_timer_and_no_listener() -> None:
         timer = heart._timer
         assert timer is not None
     assert timer.cancelled()
-    assert node.hub.listeners == []
+    assert not node.hub.listeners
 
 
 async def test_without_connection_or_room_a_beat_is_dropped_and_counted(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from commlib._packet import Packet
 from commlib.exceptions import AuthError, ConnectError
+from commlib.transports import _mqtt_board as module
 from commlib.transports import _mqtt_control as control
 from commlib.transports import _mqtt_frames as frames
 from commlib.transports._mqtt_board import Board, Boards
@@ -377,3 +379,45 @@ async def test_what_was_refused_is_tried_again_on_the_next_connection() -> None:
     await wide.confirmed
     old.says("a/b")
     assert old.takers() == ["a.b", "all"]
+
+
+# ---- many ----
+
+
+@pytest.fixture
+def comparisons(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was compared, or looked at, to find out how filters stand to each other."""
+    made: list[str] = []
+    for name in ("is_exact", "covers", "overlap"):
+        real = getattr(module, name)
+
+        def counting(*levels: Any, name: str = name, real: Callable[..., bool] = real) -> bool:
+            made.append(name)
+            return real(*levels)
+
+        monkeypatch.setattr(module, name, counting)
+    return made
+
+
+@pytest.mark.parametrize("version", [V5, V311])
+async def test_a_further_topic_is_not_compared_with_each_of_many(
+    version: int, comparisons: list[str]
+) -> None:
+    new = await network(version)
+    for number in range(300):
+        new.add(f"a.t{number}")
+    assert len(comparisons) < 300 * 10
+
+
+@pytest.mark.parametrize("version", [V5, V311])
+async def test_a_message_is_not_compared_with_each_of_many_patterns(
+    version: int, comparisons: list[str]
+) -> None:
+    new = await network(version)
+    for number in range(100):
+        new.add(f"*.b{number}.c")
+    new.answer()
+    comparisons.clear()
+    new.says("a/b7/c", b"", *([8] if version == V5 else []))
+    assert new.takers() == ["*.b7.c"]
+    assert len(comparisons) < 10

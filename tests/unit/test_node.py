@@ -110,3 +110,33 @@ def test_one_that_was_refused_does_not_keep_a_shared_connection() -> None:
     hub = shared_hub(params, None)
     assert not hub.users
     assert not hub.listeners
+
+
+def test_endpoints_that_are_made_while_it_runs_do_not_cost_a_look_at_all_of_them_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked_at = []
+    forget = aio.Node._forget_stopped
+
+    def counting(self: aio.Node) -> None:
+        looked_at.append(len(self.endpoints))
+        forget(self)
+
+    monkeypatch.setattr(aio.Node, "_forget_stopped", counting)
+    with Node("robot", connection_params="memory://many", heartbeats=False) as node:
+        made = [node.create_publisher("t") for _ in range(300)]
+        assert sum(looked_at) < 3 * len(made)
+        made[0].stop()
+        assert node.endpoints == made[1:]
+        for _ in range(700):
+            node.create_publisher("t").stop()
+        assert len(node._core.endpoints) < 1000, "those that were stopped are not kept"
+
+
+def test_what_was_stopped_alone_is_not_begun_by_the_next_run() -> None:
+    node = Node("robot", connection_params="memory://next-run", heartbeats=False)
+    with node:
+        stopped, kept = node.create_publisher("a"), node.create_publisher("b")
+        stopped.stop()
+    with node:
+        assert node.endpoints == [kept]

@@ -89,7 +89,7 @@ class Caller:
         self._inbox: Inbox | None = None
         self._opening: asyncio.Task[None] | None = None
         self._booked: deque[Call] = deque()
-        self._unsent: list[Call] = []
+        self._unsent: deque[Call] = deque()
         self._sending: asyncio.Task[None] | None = None
         self._closed = False
         self._next_pending = False
@@ -311,4 +311,4 @@ class Caller:
                         break
                 except CommlibError as exc:
                     self.drop(call.token, exc)
-                del self._unsent[0]
+                self._unsent.popleft()

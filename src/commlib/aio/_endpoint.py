@@ -207,12 +207,17 @@ class Endpoint:
         a warning, and goes on trying. Raises AuthError when the broker says no.
         """
         await self.hub.reopen()
-        is_new = not self._is_begun
-        beginning = self.start()
+        beginning = self.begin(wait)
         if wait:
             await self.hub.settle(self.name, beginning, quiet=not self._has_own_hub)
-        elif is_new:
+
+    def begin(self, wait: bool) -> asyncio.Task[None]:
+        """Begin; without ``wait`` nobody will wait for what it returns, so errors are logged."""
+        is_new = not self._is_begun
+        beginning = self.start()
+        if is_new and not wait:
             self.hub.tell_errors(beginning)
+        return beginning
 
     def start(self) -> asyncio.Task[None]:
         """Begin in the background, if that is not done yet. On the loop."""
@@ -263,12 +268,12 @@ class Endpoint:
             await self._end()
         if self._has_own_hub:
             await self.hub.close()
-        if self._on_state is not None and self._on_state in self.hub.listeners:
-            self.hub.listeners.remove(self._on_state)
+        if self._on_state is not None:
+            self.hub.listeners.discard(self._on_state)
 
     def _heed_state(self) -> None:
-        if self._on_state is not None and self._on_state not in self.hub.listeners:
-            self.hub.listeners.append(self._on_state)
+        if self._on_state is not None:
+            self.hub.listeners.add(self._on_state)
 
     async def _end(self) -> None:
         """What has to be undone of ``_begin``."""
@@ -352,6 +357,15 @@ def _no_option(kind: type, name: str) -> str:
     }
     hint = nearest(name, sorted(known - {"self", "hub"}))
     return f"{kind.__name__} has no option {name!r}; {hint}"
+
+
+def enough_after(count: int) -> int:
+    """How many endpoints there are to be before the stopped ones among them are looked for again.
+
+    Twice as many and some: to look at all whenever one is added would cost the square of their
+    number.
+    """
+    return 2 * count + 8
 
 
 def check_grace(grace: float) -> float:

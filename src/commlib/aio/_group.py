@@ -7,7 +7,7 @@ import dataclasses
 from typing import TypeVar, Unpack
 
 from commlib._stats import Stats
-from commlib.aio._endpoint import Endpoint, Options, Params
+from commlib.aio._endpoint import Endpoint, Options, Params, enough_after
 
 E = TypeVar("E", bound=Endpoint)
 
@@ -18,6 +18,7 @@ class Group(Endpoint):
     def __init__(self, name: str, conn_params: Params = None, **options: Unpack[Options]) -> None:
         super().__init__(name, conn_params, **options)
         self.parts: list[Endpoint] = []
+        self._enough = 0  # parts, at which it is worth while to forget the stopped ones
         self.part_options: Options = {
             "hub": self.hub,
             "serializer": self._serializer,
@@ -32,7 +33,9 @@ class Group(Endpoint):
 
     def add(self, part: E) -> E:
         """Take a part that was made with ``part_options``."""
-        self.parts = [known for known in self.parts if not known.stopped or not self.is_running]
+        if self.is_running and len(self.parts) >= self._enough:
+            self.parts = [known for known in self.parts if not known.stopped]
+            self._enough = enough_after(len(self.parts))
         self.parts.append(part)
         return part
 

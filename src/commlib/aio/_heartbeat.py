@@ -44,20 +44,15 @@ class Heartbeat(Sender[HeartbeatMessage]):
         """Of beats that follow each other; a timer of a former one finds that it is over."""
 
     async def _begin(self) -> None:
-        self._be_deaf()  # a life that ended with the hub, not by stop(), has left its ear
         self._timer = None
         await super()._begin()
-        self.hub.listeners.append(self._beat_when_back)
+        self.hub.listeners.add(self._beat_when_back)
         self._begin_series()
 
     async def _end(self) -> None:
-        self._be_deaf()
+        self.hub.listeners.discard(self._beat_when_back)
         if self._timer is not None:
             self._timer.cancel()
-
-    def _be_deaf(self) -> None:
-        if self._beat_when_back in self.hub.listeners:
-            self.hub.listeners.remove(self._beat_when_back)
 
     def _beat_when_back(self, connected: bool, reason: Exception | None) -> None:
         if connected and self.ready:

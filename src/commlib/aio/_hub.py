@@ -7,14 +7,15 @@ import dataclasses
 import logging
 import threading
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from commlib._lanes import CALLBACK_ERRORS, Workers, end_tasks
 from commlib._params import BaseParameters
 from commlib.aio._caller import Caller
+from commlib.aio._listeners import Listeners
 from commlib.exceptions import EndpointClosed
-from commlib.transports.base import LinkStats, StateHandler, Transport
+from commlib.transports.base import LinkStats, Transport
 
 log = logging.getLogger("commlib")
 
@@ -54,7 +55,7 @@ class Hub:
         self.params = params
         self.name = name
         self.shared_on: asyncio.AbstractEventLoop | None = None
-        self.listeners: list[StateHandler] = []
+        self.listeners = Listeners()
         """Told when the connection comes and goes."""
         self.leaving: list[threading.Thread] = []
         """The workers of the life that ``close`` has ended; they are about to end, too."""
@@ -107,17 +108,28 @@ class Hub:
         Raises what the task raises in that time; after it the task goes on in the background.
         ``quiet``: somebody else warns that the broker is away.
         """
+        await self.settle_all({task: what}, quiet=quiet)
+
+    async def settle_all(
+        self, tasks: Mapping[asyncio.Task[Any], str], *, quiet: bool = False
+    ) -> None:
+        """``settle`` for many tasks, each with what it is for: one wait for all of them."""
         timeout = self.params.connect_timeout
-        await asyncio.wait([task], timeout=timeout)
-        if task.cancelled():
-            return  # stopped by somebody else while it began
-        if task.done():
-            task.result()
-        else:
+        if tasks:
+            first = asyncio.FIRST_EXCEPTION
+            await asyncio.wait(tasks, timeout=timeout, return_when=first)
+        ended = (task for task in tasks if task.done() and not task.cancelled())
+        failed = next((task for task in ended if task.exception() is not None), None)
+        for task, what in tasks.items():
+            if task.done():
+                continue  # if cancelled, by somebody else who has stopped what began
             self.tell_errors(task)
-            level = logging.INFO if quiet else logging.WARNING
-            text = "%s: no connection for %g s, still trying (%s)"
-            log.log(level, text, what, timeout, self.params)
+            if failed is None:
+                level = logging.INFO if quiet else logging.WARNING
+                text = "%s: no connection for %g s, still trying (%s)"
+                log.log(level, text, what, timeout, self.params)
+        if failed is not None:
+            failed.result()
 
     async def wait_connected(self, timeout: float) -> bool:
         """Begin to connect if need be; whether the connection is there within ``timeout`` seconds.

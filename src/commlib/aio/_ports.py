@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from commlib._topics import check_pattern, check_topic
 from commlib._typing import FeedbackT, GoalT, Req, Resp, ResultT, T
-from commlib.aio._endpoint import Endpoint, Params
+from commlib.aio._endpoint import Endpoint, Params, enough_after
 from commlib.aio._hub import Hub
 from commlib.aio.events import EventEmitter
 from commlib.aio.pubsub import (
@@ -114,6 +114,8 @@ class Ports(Decorators):
     def __init__(self, hub: Hub, defaults: dict[str, Any]) -> None:
         self.hub = hub
         self.endpoints: list[Endpoint] = []
+        """Those made so far; of those that were stopped one by one not all are forgotten yet."""
+        self._enough = 0  # endpoints, at which it is worth while to forget the stopped ones
         self._defaults = defaults
 
     @property
@@ -134,14 +136,20 @@ class Ports(Decorators):
 
     def add(self, endpoint: E) -> E:
         """Take an endpoint that was made with this node's hub."""
-        if self.running:
+        if self.running and len(self.endpoints) >= self._enough:
             self._forget_stopped()
         self.endpoints.append(endpoint)
         return endpoint
 
     def _forget_stopped(self) -> None:
         """Those that were stopped one by one are done with."""
-        self.endpoints = [known for known in self.endpoints if not known.stopped]
+        self.endpoints = self.present
+        self._enough = enough_after(len(self.endpoints))
+
+    @property
+    def present(self) -> list[Endpoint]:
+        """All endpoints but those that were stopped one by one."""
+        return [known for known in self.endpoints if not (self.running and known.stopped)]
 
     def _adopt(self, endpoint: E) -> E:
         self.add(endpoint)
@@ -166,7 +174,7 @@ class Ports(Decorators):
 
     def _listed(self, kinds: dict[str, tuple[str, ...]]) -> dict[str, list[Any]]:
         return {
-            kind: [known.face for known in self.endpoints if type(known).__name__ in names]
+            kind: [known.face for known in self.present if type(known).__name__ in names]
             for kind, names in kinds.items()
         }
 

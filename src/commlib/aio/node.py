@@ -8,7 +8,7 @@ import inspect
 import logging
 import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from os import urandom
 from typing import TYPE_CHECKING, Any, Self, Unpack
@@ -194,8 +194,8 @@ class Node(Ports):
         self._listeners.append(lambda connected, reason: handler.flush())
 
     def _listen(self) -> None:
-        listeners = self.hub.listeners
-        listeners += [listener for listener in self._listeners if listener not in listeners]
+        for listener in self._listeners:
+            self.hub.listeners.add(listener)
 
     @property
     def connected(self) -> bool:
@@ -261,7 +261,7 @@ class Node(Ports):
         if self._remote_logger is not None:
             self.log.addHandler(self._remote_logger)
         self.state = NodeState.RUNNING
-        runs = [part.run(wait) for part in (*self._own, *self.endpoints)]
+        runs = [self._run_all((*self._own, *self.endpoints), wait)]
         if wait:
             runs.append(
                 self.hub.settle(self.node_name, self.hub.spawn(self.hub.transport.connect()))
@@ -271,6 +271,19 @@ class Node(Ports):
         except Exception:
             self.state = NodeState.IDLE
             raise
+
+    async def _run_all(self, parts: Sequence[Endpoint], wait: bool) -> None:
+        """Run them with one wait for all: one for each costs as much again as to begin."""
+        others = []
+        begun: dict[asyncio.Task[Any], str] = {}
+        for part in parts:
+            if part.hub is self.hub and type(part).run is Endpoint.run:
+                begun[part.begin(wait)] = part.name
+            else:  # a bridge has another side as well
+                others.append(part.run(wait))
+        if wait:
+            others.append(self.hub.settle_all(begun, quiet=True))
+        await asyncio.gather(*others)
 
     async def run_forever(self) -> None:
         """Run until SIGINT, SIGTERM, ``stop()`` or cancellation, then stop."""
@@ -303,6 +316,8 @@ class Node(Ports):
         """
         if self._stopping is not None:
             self._stopping.set()
+        if self.running:
+            self._forget_stopped()  # or the next run would begin with them
         # First the control services, so that nobody starts again what is being stopped.
         await asyncio.gather(*(part.stop() for part in self._own if part is not self._logs))
         await self._stop_ports()
@@ -312,8 +327,7 @@ class Node(Ports):
             await self.hub.close()
         else:  # the others go on with the connection
             for listener in self._listeners:
-                if listener in self.hub.listeners:
-                    self.hub.listeners.remove(listener)
+                self.hub.listeners.discard(listener)
         self._turning = asyncio.Lock()  # the next life may be on another loop
         if self.state is NodeState.RUNNING:
             self.state = NodeState.STOPPED

@@ -134,14 +134,30 @@ class Channel:
             self._take_answer(kind, arguments)
 
     def _take_answer(self, kind: bytes, arguments: bytes) -> None:
-        asked = self._asked[0].frame
-        if not methods.is_answer(kind, asked):
-            raise Malformed(f"the method {kind.hex()} as the answer to {asked[7:11].hex()}")
+        index = self._find_answered(kind, arguments)
         if kind == methods.QUEUE_DECLARE_OK:
             methods.read_declared(arguments)  # here, where what makes no sense ends the connection
-        answer = self._asked.popleft().answer
+        answer = self._asked[index].answer
+        del self._asked[index]
         if not answer.done():
             answer.set_result(arguments)
+
+    def _find_answered(self, kind: bytes, arguments: bytes) -> int:
+        """Which question this answers. Raises Malformed.
+
+        It is the oldest one; but what RabbitMQ says to basic.consume comes from the queue's own
+        process there, and may be overtaken by the answers of the channel, and of other queues.
+        """
+        for index, question in enumerate(self._asked):
+            is_consume = methods.is_consume(question.frame)
+            if methods.is_answer(kind, question.frame) and (
+                not is_consume or methods.is_consumer_of(arguments, question.frame)
+            ):
+                return index
+            if not is_consume:
+                break
+        asked = self._asked[0].frame[7:11]
+        raise Malformed(f"the method {kind.hex()} as the answer to {asked.hex()}")
 
     def _reopen(self, closing: methods.Closing) -> None:
         """The broker has closed it: confirm that and open it anew."""

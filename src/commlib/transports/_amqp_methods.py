@@ -149,6 +149,17 @@ def is_answer(kind: bytes, question: bytes) -> bool:
     return kind[:3] == question[7:10] and kind[3] == question[10] + 1
 
 
+def is_consume(question: bytes) -> bool:
+    """Whether a frame of ours is one that ``consume`` makes."""
+    return question[7:11] == CONSUME
+
+
+def is_consumer_of(arguments: bytes, question: bytes) -> bool:
+    """Whether Consume-Ok with these arguments is about the consumer that a frame of ours began."""
+    tag = 14 + question[13]  # behind two bytes that mean nothing, and the name of the queue
+    return arguments == question[tag : tag + 1 + question[tag]]
+
+
 FAREWELL = method(0, CLOSE, u16.pack(200) + short("") + b"\0\0\0\0")
 
 

@@ -113,7 +113,7 @@ class Services:
         self._reader = reader
         self._on_stale = on_stale
         self._link: AmqpLink | None = None
-        self._consumers: list[Consumer] = []
+        self._consumers: dict[Consumer, None] = {}  # in the order of their coming
         self._on_channel: Counter[int] = Counter()
         self._by_tag: dict[bytes, Consumer] = {}
         self._tags = count()
@@ -134,7 +134,7 @@ class Services:
         """
         self._loop = asyncio.get_running_loop()
         consumer = Consumer(self, queue, handler, prefetch, self._free_number())
-        self._consumers.append(consumer)
+        self._consumers[consumer] = None
         try:
             if self._link is not None:
                 await self._begin(consumer, self._link)
@@ -156,7 +156,7 @@ class Services:
         if consumer.is_closed:
             return
         consumer.is_closed = True
-        self._consumers.remove(consumer)
+        del self._consumers[consumer]
         self._on_channel[consumer.number] -= 1
         link, tag = self._link, consumer.tag
         if link is not None and tag:
@@ -386,8 +386,8 @@ class Services:
         if len(payload) > link.limit:
             link.write([methods.ack(channel.number, tag)], [])  # it was cut, and nobody takes it
             return
-        again = publish_method(channel.number, "", queue)
-        again += content(channel.number, properties, payload, link.tuning.frame)
+        where = publish_method(channel.number, "", queue)
+        again = where + content(channel.number, properties, payload, link.tuning.frame)
         link.write([again, methods.ack(channel.number, tag)], [])
 
     def done(self, packet: Packet) -> None:

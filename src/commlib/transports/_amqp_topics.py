@@ -14,9 +14,10 @@ from contextlib import suppress
 from itertools import count
 from typing import Any
 
+from commlib._anchors import Anchors
 from commlib._packet import Packet
 from commlib._session import AUTH_PAUSE
-from commlib._topics import amqp_binding, amqp_matcher, is_pattern, matcher
+from commlib._topics import amqp_binding, amqp_matcher, is_pattern, matcher, split
 from commlib.exceptions import AuthError, ConnectionLost
 from commlib.transports import _amqp_methods as methods
 from commlib.transports._amqp_bytes import read_short
@@ -46,6 +47,9 @@ class Topic(Confirmation):
         self.handlers: tuple[Handler, ...] = ()
         self.is_pattern = is_pattern(topic, WILDCARDS)
         self.matches = matcher(topic, WILDCARDS) or amqp_matcher(self.binding)
+        words = split(topic)
+        # One of the broker's own matches names of either notation, split at dots.
+        self.words = words if WILDCARDS not in words else []
 
 
 class Topics:
@@ -71,6 +75,7 @@ class Topics:
         self._hurry = asyncio.Event()
         self._exact: dict[str, Topic] = {}
         self._patterns: dict[str, Topic] = {}
+        self._anchors: Anchors[Topic] = Anchors()  # of the patterns
         self._needed: Counter[str] = Counter()  # by how many topics each binding is
         self._routes: dict[bytes, tuple[str, tuple[Handler, ...]]] = {}
 
@@ -81,6 +86,8 @@ class Topics:
         found.handlers += (handler,)
         self._routes.clear()
         if len(found.handlers) == 1:
+            if found.is_pattern:
+                self._anchors.add(found.words, found)
             self._needed[found.binding] += 1
             self._ask(found)
         return found
@@ -97,6 +104,7 @@ class Topics:
         if handlers or half.get(topic.topic) is not topic:
             return
         del half[topic.topic]
+        self._anchors.discard(topic)
         self._needed[topic.binding] -= 1
         if not self._needed[topic.binding]:
             del self._needed[topic.binding]
@@ -288,7 +296,7 @@ class Topics:
     def _find_route(self, where: bytes) -> tuple[str, tuple[Handler, ...]]:
         _, at = read_short(where, 0)
         name, _ = read_short(where, at)
-        topics = [topic for topic in self._patterns.values() if topic.matches(name)]
+        topics = [topic for topic in self._anchors.find(split(name)) if topic.matches(name)]
         if name in self._exact:
             topics.append(self._exact[name])
         route = name, tuple(handler for topic in topics for handler in topic.handlers)

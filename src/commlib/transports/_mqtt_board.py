@@ -21,11 +21,12 @@ import asyncio
 from collections.abc import Callable, Iterator
 from itertools import count
 
+from commlib._anchors import Anchors
 from commlib.exceptions import AuthError, ConnectError
 from commlib.transports._mqtt_channel import Channel, Wanted
 from commlib.transports._mqtt_codes import FAILURE, refusal
 from commlib.transports._mqtt_control import V311
-from commlib.transports._mqtt_filters import covers, is_exact, levels, overlap
+from commlib.transports._mqtt_filters import Levels, covers, is_exact, levels, overlap
 from commlib.transports._mqtt_frames import Published
 from commlib.transports._mqtt_link import MqttLink, Route
 from commlib.transports.base import Handler, LinkStats
@@ -54,7 +55,9 @@ class Board:
         # Where a topic is looked for that bears no number.
         self._exact: dict[str, list[Channel]] = {}
         self._children: dict[str, list[Channel]] = {}  # of filters that end with /+
-        self._others: dict[str, list[Channel]] = {}
+        self._others: Anchors[Channel] = Anchors()
+        # The filters with wildcards.
+        self._wide: Anchors[Wanted] = Anchors()
 
     @property
     def is_empty(self) -> bool:
@@ -68,11 +71,13 @@ class Board:
         """A filter of this board that brings all that the channel wants."""
         if channel.filter in self._wanted:
             return self._wanted[channel.filter]
-        return next((w for w in self._patterns() if covers(w.levels, channel.levels)), None)
+        patterns = self._patterns(channel.levels)
+        return next((w for w in patterns if covers(w.levels, channel.levels)), None)
 
     def has_overlap(self, channel: Channel) -> bool:
         """Whether a filter of this board matches something that the channel's does."""
-        against = self._patterns() if is_exact(channel.levels) else self._granted()
+        exact = is_exact(channel.levels)
+        against = self._patterns(channel.levels) if exact else self._granted()
         return any(overlap(wanted.levels, channel.levels) for wanted in against)
 
     @property
@@ -83,14 +88,17 @@ class Board:
     def _granted(self) -> Iterator[Wanted]:
         return (wanted for wanted in self._wanted.values() if not wanted.is_refused)
 
-    def _patterns(self) -> Iterator[Wanted]:
-        return (wanted for wanted in self._granted() if not is_exact(wanted.levels))
+    def _patterns(self, wanted: Levels) -> Iterator[Wanted]:
+        """The filters with wildcards that may cover this filter, or match this topic."""
+        return (wide for wide in self._wide.find(wanted) if not wide.is_refused)
 
     def want(self, channel: Channel, prefix: str, *, numbered: bool) -> Wanted:
         """A new filter for a channel, yet to be asked for."""
         number = next(self._numbers) if numbered else 0
         wanted = Wanted(self, prefix + channel.filter, channel.levels, number)
         self._wanted[wanted.text] = wanted
+        if not is_exact(wanted.levels):
+            self._wide.add(wanted.levels, wanted)
         if numbered:
             self._by_number[number] = wanted
         return wanted
@@ -99,8 +107,11 @@ class Board:
         """Serve a channel from this filter, and ask the broker for it."""
         channel.wanted = wanted
         wanted.channels.append(channel)
-        shelf, key = self._shelf(channel)
-        shelf.setdefault(key, []).append(channel)
+        if (place := self._place(channel)) is None:
+            self._others.add(channel.levels, channel)
+        else:
+            shelf, key = place
+            shelf.setdefault(key, []).append(channel)
         self.ask(wanted, channel.handlers)
 
     def ask(self, wanted: Wanted, fresh: tuple[Handler, ...]) -> None:
@@ -160,6 +171,7 @@ class Board:
         assert wanted is not None, "it has joined before"
         if wanted.channels == [channel]:
             del self._wanted[wanted.text]
+            self._wide.discard(wanted)
             self._unsettled.discard(wanted)
             if self.link is not None:
                 ended = self.link.unsubscribe(wanted.text)
@@ -175,20 +187,23 @@ class Board:
         wanted.channels.remove(channel)
         if not wanted.channels:
             self._by_number.pop(wanted.number, None)
-        shelf, key = self._shelf(channel)
-        shelf[key].remove(channel)
-        if not shelf[key]:
-            del shelf[key]
+        if (place := self._place(channel)) is None:
+            self._others.discard(channel)
+        else:
+            shelf, key = place
+            shelf[key].remove(channel)
+            if not shelf[key]:
+                del shelf[key]
         if self.link is not None:
             self.link.forget_routes()
 
-    def _shelf(self, channel: Channel) -> tuple[dict[str, list[Channel]], str]:
-        """Where a channel is found by its topics, and under what name."""
+    def _place(self, channel: Channel) -> tuple[dict[str, list[Channel]], str] | None:
+        """Where a channel is found by its topics, and under what name; None: among the others."""
         if is_exact(channel.levels):
             return self._exact, channel.filter
         if channel.levels[-1] == "+" and is_exact(channel.levels[:-1]):
             return self._children, channel.filter[:-2]
-        return self._others, ""
+        return None
 
     # The connection.
 
@@ -248,7 +263,7 @@ class Board:
         yield from self._children.get(topic.rpartition("/")[0], ())
         if self._others:
             words = levels(topic)
-            yield from (c for c in self._others[""] if covers(c.levels, words))
+            yield from (c for c in self._others.find(words) if covers(c.levels, words))
 
 
 class Boards:

@@ -448,6 +448,13 @@ class RequestLists:
         self._free: dict[bytes, int] = {}  # the credit of each list
         self._ready: tuple[bytes, ...] | None = None  # those with credit; None: look again
 
+    def __len__(self) -> int:
+        """How many lists have consumers."""
+        return len(self._consumers)
+
+    def __contains__(self, queue: str) -> bool:
+        return queue.encode() in self._consumers
+
     def add(self, queue: str, handler: Handler, prefetch: int, backlog: int) -> RequestConsumer:
         consumer = RequestConsumer(self, queue, handler, prefetch, backlog)
         self._consumers.setdefault(queue.encode(), []).append(consumer)

@@ -23,10 +23,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from commlib import events, pubsub, rpc
+from commlib._anchors import Anchors
 from commlib._packet import Packet
 from commlib._params import BaseParameters
 from commlib._params import Offline as Offline
-from commlib._topics import is_pattern, matcher
+from commlib._topics import is_pattern, matcher, split
 from commlib._typing import Req, Resp, T
 from commlib.exceptions import EndpointClosed
 from commlib.transports import ACTION_CLASSES, loaded_when_needed
@@ -126,34 +127,36 @@ class _Broker:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._topics: dict[str, list[_Subscription]] = {}
-        self._patterns: list[_Subscription] = []
+        self._topics: dict[str, dict[_Subscription, None]] = {}  # in the order of their coming
+        self._patterns: Anchors[_Subscription] = Anchors()
         self._consumers: dict[str, list[_Consumer]] = {}
         self._pending: dict[str, deque[tuple[float, Packet]]] = {}
 
     def add(self, subscription: _Subscription) -> None:
         with self._lock:
-            self._half(subscription).append(subscription)
+            if subscription.matches is not None:
+                self._patterns.add(split(subscription.topic), subscription)
+            else:
+                self._topics.setdefault(subscription.topic, {})[subscription] = None
 
     def remove(self, subscription: _Subscription) -> None:
         with self._lock:
-            half = self._half(subscription)
-            if subscription in half:
-                half.remove(subscription)
-            if not half and subscription.matches is None:
-                del self._topics[subscription.topic]
-
-    def _half(self, subscription: _Subscription) -> list[_Subscription]:
-        if subscription.matches is not None:
-            return self._patterns
-        return self._topics.setdefault(subscription.topic, [])
+            if subscription.matches is not None:
+                self._patterns.discard(subscription)
+                return
+            others = self._topics.get(subscription.topic, {})
+            others.pop(subscription, None)
+            if not others:
+                self._topics.pop(subscription.topic, None)
 
     def publish(self, topic: str, packet: Packet) -> MemoryTransport | None:
         """Hand out copies; if somebody has no room nobody gets one, and it is returned who."""
         packet = Packet(packet.payload, topic, packet.header)
         with self._lock:
             targets = list(self._topics.get(topic, ()))
-            targets += [s for s in self._patterns if s.matches is not None and s.matches(topic)]
+            if self._patterns:
+                patterns = self._patterns.find(split(topic))
+                targets += [s for s in patterns if s.matches is not None and s.matches(topic)]
             for target in targets:
                 if not target.transport.has_room:
                     return target.transport

@@ -4,8 +4,9 @@ Features: PubSub and patterns (channels), RPC and everything built on it (lists)
 with and without a user name, databases, TLS, unix sockets. Redis 5 to 8 and Valkey; nothing is
 used that RESP2 does not have.
 
-Connections, each opened on first need: commands, channels, requests to services, replies to
-callers. All are supervised on their own and restored when they break, also on an empty server.
+Connections, each opened on first need: commands, channels, requests to services (one for every
+hundred of them), replies to callers. All are supervised on their own and restored when they break,
+also on an empty server.
 
 Parameters: see ``ConnectionParameters``. URLs::
 
@@ -24,18 +25,19 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from commlib import events, pubsub, rpc
 from commlib._outbox import Outbox
 from commlib._packet import Packet
 from commlib._params import Offline as Offline
+from commlib._parts import LONG
 from commlib._session import Link, Session
 from commlib._typing import Req, Resp, T
 from commlib.exceptions import CommlibError, ConnectionLost
 from commlib.transports import ACTION_CLASSES, loaded_when_needed
 from commlib.transports._redis_channels import WILDCARDS, Channels
-from commlib.transports._redis_link import RedisLink, command, dial, expire, push
+from commlib.transports._redis_link import RedisLink, bulk, command, dial, expire, push
 from commlib.transports._redis_lists import ReplyLists, RequestConsumer, RequestLists
 from commlib.transports._redis_params import ConnectionParameters as ConnectionParameters
 from commlib.transports._redis_params import Credentials as Credentials
@@ -62,6 +64,7 @@ REPLY_PREFIX = "rpc-"  # of the reply lists of every version of commlib
 UNSETTLED_FLUSH_SECONDS = 0.1
 FLUSH_SECONDS = 0.8  # how long closing waits for what is not written yet
 MAX_PREFIXES = 10_000  # topics whose command prefix is kept
+MAX_QUEUES = 100  # popped on one connection: each of its BLPOPs names all of them
 LONGEST_TIME = 11  # digits of the server's time in s: enough for 3000 years
 
 
@@ -82,10 +85,17 @@ class _Inbox:
         self._delete(self._lists.close())
 
 
+class _Requests(NamedTuple):
+    """The queues of some services, and the session they are popped on."""
+
+    lists: RequestLists
+    session: Session
+
+
 class RedisTransport:
     """The seven verbs on Redis."""
 
-    traits = Traits(stores_unread=True, native_wildcards=WILDCARDS)
+    traits = Traits(stores_unread=True, native_wildcards=WILDCARDS, takes_parts=True)
 
     def __init__(self, params: ConnectionParameters) -> None:
         self.params = params
@@ -112,10 +122,7 @@ class RedisTransport:
         self._channel_session = self._sessions.add(
             "channels", self._dial_channels, self._on_channels
         )
-        self._requests = RequestLists(
-            params.keepalive, self._wake, self._put_back, self._note_refused_list
-        )
-        self._request_session = self._sessions.add("requests", self._dial, self._on_requests)
+        self._requests: list[_Requests] = []
         self._replies = ReplyLists(
             params.keepalive, self._wake, self._delete, self._note_refused_list
         )
@@ -128,14 +135,17 @@ class RedisTransport:
         await self._commands.ready()
 
     async def close(self) -> None:
-        for session in (self._channel_session, self._request_session, self._reply_session):
-            if session is self._request_session and session.was_linked:
-                self._delete([self._requests.popper.wake_list])
+        for requests in self._requests:
+            if requests.session.was_linked:
+                self._delete([requests.lists.popper.wake_list])
+        request_sessions = (requests.session for requests in self._requests)
+        for session in (self._channel_session, *request_sessions, self._reply_session):
             await session.close()
         if self._commands.link is not None or not (self._outbox.empty or self._commands.failed):
             # A server that was already waited for in vain is given no more time than it needs. What
             # is not confirmed by then is counted when the link goes.
-            seconds = UNSETTLED_FLUSH_SECONDS if self._requests.unsettled else FLUSH_SECONDS
+            is_unsettled = any(requests.lists.unsettled for requests in self._requests)
+            seconds = UNSETTLED_FLUSH_SECONDS if is_unsettled else FLUSH_SECONDS
             with suppress(TimeoutError, CommlibError):
                 async with asyncio.timeout(seconds):
                     await self.flush()
@@ -147,6 +157,8 @@ class RedisTransport:
         if prefix is None:
             prefix = self._prefix(topic)
         payload = packet.payload
+        if len(payload) >= LONG:
+            return self._outbox.put(bulk(prefix, payload), topic)
         return self._outbox.put(b"%b%d\r\n%b\r\n" % (prefix, len(payload), payload), topic)
 
     def _prefix(self, topic: str) -> bytes:
@@ -180,13 +192,40 @@ class RedisTransport:
     async def consume(self, queue: str, handler: Handler, prefetch: int) -> RequestConsumer:
         await self._commands.ready()
         backlog = await self._backlog(queue)
-        consumer = self._requests.add(queue, handler, prefetch, backlog)
+        requests = self._requests_for(queue)
+        consumer = requests.lists.add(queue, handler, prefetch, backlog)
         try:
-            await self._request_session.ready()
+            await requests.session.ready()
         except BaseException:  # cancellation, too: it would take requests for nobody
             await consumer.close()
             raise
         return consumer
+
+    def _requests_for(self, queue: str) -> _Requests:
+        """Where this queue is popped already, or there is room for it.
+
+        What a request costs grows with the queues that are popped together, here and on the server.
+        """
+        roomy = None
+        for requests in self._requests:
+            if queue in requests.lists:
+                return requests
+            if roomy is None and len(requests.lists) < MAX_QUEUES:
+                roomy = requests
+        return roomy or self._more_requests()
+
+    def _more_requests(self) -> _Requests:
+        lists = RequestLists(
+            self.params.keepalive, self._wake, self._put_back, self._note_refused_list
+        )
+
+        def on_link(link: Link | None) -> None:
+            assert link is None or isinstance(link, RedisLink)
+            lists.popper.attach(link)
+
+        requests = _Requests(lists, self._sessions.add("requests", self._dial, on_link))
+        self._requests.append(requests)
+        return requests
 
     async def _backlog(self, queue: str) -> int:
         """How many requests wait already."""
@@ -268,7 +307,8 @@ class RedisTransport:
         self._commands_link = link
         self._outbox.set_link(link)
         if link is not None:
-            self._requests.popper.refresh(anew=True)
+            for requests in self._requests:
+                requests.lists.popper.refresh(anew=True)
             self._replies.popper.refresh(anew=True)
 
     async def _dial_channels(self) -> RedisLink:
@@ -283,10 +323,6 @@ class RedisTransport:
     def _on_channels(self, link: Link | None) -> None:
         if link is None:
             self._channels.detach()
-
-    def _on_requests(self, link: Link | None) -> None:
-        assert link is None or isinstance(link, RedisLink)
-        self._requests.popper.attach(link)
 
     def _on_replies(self, link: Link | None) -> None:
         assert link is None or isinstance(link, RedisLink)
