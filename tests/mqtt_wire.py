@@ -31,4 +31,4 @@ class Wire(PlayedSocket[MqttLink]):
         """A PUBLISH of the broker's at QoS 0."""
         if properties is None:
             properties = frames.NO_PROPERTIES if self.version == 5 else b""
-        return frames.publish(wire.text(topic), payload, flags, properties)
+        return bytes(frames.publish(wire.text(topic), payload, flags, properties))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from pickle import PickleBuffer
 from typing import Any, Generic, TypeVar, cast
 
+from commlib._parts import Frame
 from commlib.transports._stream_link import StreamLink
 
 L = TypeVar("L", bound=StreamLink)
@@ -18,17 +20,23 @@ class PlayedSocket(Generic[L]):
         self.link = link
         self.written: list[bytes] = []
         self.is_cut = False
+        self.holds = False
+        """Whether it holds on to what the link has it read into while it tells of it, as uvloop."""
         link.connection_made(cast("asyncio.Transport", self))
 
-    def comes(self, data: bytes, at_once: int = 1_000_000) -> None:
+    def comes(self, frame: Frame, at_once: int = 1_000_000) -> None:
         """The link receives this, in pieces of at most so many bytes."""
+        data = bytes(frame)
         for start in range(0, len(data), at_once):
             piece = data[start : start + at_once]
             while piece and not self.is_cut:
                 buffer = self.link.get_buffer(-1)
+                held = PickleBuffer(buffer) if self.holds else None
                 taken = min(len(buffer), len(piece))
                 buffer[:taken] = piece[:taken]
                 self.link.buffer_updated(taken)
+                if held is not None:
+                    held.release()
                 piece = piece[taken:]
 
     # What the link sees of asyncio.

@@ -15,10 +15,19 @@ import msgspec
 from msgspec import Raw
 
 from commlib import _json
+from commlib._arrays import NDArray
+from commlib._long_bytes import keep_memory
 from commlib._packet import Envelope, Header, Properties
+from commlib._parts import LONG, Frame, Parts
 from commlib._types import enc_hook
 from commlib.exceptions import SerializationError
-from commlib.serializer import ContentType, JSONSerializer, MessagePackSerializer, Serializer
+from commlib.serializer import (
+    BytesSerializer,
+    ContentType,
+    JSONSerializer,
+    MessagePackSerializer,
+    Serializer,
+)
 
 AnySerializer = Serializer | type[Serializer]
 
@@ -45,8 +54,8 @@ class Form(Protocol):
         """A payload that is nothing but the message."""
         ...
 
-    def wrapped(self, header: Header, body: Any) -> bytes:
-        """A payload with header and message."""
+    def wrapped(self, header: Header, body: Any) -> Frame:
+        """A payload with header and message; in parts, if it is long and need not be copied."""
         ...
 
 
@@ -103,9 +112,34 @@ class OtherForm:
     def bare(self, body: str | bytes) -> bytes:
         return body.encode() if isinstance(body, str) else body
 
-    def wrapped(self, header: Header, body: str | bytes) -> bytes:
-        encode: Callable[[Any], bytes] = _json.encode if isinstance(body, str) else _pack
-        return encode(Envelope(header, body))
+    def wrapped(self, header: Header, body: str | bytes) -> Frame:
+        if isinstance(body, str):
+            return _json.encode(Envelope(header, body))
+        return _enclosed(header, body)
+
+
+class ArrayForm:
+    """Arrays as they are: see ``_arrays``."""
+
+    properties = Properties(ContentType.raw_bytes, "binary")
+
+    def body(self, data: NDArray) -> NDArray:
+        return data
+
+    def fixed(self, body: NDArray) -> NDArray:
+        return body.settled()
+
+    def bare(self, body: NDArray) -> bytes:
+        data = body.settled().data
+        # All of it is there, so what it is a view on can be given out itself.
+        return data.obj if type(data.obj) is bytes and len(data.obj) == len(data) else bytes(data)
+
+    def wrapped(self, header: Header, body: NDArray) -> Frame:
+        return _enclosed(header, body.settled().data)
+
+    def said(self, body: NDArray) -> Properties:
+        """What the header says of this one."""
+        return Properties(body.content_type, "binary")
 
 
 class OwnJSONForm:
@@ -140,6 +174,16 @@ class OwnJSONForm:
         return self.bare({"header": _plain(header), "data": body})
 
 
+def _enclosed(header: Header, body: bytes | memoryview) -> Frame:
+    """An envelope of MessagePack around bytes."""
+    size = len(body)
+    if size < LONG or size > 0xFFFFFFFF:
+        return _pack(Envelope(header, body))
+    keep_memory(size)
+    # As `_pack` would write it: an object of two, and the size of the bytes as "bin 32".
+    return Parts(b"\x82\xa6header%b\xa4data\xc6%b" % (_pack(header), size.to_bytes(4)), body)
+
+
 def _written(serialize: Callable[[Any], str | bytes], data: Any) -> str | bytes:
     """What the program's own function makes of data. Raises SerializationError."""
     try:
@@ -161,6 +205,17 @@ def _plain(data: Any) -> Any:
 
 JSON = JSONForm()
 _MESSAGE_PACK = MessagePackForm()
+_ARRAYS = ArrayForm()
+
+
+def form_for(kind: Any, serializer: AnySerializer | None) -> Form:
+    """The form in which messages of this kind are written: arrays are bytes, if not said otherwise.
+
+    Raises TypeError for what is no serializer.
+    """
+    if kind is NDArray and (serializer is None or is_ours(serializer, BytesSerializer)):
+        return _ARRAYS
+    return form_of(serializer)
 
 
 def form_of(serializer: AnySerializer | None) -> Form:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from commlib._params import Offline
+from commlib._parts import Frame
 from commlib._session import Sink
 from commlib.exceptions import CommlibError, ConnectionLost, EndpointClosed
 from commlib.transports.base import LinkStats
@@ -48,7 +49,7 @@ class Outbox:
         self._paused = False
         # Re-entrant, because a signal handler may publish while the same thread is publishing.
         self._lock = threading.RLock()
-        self._frames: deque[bytes] = deque()
+        self._frames: deque[Frame] = deque()
         self._notes: deque[object] = deque()
         self._born: deque[float] = deque()  # beside _frames, only while offline
         self._bytes = 0
@@ -58,7 +59,7 @@ class Outbox:
         self._closed = False
         self._waiting: list[asyncio.Future[None]] = []
 
-    def put(self, frame: bytes, note: object, urgent: bool | None = False) -> bool:
+    def put(self, frame: Frame, note: object, urgent: bool | None = False) -> bool:
         """Take a frame; False when there is no room. From any thread.
 
         ``urgent``: somebody waits for the answer; None: it must not be written before what the loop
@@ -94,7 +95,7 @@ class Outbox:
             loop.call_soon_threadsafe(self._flush)
         return True
 
-    def _put_offline(self, frame: bytes, note: object) -> bool:
+    def _put_offline(self, frame: Frame, note: object) -> bool:
         if self._closed:
             raise EndpointClosed(f"{self._name} was closed")
         failure = self._failure()
@@ -162,7 +163,7 @@ class Outbox:
         if link is None:
             self.wake()  # what holds for them now is the offline policy
 
-    def put_back(self, frames: list[bytes], notes: list[object], born: list[float]) -> None:
+    def put_back(self, frames: list[Frame], notes: list[object], born: list[float]) -> None:
         """Take back what was written and did not arrive, before all that waits; the link is away.
 
         ``born`` tells when each was put here first, by the monotonic clock. On the loop.
@@ -173,7 +174,7 @@ class Outbox:
             self._born.extendleft(reversed(born))
             self._bytes += sum(map(len, frames))
 
-    def revise(self, revised: Callable[[bytes, object], bytes | None]) -> None:
+    def revise(self, revised: Callable[[Frame, object], Frame | None]) -> None:
         """Put other frames in the place of those that wait, or none where it gives None.
 
         On the loop.

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from socket import gaierror
 from typing import Protocol
 
 from commlib import _tls
 from commlib._params import BaseParameters, NetworkParameters
+from commlib._parts import Frame
 from commlib._patience import Patience, Written
 from commlib.exceptions import (
     AuthError,
@@ -37,10 +38,10 @@ PROBE_GRACE = 5.0  # s from when the broker has the probe of a silent link to th
 class Sink(Protocol):
     """What an outbox writes to."""
 
-    def write(self, frames: Iterable[bytes], notes: Iterable[object], /) -> None:
+    def write(self, frames: Sequence[Frame], notes: Iterable[object], /) -> None:
         """Write frames in one go; each note stands for the answer to its frame."""
 
-    def write_now(self, frame: bytes, note: object, urgent: bool, /) -> bool:
+    def write_now(self, frame: Frame, note: object, urgent: bool, /) -> bool:
         """Write from a thread that is not the loop's, if nothing else is under way.
 
         ``urgent``: somebody waits for the answer, so that it is not better to write it together

@@ -115,7 +115,7 @@ class Signing(Generic[T]):
         Nothing of the header that is signed may change after that. Raises SerializationError.
         """
         body, data = self._writer.fix(body)
-        content_type = self._writer.properties.content_type
+        content_type = self._writer.content_type(body)
         header.sig = _signature(self._key, self._kind, header, topic, content_type, data)
         return body
 

@@ -16,7 +16,9 @@ import msgspec
 from msgspec import UNSET
 
 from commlib import _json
-from commlib._forms import JSON, AnySerializer, form_of, is_ours, own_reader
+from commlib._arrays import NDArray, is_array_like, kind_of
+from commlib._arrays import is_raw as is_raw_type
+from commlib._forms import JSON, AnySerializer, ArrayForm, form_for, is_ours, own_reader
 from commlib._packet import (
     MAX_PAYLOAD,
     Envelope,
@@ -27,6 +29,7 @@ from commlib._packet import (
     peek,
     read_header,
 )
+from commlib._parts import Parts
 from commlib._types import check_decodable, dec_hook, null_to_nan, null_to_nan_in
 from commlib.compression import Compression, compressor, expand
 from commlib.exceptions import PayloadTooBig, SerializationError
@@ -35,6 +38,7 @@ from commlib.serializer import ContentType, MessagePackSerializer
 T = TypeVar("T")
 
 COMPRESSED = "compressed"  # the content_encoding of a native message whose first bytes tell how
+_MARK, _MARKED = b"application/octet-stream;", 256  # in the header of an array, near its beginning
 _encode = _json.encode
 _BYTES = (bytes, bytearray, memoryview)
 
@@ -56,11 +60,14 @@ class Writer(Generic[T]):
     ) -> None:
         self._kind = kind
         self._limit = limit
-        self._form = form_of(serializer)
+        self._form = form_for(kind, serializer)
         self._compress = compressor(compression)
         self._is_plain_json = self._form is JSON and self._compress is None
+        self._is_array = isinstance(self._form, ArrayForm)
         self.properties: Properties = self._form.properties
         """What the header of a message has to say of how it is written."""
+        self.may_part = False
+        """Whether the payload of a packet may be ``Parts``."""
         # list[int] and the like are no classes: what is given is taken at its word.
         self._class = kind if isinstance(kind, type) and not is_typeddict(kind) else None
 
@@ -105,19 +112,31 @@ class Writer(Generic[T]):
         except _json.NOT_ENCODABLE as exc:
             raise _json.cannot_write(body, self.properties.content_type, exc) from exc
 
+    def content_type(self, body: Any) -> str:
+        """What the header of an encoded message says of it."""
+        form = self._form
+        return (form.said(body) if isinstance(form, ArrayForm) else form.properties).content_type
+
     def wrap(self, body: Any, header: Header | None, native: bool) -> Packet:
         """The packet for an encoded message; otherwise as ``pack``."""
+        payload: bytes | Parts
+        if self._is_array:
+            if header is None:
+                raise SerializationError("an array needs the header, which says what it is")
+            header.properties = Properties(self.content_type(body), "binary")
         if header is None or native:
             payload = self._form.bare(body)
         else:
             payload = self._form.wrapped(header, body)
         if len(payload) > self._limit:
             raise PayloadTooBig(len(payload), self._limit)
+        if isinstance(payload, Parts) and (self._compress is not None or not self.may_part):
+            payload = bytes(payload)
         if self._compress is not None:
-            payload = self._compress(payload)
+            payload = self._compress(payload)  # type: ignore[arg-type] # it was joined
             if native and header is not None:
-                header.properties = Properties(self.properties.content_type, COMPRESSED)
-        return Packet(payload, "", header if native else None)
+                header.properties = Properties(self.content_type(body), COMPRESSED)
+        return Packet(payload, "", header if native else None)  # type: ignore[arg-type] # asked for
 
     def check(self, data: Any) -> Any:
         """The message itself, or the one that a dict spells. Raises SerializationError."""
@@ -125,6 +144,8 @@ class Writer(Generic[T]):
             return data
         if self._class is float and isinstance(data, int):
             return data
+        if self._class is NDArray and is_array_like(data):
+            return NDArray.of(data)
         if not isinstance(data, dict):
             raise SerializationError(
                 f"a {self._class.__qualname__} was expected, not {type(data).__qualname__}"
@@ -205,6 +226,10 @@ class Reader(Generic[T]):
             raise Refused(
                 str(error), header or (self._always_wrapped and peek(payload)) or Header()
             )
+        if header is None and payload[:1] >= b"\x80" and payload.find(_MARK, 0, _MARKED) > 0:
+            found = self._open_array(payload)
+            if found is not None:
+                return found
         if self._may_be_strict:
             shape = self._shape
             try:
@@ -229,6 +254,8 @@ class Reader(Generic[T]):
             raise Refused(str(exc), header or Header()) from exc
         if header is not None:
             return Envelope(header, self._native_data(payload, header))
+        if payload[:1] >= b"\x80" and (found := self._open_array(payload)) is not None:
+            return found  # it was compressed
         tree = self._tree(payload)
         if self._is_envelope(tree):
             header = read_header(tree["header"])
@@ -236,6 +263,17 @@ class Reader(Generic[T]):
         if self._always_wrapped:
             raise Refused("no envelope: {'header': …, 'data': …} was expected", Header())
         return Envelope(Header(), self._bare_data(tree, payload, Header()))
+
+    def _open_array(self, payload: bytes) -> Envelope | None:
+        """An array in an envelope, which is not copied; None if it is something else."""
+        try:
+            found = _read_bytes(payload)
+        except _json.NOT_DECODABLE:
+            return None
+        header, kind = found.header, _content_type(found.header)
+        if not is_raw_type(kind) or kind == ContentType.raw_bytes or self._kind in _BYTES:
+            return None
+        return Envelope(header, self._other_body(found.data, kind, header))
 
     def _tree(self, payload: bytes) -> Any:
         """What is in the payload; text or bytes if it is nothing else."""
@@ -292,8 +330,17 @@ class Reader(Generic[T]):
             raise Refused(f"no MessagePack: {exc}", header) from exc
         return self.convert(tree, header)
 
-    def _other_body(self, body: str | bytes, kind: str, header: Header) -> Any:
+    def _other_body(self, body: str | bytes | memoryview, kind: str, header: Header) -> Any:
         """What another serializer than ours has made of the data."""
+        if isinstance(body, memoryview) or (isinstance(body, bytes) and self._kind not in _BYTES):
+            try:
+                said = kind_of(kind)
+                if said is not None:
+                    return self._array(NDArray(*said, memoryview(body)), header)
+            except SerializationError as exc:
+                raise Refused(str(exc), header) from exc
+        if isinstance(body, memoryview):
+            body = bytes(body)
         if self._own is not None and kind == self._own.CONTENT_TYPE:
             try:
                 body = self._own.deserialize(body)
@@ -302,6 +349,14 @@ class Reader(Generic[T]):
             if not isinstance(body, str | bytes):
                 return body
         return self._read_blob(body, kind, header)
+
+    def _array(self, found: NDArray, header: Header) -> Any:
+        """An array as what is wanted."""
+        if self._shape.is_numpy:
+            return found.array
+        if self._kind in (None, Any, dict):
+            return {"dtype": found.dtype, "shape": list(found.shape), "data": bytes(found.data)}
+        return self.convert(found, header)
 
     def _read_blob(self, body: str | bytes, kind: str, header: Header) -> Any:
         """Text or bytes as they are if that is what is wanted, else the message that they spell."""
@@ -323,12 +378,20 @@ class Reader(Generic[T]):
             raise Refused(f"not a {kind}: {exc or type(exc).__name__}", header) from exc
 
 
+class _WrappedBytes(msgspec.Struct, forbid_unknown_fields=True):
+    header: Header
+    data: memoryview
+
+
+_read_bytes = msgspec.msgpack.Decoder(_WrappedBytes, strict=False).decode
+
+
 def is_raw(header: Header) -> bool:
     """Whether a native payload is bytes of the program's, and none that we have compressed."""
     properties = header.properties
     return (
         properties is not UNSET
-        and properties.content_type == ContentType.raw_bytes
+        and is_raw_type(properties.content_type)
         and properties.content_encoding != COMPRESSED
     )
 
@@ -385,6 +448,9 @@ class _Shape:
         fields = getattr(msgspec.inspect.type_info(self._kind), "fields", ())
         names = {field.encode_name for field in fields} | getattr(kind, "model_fields", {}).keys()
         self.has_header_and_data = "header" in names and "data" in names
+        self.is_numpy = f"{getattr(kind, '__module__', '')}.{getattr(kind, '__name__', '')}" == (
+            "numpy.ndarray"
+        )
 
     def _decoder(self, decoder: Any, kind: Any) -> Any:
         decode = decoder(kind, strict=False, dec_hook=dec_hook).decode

@@ -23,7 +23,6 @@ another message) is copied for each message, and a field whose default is None m
 namesakes in the standard library's ``dataclasses`` do, for messages and for dataclasses.
 """
 
-import re
 import sys
 import time
 from collections import deque
@@ -41,6 +40,7 @@ from typing import (
 
 import msgspec
 
+from commlib._arrays import NDArray
 from commlib._types import dec_hook, null_to_nan
 from commlib.exceptions import SerializationError
 
@@ -54,6 +54,7 @@ __all__ = [
     "DataFields",
     "HeartbeatMessage",
     "MessageHeader",
+    "NDArray",
     "Object",
     "Primitives",
     "PubSubMessage",
@@ -88,7 +89,7 @@ def DataField(*, default: Any = msgspec.NODEFAULT, default_factory: Any = msgspe
 _Field: type[Any] = type(_make_field())
 _IMMUTABLE = frozenset({str, int, float, bool, bytes, type(None)})
 # The two spellings that msgspec knows when annotations are strings.
-_CLASS_VAR = re.compile(r"(typing\.)?ClassVar\b")
+_CLASS_VAR = ("ClassVar", "typing.ClassVar")
 
 
 @dataclass_transform(field_specifiers=(DataField, msgspec.field))
@@ -160,7 +161,7 @@ def _or_none(annotation: Any) -> Any:
 
 def _is_class_var(annotation: Any) -> bool:
     if isinstance(annotation, str):
-        return _CLASS_VAR.match(annotation) is not None
+        return annotation.partition("[")[0] in _CLASS_VAR
     return annotation is ClassVar or get_origin(annotation) is ClassVar
 
 
@@ -456,6 +457,8 @@ def _plain(value: Any, record: Callable[[list[tuple[str, Any]]], Any]) -> Any:
     kind = type(value)
     if kind in _IMMUTABLE:
         return value
+    if kind is memoryview:
+        return bytes(value)
     if (names := _names(kind)) is not None:
         return record([(name, _plain(getattr(value, name), record)) for name in names])
     if isinstance(value, tuple):

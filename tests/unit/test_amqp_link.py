@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import zip_longest
 from typing import Any
 
 import pytest
@@ -108,6 +109,50 @@ async def test_a_large_message_comes_whole_and_the_next_one_as_well() -> None:
     payload = bytes(range(256)) * 10_000
     taker.wire.comes(delivered(TOPICS, payload) + delivered(TOPICS, b"next"))
     assert taker.payloads == [(TOPICS, payload), (TOPICS, b"next")]
+
+
+LONG_ONES = [b"a" * 200_000, b"", b"b" * (20 * ROOM), b"c" * 9, b"d" * (20 * ROOM + 1)]
+
+
+@pytest.mark.parametrize("at_once", [7, 9, 100, ROOM, FRAME, 70_000, 1_000_000])
+async def test_long_messages_are_found_however_they_are_cut(at_once: int) -> None:
+    taker = Taker(limit=300_000)
+    data = b"".join(delivered(TOPICS, payload) for payload in LONG_ONES)
+    taker.wire.comes(data + methods.BEAT + delivered(TOPICS, b"next"), at_once)
+    assert taker.payloads == [(TOPICS, payload) for payload in [*LONG_ONES, b"next"]]
+    assert not taker.wire.is_cut
+
+
+@pytest.mark.parametrize("at_once", [9, 1000, 1_000_000])
+async def test_long_messages_of_several_channels_may_be_mixed_frame_by_frame(at_once: int) -> None:
+    taker = Taker(limit=300_000)
+    payloads = {CALLS: b"a" * 200_000, TOPICS: b"b" * 200_000, SERVICE: b"c" * 10}
+    lines = [delivery_frames(number, payload) for number, payload in payloads.items()]
+    mixed = [frame for frames in zip_longest(*lines, fillvalue=b"") for frame in frames]
+    taker.wire.comes(b"".join(mixed), at_once)
+    assert sorted(taker.payloads) == sorted(payloads.items())
+
+
+@pytest.mark.parametrize("at_once", [9, 1000, 1_000_000])
+@pytest.mark.parametrize("part", [0, 1, 30])
+async def test_a_frame_of_a_long_message_without_its_end_ends_the_connection(
+    part: int, at_once: int
+) -> None:
+    taker = Taker(limit=300_000)
+    frames = delivery_frames(TOPICS, b"a" * 200_000)
+    frames[2 + part] = frames[2 + part][:-1] + b"\0"
+    taker.wire.comes(b"".join(frames), at_once)
+    assert taker.wire.is_cut
+    assert taker.payloads == []
+
+
+@pytest.mark.parametrize("at_once", [9, 1000, 1_000_000])
+async def test_a_long_message_with_more_than_was_said_ends_the_connection(at_once: int) -> None:
+    taker = Taker(limit=300_000)
+    frames = delivery_frames(TOPICS, b"a" * 200_000)
+    taker.wire.comes(b"".join([*frames[:-1], frames[-2], frames[-1]]), at_once)
+    assert taker.wire.is_cut
+    assert taker.payloads == []
 
 
 sizes = st.lists(st.sampled_from([0, 1, 5, ROOM, ROOM + 1, 2 * ROOM + 3]), max_size=3)

@@ -75,6 +75,56 @@ async def test_a_large_packet_comes_whole_and_the_next_one_as_well(
     assert taken == [("name", payload), ("name", b"next")]
 
 
+@BOTH
+@pytest.mark.parametrize("qos", [0, 1])
+@pytest.mark.parametrize("at_once", [20, 1000, 70_000, 1_000_000])
+async def test_large_packets_come_whole_however_they_are_cut(
+    make: Callable[..., Wire],
+    taken: list[tuple[str, bytes]],
+    version: int,
+    qos: int,
+    at_once: int,
+) -> None:
+    broker = make(version, limit=300_000)
+    payloads = [bytes([n]) * size for n, size in enumerate([3, 50_000, 200_000, 0, 200_001, 9])]
+    pieces = []
+    for number, payload in enumerate(payloads, 1):
+        properties = frames.NO_PROPERTIES if version == V5 else b""
+        if qos:
+            before, behind = frames.publish_parts(wire.text("a"), payload, 2, properties)
+            pieces += [before, wire.u16.pack(number), bytes(behind)]
+        else:
+            pieces.append(bytes(frames.publish(wire.text("a"), payload, 0, properties)))
+    broker.comes(b"".join(pieces), at_once)
+    assert taken == [("name", payload) for payload in payloads]
+    acknowledged = [frames.acknowledge(frames.PUBACK, number) for number in range(1, 7)]
+    assert broker.packets() == (acknowledged if qos else [])
+
+
+@pytest.mark.parametrize("at_once", [20_000, 70_000, 199_999, 1_000_000])
+async def test_large_packets_come_whole_from_a_loop_that_holds_on_to_them(
+    make: Callable[..., Wire], taken: list[tuple[str, bytes]], at_once: int
+) -> None:
+    broker = make(limit=300_000)
+    broker.holds = True
+    payloads = [bytes([n]) * size for n, size in enumerate([200_000, 150_000, 3, 200_001])]
+    data = b"".join(broker.publish("a", payload) for payload in payloads)
+    for at in range(0, len(data), at_once):
+        broker.comes(data[at : at + at_once])
+        await asyncio.sleep(0)  # what the link has put off
+    assert taken == [("name", payload) for payload in payloads]
+
+
+async def test_a_large_packet_that_ends_with_the_connection_reaches_nobody(
+    make: Callable[..., Wire], taken: list[tuple[str, bytes]]
+) -> None:
+    broker = make(limit=300_000)
+    broker.comes(broker.publish("a", bytes(200_000))[:-1])
+    broker.link.abort(None)
+    broker.comes(b"\0")
+    assert taken == []
+
+
 @pytest.mark.parametrize("at_once", [1000, 100_000, 1_000_000])
 async def test_of_a_packet_over_the_limit_only_enough_comes_to_be_refused(
     make: Callable[..., Wire], taken: list[tuple[str, bytes]], at_once: int

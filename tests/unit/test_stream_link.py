@@ -11,6 +11,7 @@ import pytest
 import trustme
 
 from collected import DEADLINE
+from commlib._parts import Frame, Parts
 from commlib.transports._redis_link import RedisLink
 from commlib.transports._stream_link import StreamLink, open_stream
 from commlib.transports.redis import ConnectionParameters
@@ -86,3 +87,59 @@ async def test_what_another_thread_writes_is_counted_once() -> None:
         await reader.readexactly(sent)
         assert link.written_bytes == sent
         await until(lambda: link.unsent_bytes == 0)
+
+
+def long_frames(count: int) -> list[Frame]:
+    """Frames long and short, in parts and not, each of which can be told from the others."""
+    made: list[Frame] = []
+    for number in range(count):
+        mark = b"<%06d>" % number
+        payload = memoryview(mark * 20_000)
+        made += [b"short" + mark, Parts(mark, payload, b"\r\n"), Parts(mark, payload[:-1], mark)]
+    return made
+
+
+@pytest.mark.parametrize("direct", [False, True], ids=["loop", "direct"])
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+async def test_long_frames_arrive_whole_and_in_order(tls: bool, direct: bool) -> None:
+    async with linked(tls) as (link, reader):
+        if direct:
+            link.allow_direct()
+        frames = long_frames(30)
+        whole = b"".join(map(bytes, frames))
+        for at in range(0, len(frames), 7):
+            link.write(frames[at : at + 7], [])
+        assert link.written_bytes == len(whole)
+        assert await reader.readexactly(len(whole)) == whole
+        await until(lambda: link.unsent_bytes == 0)
+
+
+async def test_long_frames_of_another_thread_and_of_the_loop_do_not_mix() -> None:
+    async with linked(False) as (link, reader):
+        link.allow_direct()
+        written: list[Frame] = []
+
+        def write_some() -> None:
+            taken = (frame for frame in long_frames(60) if link.write_now(frame, None, True))
+            written.extend(taken)
+
+        writing = asyncio.create_task(asyncio.to_thread(write_some))
+        received = bytearray()
+        while not writing.done() or len(received) < sum(map(len, written)):
+            received += await reader.read(50_000)
+        assert written
+        assert received == b"".join(map(bytes, written))
+        assert link.written_bytes == len(received)
+
+
+async def test_links_of_one_loop_share_the_memory_that_they_read_into() -> None:
+    async with linked(False) as (first, _), linked(False) as (second, _):
+        assert first.get_buffer(-1) is second.get_buffer(-1)
+
+
+async def test_links_of_two_loops_do_not() -> None:
+    async def look() -> memoryview:
+        async with linked(False) as (link, _):
+            return link.get_buffer(-1)
+
+    assert await look() is not await asyncio.to_thread(asyncio.run, look())

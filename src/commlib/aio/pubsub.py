@@ -68,6 +68,7 @@ class Sender(Endpoint, Generic[T]):
         self._retain = retain
         self.msg_type = msg_type
         self._writer: Writer[T] = self._make_writer(msg_type)
+        self._writer.may_part = traits.takes_parts
         self._native = traits.native_headers
         self._envelope = envelope or self._native
         self._sequenced = sequence

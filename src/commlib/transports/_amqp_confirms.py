@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from commlib._parts import Frame
 from commlib.exceptions import CommlibError, ConnectError
 from commlib.transports import _amqp_methods as methods
 from commlib.transports._amqp_channel import Channel
@@ -78,12 +79,12 @@ class Confirms(Deliveries[Delivery]):
             self._is_selected, self._number = True, 0
             self._pump()
 
-    def _begin(self, delivery: Delivery) -> bytes:
+    def _begin(self, delivery: Delivery) -> Frame:
         self._number += 1
         self._under_way[self._number] = delivery
         return delivery.frame
 
-    def _write(self, out: list[bytes]) -> None:
+    def _write(self, out: list[Frame]) -> None:
         assert self._link is not None, "else the window is shut"
         self._link.write(out, ())
 

@@ -13,6 +13,8 @@ from ssl import SSLError
 from struct import error as LayoutError
 from typing import TYPE_CHECKING
 
+from commlib._long_bytes import LongBytes
+from commlib._parts import LONG, Part
 from commlib.exceptions import AuthError, CommlibError, ConnectError, ConnectionLost
 from commlib.transports import _amqp_methods as methods
 from commlib.transports._amqp_bytes import Malformed, read_short, u64
@@ -47,15 +49,35 @@ FLUSH = methods.qos(PUBLISHING, 0)
 class Content:
     """A message of which more frames are to come."""
 
-    __slots__ = ("arguments", "kind", "missing", "parts", "properties", "size")
+    __slots__ = ("arguments", "kind", "long", "missing", "parts", "properties", "size")
 
     def __init__(self, kind: bytes, arguments: bytes) -> None:
         self.kind = kind
         self.arguments = arguments
         self.properties = b""
         self.missing = -1  # bytes of the body; -1: its header is to come
-        self.size = 0  # of the parts that are kept
         self.parts: list[bytes] = []
+        self.long: LongBytes | None = None
+        """Where they are put if they are many."""
+
+    def announce(self, size: int, limit: int) -> None:
+        """The body will have so many bytes, of which no more than ``limit`` are kept."""
+        self.missing = size
+        kept = min(size, limit)
+        if kept >= LONG:
+            self.long = LongBytes(kept)
+
+    def add(self, part: Part) -> None:
+        """The next bytes of the body."""
+        self.missing -= len(part)
+        if self.long is not None:
+            self.long.add(part[: self.long.missing])
+        elif part:
+            self.parts.append(bytes(part))
+
+    def body(self) -> bytes:
+        """All of it that was kept."""
+        return b"".join(self.parts) if self.long is None else self.long.whole()
 
 
 class AmqpLink(StreamLink):
@@ -75,6 +97,9 @@ class AmqpLink(StreamLink):
         self._partial = bytearray()
         self._wanted = AROUND  # bytes that make it worth looking at what is there
         self._contents: dict[int, Content] = {}
+        self._filling: tuple[int, Content] | None = None
+        """The channel and the message that the frame belongs to of which more is to come."""
+        self._frame_left = 0  # bytes of that frame, its end not counted
         self._greeting: asyncio.Future[tuple[bytes, bytes]] | None = None
         self._is_open = False
         self._holders: set[object] = set()
@@ -240,14 +265,20 @@ class AmqpLink(StreamLink):
         if self.closed.done():
             return self._wait_for_goodbye(bytes(self._buffer[:nbytes]))
         self._heard = self._loop.time()
+        try:
+            view = self._buffer[:nbytes] if self._filling is None else self._fill(nbytes)
+        except Malformed as exc:
+            return self.abort(ConnectionLost(f"{self.name} does not speak AMQP: {exc}"))
+        if not view or self.closed.done():
+            return None
         if self._partial:
-            self._partial += self._buffer[:nbytes]
+            self._partial += view
             if len(self._partial) < self._wanted:
                 return None
             data = bytes(self._partial)
             self._partial = bytearray()
         else:
-            data = bytes(self._buffer[:nbytes])
+            data = bytes(view)
         try:
             rest = self._take_frames(data)
         except (Malformed, LayoutError, IndexError) as exc:
@@ -270,6 +301,9 @@ class AmqpLink(StreamLink):
             if stop > end:
                 self._wanted = stop - at
                 self._check_start(data[at : at + AROUND], size)
+                if data[at] == BODY and self._begin_filling(data, at, size):
+                    self._wanted = AROUND
+                    return end
                 return at
             if data[stop - 1] != END:
                 self._check_start(data[at : at + AROUND], size)
@@ -292,6 +326,53 @@ class AmqpLink(StreamLink):
             at = stop
         self._wanted = AROUND
         return at
+
+    def _begin_filling(self, data: bytes, at: int, size: int) -> bool:
+        """Have the rest of a frame, as it comes, put to where the body of its message will stay.
+
+        False: this is no part of a long message.
+        """
+        number = data[at + 1] << 8 | data[at + 2]
+        content = self._contents.get(number)
+        if content is None or content.long is None:
+            return False
+        if content.missing < size:
+            raise Malformed("a body without a message")
+        part = memoryview(data)[at + 7 :]
+        if len(part) > size:  # all of it is here but its end
+            return False
+        content.add(part)
+        self._filling = number, content
+        self._frame_left = size - len(part)
+        return True
+
+    def _fill(self, nbytes: int) -> memoryview:
+        """Take what has come of that, and of the frames of the same message; what is left.
+
+        Raises Malformed.
+        """
+        assert self._filling is not None, "asked before"
+        number, content = self._filling
+        view = self._buffer[:nbytes]
+        while len(view) > self._frame_left:  # its end is here, too
+            content.add(view[: self._frame_left])
+            if view[self._frame_left] != END:
+                raise Malformed("a frame without its end")
+            view = view[self._frame_left + 1 :]
+            self._filling, self._frame_left = None, 0
+            if not content.missing:
+                self._complete(number, content)
+                return view
+            if len(view) < 7 or view[0] != BODY or view[1] << 8 | view[2] != number:
+                return view
+            size = int.from_bytes(view[3:7])
+            if size > max(self.tuning.frame, LONGEST_FRAME) or size > content.missing:
+                return view  # it is refused where all frames are
+            self._filling, self._frame_left = (number, content), size
+            view = view[7:]
+        content.add(view)
+        self._frame_left -= len(view)
+        return view[:0]
 
     def _check_start(self, head: bytes, size: int) -> None:
         if head.startswith(b"AMQP"):
@@ -356,7 +437,7 @@ class AmqpLink(StreamLink):
             if number not in self.channels:
                 return
             raise Malformed("a header without a message")
-        content.missing = u64.unpack_from(payload, 4)[0]
+        content.announce(u64.unpack_from(payload, 4)[0], self.limit + 1)
         content.properties = payload[12:]
         if not content.missing:
             self._complete(number, content)
@@ -367,10 +448,7 @@ class AmqpLink(StreamLink):
             return
         if content is None or content.missing < len(part):
             raise Malformed("a body without a message")
-        content.missing -= len(part)
-        if part and content.size <= self.limit:  # else it is too long already
-            content.parts.append(part)
-            content.size += len(part)
+        content.add(part)
         if not content.missing:
             self._complete(number, content)
 
@@ -389,7 +467,7 @@ class AmqpLink(StreamLink):
             about[behind + 8] & 1 != 0,
             about[behind + 9 :],
             content.properties,
-            b"".join(content.parts)[: self.limit + 1],
+            content.body(),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from commlib._parts import Frame, head_of, with_head
 from commlib.transports import _amqp_methods as methods
 
 ACK_BYTES = len(methods.ack(0, 0))
@@ -36,7 +37,7 @@ class Asking(str):
     token: str
 
 
-def revised(frame: bytes, note: object) -> bytes | None:
+def revised(frame: Frame, note: object) -> Frame | None:
     """A frame that has waited as it is to be written now.
 
     A reply goes without an acknowledgement that the broker would not understand any more, a request
@@ -44,7 +45,7 @@ def revised(frame: bytes, note: object) -> bytes | None:
     """
     if isinstance(note, Settling) and note.request is not None and not note.request.ack():
         note.request = None
-        return frame[ACK_BYTES:]
+        return with_head(frame, head_of(frame)[ACK_BYTES:])
     if isinstance(note, Asking) and note.token not in note.open:
         return None
     return frame

@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 
 from msgspec import Struct
 
+from commlib._parts import Frame
 from commlib.transports.base import LinkStats
 
 MAX_LOSSES = 3
@@ -31,7 +32,7 @@ class Delivery(Struct):
     qos: int
     born: float
     """When it was published, by the monotonic clock."""
-    frame: bytes = b""
+    frame: Frame = b""
     is_resent: bool = False
     losses: int = 0
     """How often the connection was lost while it was the first one under way."""
@@ -65,14 +66,14 @@ class Deliveries(ABC, Generic[D]):
         """How many may be unanswered now; 0: none can be written."""
 
     @abstractmethod
-    def _begin(self, delivery: D) -> bytes:
+    def _begin(self, delivery: D) -> Frame:
         """Put it ``_under_way`` under its number; what is to be written.
 
         Nothing, if it was refused instead.
         """
 
     @abstractmethod
-    def _write(self, out: list[bytes]) -> None:
+    def _write(self, out: list[Frame]) -> None:
         """Write these to the broker."""
 
     # What all have.
@@ -97,7 +98,7 @@ class Deliveries(ABC, Generic[D]):
         self._note_idle()
         return again
 
-    def write(self, parts: Iterable[bytes], notes: Iterable[object], /) -> None:
+    def write(self, parts: Iterable[Frame], notes: Iterable[object], /) -> None:
         """Take messages over; each note is its Delivery."""
         for frame, note in zip(parts, notes, strict=True):
             assert isinstance(note, Delivery), "nothing else is put into this outbox"
@@ -106,7 +107,7 @@ class Deliveries(ABC, Generic[D]):
             self._waiting_bytes += len(frame)
         self._pump()
 
-    def write_now(self, frame: bytes, note: object, urgent: bool, /) -> bool:
+    def write_now(self, frame: Frame, note: object, urgent: bool, /) -> bool:
         """Never: there is a window to be kept."""
         return False
 

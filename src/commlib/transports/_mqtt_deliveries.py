@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from commlib._parts import Frame, head_of, with_head
 from commlib.exceptions import ConnectError
 from commlib.transports import _deliveries
 from commlib.transports import _mqtt_frames as frames
@@ -53,7 +54,7 @@ class Deliveries(_deliveries.Deliveries[Delivery]):
     def _window(self) -> int:
         return 0 if self._link is None else self._link.granted.window
 
-    def _begin(self, delivery: Delivery) -> bytes:
+    def _begin(self, delivery: Delivery) -> Frame:
         link = self._link
         assert link is not None, "else the window is shut"
         if code := _reason_against(delivery, link):
@@ -61,10 +62,10 @@ class Deliveries(_deliveries.Deliveries[Delivery]):
             return b""
         packet_id = link.take_id()
         self._under_way[packet_id] = delivery
-        frame, split = delivery.frame, delivery.split
-        return frame[:split] + u16.pack(packet_id) + frame[split:]
+        head, split = head_of(delivery.frame), delivery.split
+        return with_head(delivery.frame, head[:split] + u16.pack(packet_id) + head[split:])
 
-    def _write(self, out: list[bytes]) -> None:
+    def _write(self, out: list[Frame]) -> None:
         assert self._link is not None, "else the window is shut"
         self._link.write(out, ())
 
@@ -93,6 +94,6 @@ def _reason_against(delivery: Delivery, link: MqttLink) -> int:
     """
     if delivery.qos > link.granted.max_qos:
         return QOS_NOT_SUPPORTED
-    if delivery.frame[0] & frames.RETAIN and not link.granted.retains:
+    if head_of(delivery.frame)[0] & frames.RETAIN and not link.granted.retains:
         return RETAIN_NOT_SUPPORTED
     return PACKET_TOO_LARGE if len(delivery.frame) + 2 > link.granted.max_packet else 0

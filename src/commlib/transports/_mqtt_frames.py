@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from math import ceil
 
+from commlib._parts import LONG, Frame, Parts, head_of, parts_of, with_head
 from commlib.transports._mqtt_bytes import (
     ALIAS,
     CONTENT_TYPE,
@@ -30,18 +31,22 @@ NO_PROPERTIES = b"\x00"
 """What stands in the place of properties on MQTT 5."""
 
 
-def publish(topic: bytes, payload: bytes, flags: int, properties: bytes) -> bytes:
+def publish(topic: bytes, payload: Frame, flags: int, properties: bytes) -> Frame:
     """PUBLISH at QoS 0; ``topic`` as `text` makes it, ``properties`` with their length, if any."""
     size = len(topic) + len(properties) + len(payload)
-    return b"%c%b%b%b%b" % (PUBLISH | flags, length(size), topic, properties, payload)
+    if size < LONG:
+        return b"%c%b%b%b%b" % (PUBLISH | flags, length(size), topic, properties, payload)  # type: ignore[str-format]
+    head = b"%c%b%b%b" % (PUBLISH | flags, length(size), topic, properties)
+    return Parts(head, *parts_of(payload))
 
 
 def publish_parts(
-    topic: bytes, payload: bytes, flags: int, properties: bytes
-) -> tuple[bytes, bytes]:
+    topic: bytes, payload: Frame, flags: int, properties: bytes
+) -> tuple[bytes, Frame]:
     """The same at QoS 1 or 2: what comes before the packet identifier, and what comes after it."""
     size = len(topic) + 2 + len(properties) + len(payload)
-    return b"%c%b%b" % (PUBLISH | flags, length(size), topic), properties + payload
+    rest = Parts(properties, *parts_of(payload)) if size >= LONG else properties + payload
+    return b"%c%b%b" % (PUBLISH | flags, length(size), topic), rest
 
 
 def publish_properties(expiry: float | None, pairs: list[tuple[str, str]]) -> bytes:
@@ -55,16 +60,33 @@ def publish_properties(expiry: float | None, pairs: list[tuple[str, str]]) -> by
     return length(len(body)) + body
 
 
-def downgraded(frame: bytes) -> bytes:
+def downgraded(frame: Frame) -> Frame:
     """A PUBLISH that was made for MQTT 5 as MQTT 3.1.1 has it; any other packet as it is."""
-    head = frame[0]
+    data = head_of(frame)
+    head = data[0]
     if head & 0xF0 != PUBLISH:
         return frame
-    _, start = read_length(frame, 1)
-    begin = start + 2 + u16.unpack_from(frame, start)[0] + (2 if head & QOS_MASK else 0)
-    size, end = read_length(frame, begin)
-    body = frame[start:begin] + frame[end + size :]
-    return b"%c%b%b" % (head, length(len(body)), body)
+    _, start = read_length(data, 1)
+    begin = start + 2 + u16.unpack_from(data, start)[0] + (2 if head & QOS_MASK else 0)
+    size, end = read_length(data, begin)
+    body = data[start:begin] + data[end + size :]
+    whole = len(body) + len(frame) - len(data)
+    return with_head(frame, b"%c%b%b" % (head, length(whole), body))
+
+
+def payload_start(data: bytes, start: int, qos: int, has_properties: bool) -> int | None:
+    """Where the payload of a PUBLISH begins that is cut off; None if that is not there.
+
+    ``start`` is where its topic is. Raises Malformed.
+    """
+    try:
+        at = start + 2 + (data[start] << 8 | data[start + 1]) + (2 if qos else 0)
+        if has_properties:
+            size, at = read_length(data, at)
+            at += size
+    except IndexError:
+        return None
+    return at if at <= len(data) else None
 
 
 class Published:

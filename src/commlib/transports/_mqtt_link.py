@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import ceil
 from ssl import SSLError
 from typing import TYPE_CHECKING, Any
 
+from commlib._long_bytes import LongBytes
 from commlib._packet import Packet
+from commlib._parts import LONG, Frame
 from commlib.exceptions import ConnectError, ConnectionLost
 from commlib.transports import _mqtt_control as control
 from commlib.transports import _mqtt_frames as frames
@@ -81,6 +83,7 @@ class MqttLink(StreamLink):
         self._partial = bytearray()
         self._wanted = 0  # bytes of the packet in _partial, if known
         self._skip = 0  # bytes to come of a packet that was handed over already
+        self._beginning = (0, b"", 0)  # of what `_long` is the payload of: see `_begin_long`
         self._routes: dict[bytes, Route] = {}
         self._connack: asyncio.Future[bytes] = self._loop.create_future()
         self._greeted = False
@@ -106,10 +109,10 @@ class MqttLink(StreamLink):
         super().connection_made(transport)
         self._socket = self.extra("socket")
 
-    def write(self, parts: Iterable[bytes], notes: Iterable[object], /) -> None:
-        super().write(map(frames.downgraded, parts) if self.downgrades else parts, notes)
+    def write(self, parts: Sequence[Frame], notes: Iterable[object], /) -> None:
+        super().write([*map(frames.downgraded, parts)] if self.downgrades else parts, notes)
 
-    def write_now(self, frame: bytes, note: object, urgent: bool, /) -> bool:
+    def write_now(self, frame: Frame, note: object, urgent: bool, /) -> bool:
         frame = frames.downgraded(frame) if self.downgrades else frame
         return super().write_now(frame, note, urgent)
 
@@ -224,6 +227,9 @@ class MqttLink(StreamLink):
             self._acknowledging_since, self._acknowledgements = now, ACKNOWLEDGEMENTS
         if self._acknowledgements:
             self._acknowledge()
+        if self._long is not None:
+            self._note_filled(self._long, nbytes)
+            return
         data = bytes(self._buffer[:nbytes])
         if self._skip:
             skipped = min(self._skip, nbytes)
@@ -242,6 +248,33 @@ class MqttLink(StreamLink):
             return
         if rest < len(data):
             self._partial = bytearray(data[rest:])
+
+    def _begin_long(self, head: int, data: bytes, start: int, size: int) -> bool:
+        """Have the rest of a long PUBLISH read to where its payload will stay.
+
+        False: of this packet that is not possible, or not worth it.
+        """
+        kept = min(size, self._limit)  # the rest of its bytes is skipped
+        if head & 0xF0 != frames.PUBLISH or start + kept - len(data) < LONG:
+            return False
+        behind = frames.payload_start(data, start, head & frames.QOS_MASK, self._has_properties)
+        if behind is None:
+            return False
+        self._long = LongBytes(start + kept - behind)
+        self._long.add(memoryview(data)[behind:])
+        self._beginning = head, data[start:behind], size - kept
+        return True
+
+    def _take_long(self) -> None:
+        long = self._long
+        if long is None or long.missing or self.closed.done():
+            return
+        self._long = None
+        head, beginning, self._skip = self._beginning
+        try:
+            self._take_publish(head, beginning, long.whole())
+        except Malformed as exc:
+            self.abort(ConnectionLost(f"{self.name} does not speak MQTT: {exc}"))
 
     def _acknowledge(self) -> None:
         """Let the kernel acknowledge at once what has come, and not with what is sent next.
@@ -279,6 +312,9 @@ class MqttLink(StreamLink):
                     return at
             stop = start + size
             if stop > end and not self._is_enough(head, size, start, end):
+                if self._begin_long(head, data, start, size):
+                    at = end
+                    break
                 self._wanted = min(size, self._limit) + start - at
                 return at
             if head == frames.PUBLISH:  # at QoS 0 and not retained: nearly every packet
@@ -312,8 +348,11 @@ class MqttLink(StreamLink):
             raise Malformed(f"a packet of the kind {head:#04x} with {size} bytes")
         return end - start >= self._limit
 
-    def _take_publish(self, head: int, body: bytes) -> None:
-        """A PUBLISH that is not plain, or of a topic that was not seen for a while."""
+    def _take_publish(self, head: int, body: bytes, payload: bytes | None = None) -> None:
+        """A PUBLISH that is not plain, or of a topic that was not seen for a while.
+
+        If a ``payload`` is given, it is not in the ``body``.
+        """
         behind = 2 + int.from_bytes(body[:2])
         try:
             topic = str(body[2:behind], "utf8")
@@ -342,7 +381,8 @@ class MqttLink(StreamLink):
                         self._routes.clear()
                     self._routes[body[:behind]] = route
             header = read_pairs(published.pairs) if published.pairs else None
-            payload = body[behind:]
+            if payload is None:
+                payload = body[behind:]
             for handler, name in route:
                 handler(Packet(payload, name, header, published.expiry))
         if qos == 1:

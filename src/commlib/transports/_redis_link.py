@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from commlib._parts import LONG, Frame, Parts, parts_of
 from commlib.exceptions import AuthError, CommlibError, ConnectError, ConnectionLost
 from commlib.transports._stream_link import StreamLink, open_stream
 
@@ -31,9 +32,17 @@ def command(*words: str | bytes | int) -> bytes:
     return b"".join(out)
 
 
-def push(queue: str, payload: bytes) -> bytes:
+def bulk(head: bytes, payload: Frame) -> Parts:
+    """The end of a command: a long payload behind what comes before its size."""
+    return Parts(b"%b%d\r\n" % (head, len(payload)), *parts_of(payload), b"\r\n")
+
+
+def push(queue: str, payload: bytes) -> Frame:
     """RPUSH; as ``command``, but it is sent for every call."""
     name = queue.encode()
+    if len(payload) >= LONG:
+        head = b"*3\r\n$5\r\nRPUSH\r\n$%d\r\n%b\r\n$" % (len(name), name)
+        return bulk(head, payload)
     return b"*3\r\n$5\r\nRPUSH\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
         *(len(name), name),
         *(len(payload), payload),

@@ -8,14 +8,18 @@ import socket
 import sys
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 from commlib._dial import connect
+from commlib._long_bytes import LongBytes
 from commlib._params import NetworkParameters
+from commlib._parts import Frame, Part, Parts, in_parts, parts_of, rest_of
 from commlib.exceptions import ConnectError
 
-READ_BYTES = 128 * 1024  # of one read; pages that are never filled cost no memory
+READ_BYTES = 128 * 1024  # of one read
+MOST_PARTS = 1024  # of one write (man 2 writev: IOV_MAX)
 
 
 class StreamLink(asyncio.BufferedProtocol):
@@ -41,19 +45,23 @@ class StreamLink(asyncio.BufferedProtocol):
         self.written_bytes = 0
         self._loop = loop
         self._loop_thread = threading.get_ident()
-        # Of our own: asyncio's loop would allocate 256 KiB from the system for every read.
-        self._buffer = memoryview(bytearray(READ_BYTES))
+        self._buffer = _read_buffer(self._loop)
+        self._long: LongBytes | None = None
+        """Where what comes next belongs, if it is the rest of a long payload and nothing else."""
         self._transport: asyncio.Transport | None = None
         self._write_lock = threading.Lock()
         self._direct: socket.socket | None = None
-        self._rest = b""  # of a direct write, for which the socket had no room
+        self._rest: list[Part] = []  # of a direct write, for which the socket had no room
         self._cut: asyncio.TimerHandle | None = None
 
     # What each kind of link has of its own.
 
     @abstractmethod
     def buffer_updated(self, nbytes: int) -> None:
-        """So many bytes were received, into ``_buffer``."""
+        """So many bytes were received, into ``_buffer``, or into the room of ``_long``.
+
+        What is in ``_buffer`` is gone when this returns.
+        """
 
     @abstractmethod
     def _note(self, notes: Iterable[object]) -> None:
@@ -81,7 +89,23 @@ class StreamLink(asyncio.BufferedProtocol):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer
+        long = self._long
+        if long is not None and not long.missing:  # uvloop reads on before what it was told to call
+            self._take_long()
+            long = self._long
+        return self._buffer if long is None else long.room()
+
+    def _note_filled(self, long: LongBytes, nbytes: int) -> None:
+        """So many bytes have come into the room of a long payload."""
+        is_free = long.filled(nbytes)
+        if not long.missing:
+            if is_free:
+                self._take_long()
+            else:  # uvloop lets go of the room when we return: then it need not be copied
+                self._loop.call_soon(self._take_long)
+
+    def _take_long(self) -> None:
+        """Take the long payload, if one is here: perhaps it was taken already."""
 
     def pause_writing(self) -> None:
         self.on_room(False)
@@ -98,19 +122,31 @@ class StreamLink(asyncio.BufferedProtocol):
 
     # What a session and its outbox call.
 
-    def write(self, frames: Iterable[bytes], notes: Iterable[object], /) -> None:
+    def write(self, frames: Sequence[Frame], notes: Iterable[object], /) -> None:
         with self._write_lock:
             # Noted even if the connection is about to be lost: then they count as unconfirmed.
             self._note(notes)
-            self._write_out(b"".join(frames))
+            try:
+                data = b"".join(frames)  # type: ignore[arg-type] # as nearly always
+            except TypeError:
+                self._write_out(in_parts(frames))
+            else:
+                self._write_out((data,))
 
-    def _write_out(self, data: bytes) -> None:
-        data, self._rest = self._rest + data, b""
-        if self._transport is not None and not self._transport.is_closing():
-            self.written_bytes += len(data)
-            self._transport.write(data)
+    def _write_out(self, parts: Sequence[Part]) -> None:
+        transport = self._transport
+        if self._rest:
+            parts, self._rest = [*self._rest, *parts], []
+        if transport is None or transport.is_closing():
+            return
+        self.written_bytes += sum(map(len, parts))
+        if len(parts) > 1 and self._direct is not None and not transport.get_write_buffer_size():
+            parts = rest_of(parts, self._send_parts(parts))
+        for part in parts:
+            # One by one: before Python 3.12 `writelines` would join them first.
+            transport.write(part)
 
-    def write_now(self, frame: bytes, note: object, urgent: bool, /) -> bool:
+    def write_now(self, frame: Frame, note: object, urgent: bool, /) -> bool:
         """Write a frame from another thread, if nothing is under way. True: now it is.
 
         One that is ``urgent`` is written if nothing else is being written.
@@ -133,21 +169,31 @@ class StreamLink(asyncio.BufferedProtocol):
             self._note((note,))
             sent = self._send_directly(frame)
             self.written_bytes += sent
-            self._rest = frame[sent:]
-            if self._rest:
+            if sent < len(frame):
+                self._rest = rest_of(parts_of(frame), sent)
                 self._loop.call_soon_threadsafe(self.write, (), ())
             return True
         finally:
             self._write_lock.release()
 
-    def _send_directly(self, frame: bytes) -> int:
+    def _send_directly(self, frame: Frame) -> int:
         assert self._direct is not None, "looked at under the lock"
         try:
+            if isinstance(frame, Parts):
+                return self._direct.sendmsg(parts_of(frame)[:MOST_PARTS])
             return self._direct.send(frame)
         except BlockingIOError:
             return 0
         except OSError:
             return len(frame)  # the connection is going: it counts as unconfirmed
+
+    def _send_parts(self, parts: Sequence[Part]) -> int:
+        """Hand long parts to the socket as they are; how many bytes it has taken."""
+        assert self._direct is not None, "looked at under the lock"
+        try:
+            return self._direct.sendmsg(parts[:MOST_PARTS])
+        except OSError:
+            return 0  # it is full, or going: asyncio will find out
 
     def allow_direct(self) -> None:
         """Let other threads write, too; not possible with TLS, whose state is the loop's."""
@@ -202,6 +248,22 @@ class StreamLink(asyncio.BufferedProtocol):
                 self._direct.close()
                 self._direct = None
         self._ended()
+
+
+_read_buffers: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
+
+
+def _read_buffer(loop: asyncio.AbstractEventLoop) -> memoryview:
+    """Where all links of a loop are read into, for a loop reads from one at a time.
+
+    Every loop calls ``get_buffer``, reads, and calls ``buffer_updated`` in one go. Of our own,
+    since asyncio would allocate 256 KiB for every read of a link without one; shared, since each
+    takes its 128 KiB of memory, and there may be a thousand links.
+    """
+    buffer = _read_buffers.get(loop)
+    if buffer is None or len(buffer) != READ_BYTES:
+        buffer = _read_buffers[loop] = memoryview(bytearray(READ_BYTES))
+    return buffer
 
 
 def _unacknowledged(sock: socket.socket) -> int:

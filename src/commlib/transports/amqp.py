@@ -166,9 +166,9 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
         return found
 
     def _publish_confirmed(self, topic: str, packet: Packet) -> bool:
-        frame = publish_method(CONFIRMED, self.params.exchange, topic)
+        where = publish_method(CONFIRMED, self.params.exchange, topic)
         properties = self._properties(packet, "")
-        frame += content(CONFIRMED, properties, packet.payload, self._frame_max)
+        frame = where + content(CONFIRMED, properties, packet.payload, self._frame_max)
         return self._reliable.put(frame, Delivery(topic, packet.qos, time.monotonic()))
 
     def _first_frame(self, topic: str) -> bytes | None:

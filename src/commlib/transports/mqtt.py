@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING
 from commlib import events, pubsub, rpc
 from commlib._packet import Packet
 from commlib._params import Offline as Offline
+from commlib._parts import Frame, head_of, with_head
 from commlib._session import Link, Session
 from commlib._topics import check_topic, to_mqtt
 from commlib._typing import Req, Resp, T
@@ -165,7 +166,7 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
             self._topics[topic] = head
         return head
 
-    def _frame(self, topic: str, head: bytes, packet: Packet) -> tuple[bytes, object]:
+    def _frame(self, topic: str, head: bytes, packet: Packet) -> tuple[Frame, object]:
         """What is more than a payload at QoS 0, and its note."""
         qos, retain = self._as_broker_can(packet)
         flags = qos << frames.QOS_SHIFT | retain
@@ -332,14 +333,15 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
             return
         (self._deliveries if birth.qos else link).write([frame], [note])
 
-    def _as_granted(self, frame: bytes, note: object) -> bytes | None:
+    def _as_granted(self, frame: Frame, note: object) -> Frame | None:
         """What was written for an unknown broker as this one takes it, None if it does not."""
         assert self._link is not None, "called when it is known"
         if len(frame) > self._max_packet:
             self._note_refused(str(note), PayloadTooBig(len(frame), self._max_packet))
             return None
-        if frame[0] & 0xF1 == frames.PUBLISH | frames.RETAIN and not self._link.granted.retains:
-            return bytes((frame[0] & ~frames.RETAIN,)) + frame[1:]
+        head = head_of(frame)
+        if head[0] & 0xF1 == frames.PUBLISH | frames.RETAIN and not self._link.granted.retains:
+            return with_head(frame, bytes((head[0] & ~frames.RETAIN,)) + head[1:])
         return frame
 
     def _open_board(self) -> Board:
@@ -388,6 +390,7 @@ def _traits(version: int, *, competing: bool) -> Traits:
         header_beside_bare=version == V5,
         delivery_levels=(0, 1, 2),
         retained=True,
+        takes_parts=True,
     )
 
 
