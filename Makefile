@@ -14,11 +14,11 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test tests faults soak interop bench fuzz check format clean
-.PHONY: setup-demo setup-check setup-test setup-interop setup-bench setup-fuzz
+.PHONY: help demo test tests faults soak interop bench pages compare instructions scale idle fuzz check format clean
+.PHONY: setup-demo setup-check setup-test setup-interop setup-bench setup-instructions setup-fuzz
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: setup-demo ## start a broker and show PubSub, patterns and RPC between processes
 	@$(VENV)/bin/commlib demo $(ARGS)
@@ -37,6 +37,21 @@ interop: setup-interop ## run the tests against released commlib-py, each in an 
 
 bench: setup-bench ## measure ours, the peers and the bare limit side by side, some minutes
 	@PYTHONPATH=.:tests $(PY) -m bench $(ARGS)
+
+pages: setup-bench ## make anew what is shown of the newest record of make bench, pictures and all
+	@$(PY) -m bench.shown
+
+compare: setup-check ## tell what became slower between two records of make bench: A=old.json B=new.json
+	@$(PY) -m bench.compare $(A) $(B) $(ARGS)
+
+instructions: setup-instructions ## count the instructions of a message, and compare with the record
+	@PYTHONPATH=.:tests $(PY) -m bench.instructions $(ARGS)
+
+scale: setup-test ## measure what 1 to 10 000 topics, services and nodes in a process cost, 8 minutes
+	@PYTHONPATH=.:tests $(PY) -m bench.scale $(ARGS)
+
+idle: setup-bench ## count how often a node wakes up that has nothing to do, ours and the peers'
+	@PYTHONPATH=.:tests $(PY) -m bench.idle $(ARGS)
 
 fuzz: setup-fuzz ## look for bytes that crash the readers and links, a minute each
 	@PYTHONPATH=.:tests $(PY) -m fuzz $(ARGS)
@@ -57,5 +72,5 @@ clean: ## remove what the other targets made, .venv included
 	rm -rf .venv .venv-interop .venv-bench .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
-setup-demo setup-check setup-test setup-interop setup-bench setup-fuzz:
+setup-demo setup-check setup-test setup-interop setup-bench setup-instructions setup-fuzz:
 	@scripts/setup.sh $(@:setup-%=%)

@@ -4,4 +4,8 @@ A broker is an entry in `brokers` and one in `wires`, a contender one file and o
 `contenders`, what is measured a function in `measurements`, and what it shall come to a line in
 `targets`. Every figure comes from child processes of its own, which `child` serves and `processes`
 starts and ends.
+
+A run is written down as a `record`. Of the newest one are made (`shown`): the page of all figures
+(`report`), the table of the README (`front`), and the pictures of the docs (`plots`, `gallery`).
+`compare` tells what became of each figure between two of them.
 """

@@ -2,13 +2,13 @@
 
     make bench ARGS="--rounds 5 --only publish,receive --brokers mqtt --contenders 'ours; limit'"
 
-A whole run is written to `bench/results`; a part of one is only shown.
+A whole run is written to `bench/results`, and what the README and the docs show of it is made anew.
+A part of one is only printed, or recorded in a file of yours: ``--record before.json``.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -16,13 +16,12 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from bench import machine, report
+from bench import machine, report, shown
 from bench.brokers import BROKERS, Broker
 from bench.contenders import CONTENDERS, ROOT, Contender
 from bench.measurements import MEASUREMENTS, Lab, Measurement
+from bench.record import FOLDER, Record
 from bench.results import Results
-
-FOLDER = ROOT / "bench" / "results"
 
 
 def main() -> None:
@@ -40,16 +39,26 @@ def main() -> None:
         _run(BROKERS[name], measurements, contenders, options.rounds) for name in options.brokers
     ]
     described["seconds"] = round(time.monotonic() - began)
-    versions = {who.name: machine.versions(who) for who in contenders}
-    text = report.document(all_results, described, versions, options.rounds)
-    print(text)
+    record = Record(
+        time.strftime("%Y-%m-%d %H:%M"),
+        described,
+        options.rounds,
+        {who.name: machine.versions(who) for who in contenders},
+        tuple(all_results),
+    )
+    print(report.document(record))
+    if options.record:
+        record.write(options.record)
     if not options.only and not options.contenders and options.brokers == list(BROKERS):
-        _write(text, all_results, described, versions, options.rounds)
+        file = FOLDER / f"{record.date[:10]}-{machine.short_name()}.json"
+        record.write(file)
+        for page in shown.write(file):
+            print(f"written: {page.relative_to(ROOT)}")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=3, help="how often each is measured (3)")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured (5)")
     parser.add_argument(
         "--only",
         type=_Names([what.name for what in MEASUREMENTS]),
@@ -63,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--brokers", type=_Names(BROKERS), default=list(BROKERS), help=f"of {', '.join(BROKERS)}"
     )
+    parser.add_argument("--record", type=Path, help="a file for what is measured, as JSON")
     return parser
 
 
@@ -98,7 +108,7 @@ def _run(
         for what in measurements:
             began = time.monotonic()
             taking_part = [who for who in present if not _why_not(results, what, who)]
-            for number in range(rounds):
+            for number in range(1 if what.is_steady else rounds):
                 # Whoever comes first finds the machine in another state than the rest.
                 turn = number % max(1, len(taking_part))
                 _round(lab, results, what, taking_part[turn:] + taking_part[:turn])
@@ -130,28 +140,6 @@ def _round(lab: Lab, results: Results, what: Measurement, contenders: Sequence[C
     else:
         for who in contenders:
             measure(who)
-
-
-def _write(
-    text: str,
-    all_results: Sequence[Results],
-    described: dict[str, object],
-    versions: dict[str, dict[str, str]],
-    rounds: int,
-) -> None:
-    FOLDER.mkdir(exist_ok=True)
-    date = time.strftime("%Y-%m-%d")
-    record = {
-        "date": date,
-        "machine": described,
-        "rounds": rounds,
-        "versions": versions,
-        "brokers": {results.broker: results.as_dict() for results in all_results},
-    }
-    file = FOLDER / f"{date}-{machine.short_name()}.json"
-    file.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    (FOLDER / "latest.md").write_text(text)
-    print(f"written to {file.relative_to(ROOT)} and {FOLDER.relative_to(ROOT)}/latest.md")
 
 
 if __name__ == "__main__":

@@ -15,10 +15,17 @@ import os
 import signal
 import sys
 import threading
-from time import perf_counter, process_time
+from time import monotonic, perf_counter, process_time
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from bench.proc import status
+
+if TYPE_CHECKING:
+    from array import array
+
 PATIENCE = 3.0  # s without a message, after which the missing ones count as lost
+NUMBER_BYTES = 8  # a double at the beginning of a payload, in the order of this machine
 
 
 class Command:
@@ -26,14 +33,24 @@ class Command:
 
     def __init__(self, arguments: list[str]) -> None:
         self.role, self.url, limit, *pairs = arguments
-        self.options: dict[str, int | str] = {}
+        self.options: dict[str, int | float | str] = {}
         for pair in pairs:
             name, _, value = pair.partition("=")
-            self.options[name] = int(value) if value.isdigit() else value
+            self.options[name] = _number(value)
         # No handler: the signal ends the process even if a driver never returns to Python.
         signal.setitimer(signal.ITIMER_REAL, float(limit))
         if not self.options.pop("uvloop", 1):
             sys.modules["uvloop"] = None  # type: ignore[assignment] # importing it fails from now on
+
+
+def _number(text: str) -> int | float | str:
+    """What a text says, if that is a number; else the text."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
 
 
 def address_of(url: str) -> tuple[str, int]:
@@ -74,17 +91,25 @@ async def order_on_loop() -> list[str]:
 
 
 class Tally:
-    """The messages that arrive: how many, from when to when, at what cost."""
+    """The messages that arrive: how many, from when to when, at what cost, and whether twice.
+
+    A message tells its number, in ``distance`` or as the first bytes of a payload.
+    """
 
     def __init__(self) -> None:
+        from array import array  # what only publishes need not load it
+
+        self._new = array
         self.begun = threading.Event()
         self._enough = threading.Event()
         self.reset()
 
     def reset(self) -> None:
         """Begin anew."""
-        # A list, for several threads may append at once where they could not count.
-        self._times: list[float] = []
+        # Arrays, for several threads may append at once where they could not count; and they take
+        # what they hold and no more, which is no memory of the contender's.
+        self._times: array[float] = self._new("d")
+        self._numbers: array[float] = self._new("d")
         self._goal = sys.maxsize
         self._cpu = 0.0
         self.begun.clear()
@@ -94,33 +119,88 @@ class Tally:
         """How many there were."""
         return len(self._times)
 
-    def note(self, msg: object) -> None:
+    def note(self, msg: Any) -> None:
         """Take a message."""
+        # As by `count_one`, but without the call: it would be a share of what is measured.
         times = self._times
         if not times:
-            self._cpu = process_time()
-            self.begun.set()
+            self._begin()
+        times.append(perf_counter())
+        self._numbers.append(msg.distance)
+        if len(times) >= self._goal:
+            self._enough.set()
+
+    def note_blob(self, data: bytes) -> None:
+        """Take a payload."""
+        self._numbers.frombytes(data[:NUMBER_BYTES])
+        self.count_one(data)
+
+    def count_one(self, msg: object) -> None:
+        """Take a message whose number nobody reads."""
+        times = self._times
+        if not times:
+            self._begin()
         times.append(perf_counter())
         if len(times) >= self._goal:
             self._enough.set()
+
+    def _begin(self) -> None:
+        self._cpu = process_time()
+        self.begun.set()
 
     def settle(self, count: int, patience: float = PATIENCE) -> None:
         """Return when so many have arrived, or none has for ``patience`` seconds."""
         self._enough.clear()
         self._goal = count
-        seen = -1
-        while seen < self.count < count:
-            seen = self.count
-            self._enough.wait(patience)
+        begin = perf_counter()
+        while self.count < count:
+            last = self._times[-1] if self._times else begin
+            left = max(begin, last) + patience - perf_counter()
+            if left <= 0:
+                break
+            self._enough.wait(left)
 
-    def figures(self, sent: int) -> dict[str, float]:
-        """The rate from the first message to the last, its cost, and what did not arrive."""
+    def figures(self, sent: int, copies: int = 0) -> dict[str, float]:
+        """The rate from the first message to the last, its cost, and what did not go well.
+
+        ``copies``: how often each number was sent, at most; without it, nobody knows what came
+        twice. ``peak_mb`` is the memory of this process without what the tally itself takes.
+        """
         cpu, times = process_time() - self._cpu, self._times
+        own = (len(times) + len(self._numbers)) * times.itemsize
+        figures = {"peak_mb": status("self", "VmHWM") / 1024 - own / 1e6}
+        again = 0
+        if copies and self._numbers:
+            from collections import Counter
+
+            again = sum(max(0, seen - copies) for seen in Counter(self._numbers).values())
+            figures["duplicates"] = again
+        figures["lost"] = sent - len(times) + again
         apart = len(times) - 1  # as many came after the clock was started
-        if apart < 1:
-            return {"lost": sent - len(times)}
-        seconds = max(times) - times[0]
-        return {"rate": apart / seconds, "cpu_us": cpu / apart * 1e6, "lost": sent - len(times)}
+        if apart > 0:
+            figures["rate"] = apart / (max(times) - times[0])
+            figures["cpu_us"] = cpu / apart * 1e6
+        return figures
+
+
+class Delays(Tally):
+    """Tells as well how long after its intended time each arrived, which is in ``horizontal_fov``.
+
+    By ``time.monotonic``, which all processes share.
+    """
+
+    def reset(self) -> None:
+        super().reset()
+        self._delays: array[float] = self._new("d")
+
+    def note(self, msg: Any) -> None:
+        self._delays.append(monotonic() - msg.horizontal_fov)
+        super().note(msg)
+
+    def write(self, file: str) -> None:
+        """The seconds of all of them, as doubles."""
+        with open(file, "wb") as out:
+            self._delays.tofile(out)
 
 
 class Ledger:

@@ -12,35 +12,45 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import count as counting
 from itertools import cycle, islice
 from pathlib import Path
 from time import perf_counter, process_time
 
-from bench.child import Command, Ledger, Tally, answer, order
+from bench import roles
+from bench.child import NUMBER_BYTES, Command, Ledger, Tally, answer, order
 from bench.messages import Sonar
-from bench.roles import BLOB, GLANCE, topics_of
+from bench.roles import GLANCE, as_bytes, topics_of
 from bench.wires import wire_of
 from bench.wires.link import reply_address
 
 FEED_BYTES = 1_000_000  # handed to the socket at once
+ANSWER_SECONDS = 10.0  # for all replies, when the time for calls is up as well
 
 
 # -- publish and subscribe ------------------------------------------------------------------------
 
 
-def publish(url: str, *, topic: str, count: int, seconds: int, blob: int = 0) -> None:
+def publish(
+    url: str, *, topic: str, count: int, seconds: float, blob: int = 0, begin_at: int = 0
+) -> None:
     """Publish so many messages, for no longer than so many seconds."""
     wire, msg = wire_of(url)(url), Sonar()
-    raw = bytes(BLOB) if blob else b""
+    rest = bytes(blob - NUMBER_BYTES) if blob else b""
     answer(ready=True)
     order()
     send, frame, write = wire.link.send, wire.framer(topic), wire.form.write
     begin, cpu = perf_counter(), process_time()
     end, sent = begin + seconds, 0
     while sent < count and (sent % GLANCE or perf_counter() < end):
-        msg.distance = float(sent)
-        send(frame(raw or write(msg)))
+        if blob:
+            send(frame(as_bytes(begin_at + sent) + rest))
+        else:
+            msg.distance = float(begin_at + sent)
+            send(frame(write(msg)))
         sent += 1
     wire.flush(sent)
     wall, cpu = perf_counter() - begin, process_time() - cpu
@@ -48,18 +58,61 @@ def publish(url: str, *, topic: str, count: int, seconds: int, blob: int = 0) ->
 
 
 def receive(url: str, *, topic: str, topics: int = 1, blob: int = 0) -> None:
-    """Receive on so many topics; the order is how many messages to expect."""
+    """Receive on so many topics; the order is how many messages, and how often each number."""
     tally, kind = Tally(), wire_of(url)
     note, read = tally.note, kind.form.read
 
     def note_decoded(data: bytes) -> None:
         note(read(data))
 
-    kind(url, note if blob else note_decoded).subscribe(topics_of(topic, topics))
+    kind(url, tally.note_blob if blob else note_decoded).subscribe(topics_of(topic, topics))
     answer(ready=True)
-    sent = int(order()[0])
+    sent, copies = (int(word) for word in order())
     tally.settle(sent)
-    answer(**tally.figures(sent))
+    answer(**tally.figures(sent, copies))
+
+
+class Paced:
+    """As a face of a contender, for messages at a fixed rate: no thread waits for another."""
+
+    def __init__(self, url: str) -> None:
+        self._wire, self._url = wire_of(url)(url), url
+        self._sent = 0
+
+    def start(self) -> None:
+        """Nothing to do: everything works as soon as it is made."""
+
+    def message(self, blob: bytes | None) -> Sonar:
+        return Sonar()
+
+    def publisher(self, topic: str, *, blob: bool) -> Callable[[Sonar], object]:
+        send, frame = self._wire.link.send_at_once, self._wire.framer(topic)
+        write = self._wire.form.write
+
+        def publish(msg: Sonar) -> None:
+            self._sent += 1
+            send(frame(write(msg)))
+
+        return publish
+
+    def flush(self) -> None:
+        self._wire.flush(self._sent)
+
+    def subscribe(
+        self, topics: Sequence[str], on_message: Callable[[Sonar], object], *, blob: bool
+    ) -> None:
+        kind = wire_of(self._url)
+        kind(self._url, lambda data: on_message(kind.form.read(data))).subscribe(topics)
+
+
+def pace(url: str, *, topic: str) -> None:
+    """Publish at a fixed rate."""
+    roles.pace(Paced(url), topic=topic)
+
+
+def delays(url: str, *, topic: str, file: str) -> None:
+    """Receive what is published so."""
+    roles.delays(Paced(url), topic=topic, file=file)
 
 
 def record(url: str, *, topic: str, file: str) -> None:
@@ -68,7 +121,7 @@ def record(url: str, *, topic: str, file: str) -> None:
 
     def take(data: bytes) -> None:
         payloads.append(data)
-        tally.note(data)
+        tally.count_one(data)
 
     wire_of(url)(url, take, whole=True).subscribe([topic])
     answer(ready=True)
@@ -121,25 +174,59 @@ def serve(url: str, *, name: str) -> None:
     order()
 
 
-def call(url: str, *, name: str, at_once: int, count: int, seconds: int) -> None:
-    """Call by a blocking socket in the caller's own thread: the floor of a call's latency."""
-    assert at_once == 1, "there is one socket"
+def call(url: str, *, name: str, at_once: int, count: int, seconds: float) -> None:
+    """Call one after another, or with so many under way: in each case, as is quickest."""
+    call = _one_after_another if at_once == 1 else partial(_at_once, at_once)
+    answer(**call(url, name, lambda: Ledger(seconds, count)))
+
+
+def _one_after_another(url: str, name: str, begin: Callable[[], Ledger]) -> dict[str, object]:
+    """By a blocking socket in the caller's own thread: the floor of a call's latency."""
     wire, reply_to = wire_of(url), reply_address()
     exchange, (write, read) = wire.exchange(url, name), wire.form
     answer(ready=True)
     order()
-    ledger = Ledger(seconds, count)
-    msg = Sonar()
+    ledger, msg = begin(), Sonar()
     while ledger.is_open:
         msg.distance += 1.0
         sent = perf_counter()
         reply = read(exchange(write(msg, reply_to)))
         ledger.note(sent, int(msg.distance), int(reply.distance))
-    answer(**ledger.figures())
+    return ledger.figures()
+
+
+def _at_once(many: int, url: str, name: str, begin: Callable[[], Ledger]) -> dict[str, object]:
+    """On the loop, each reply followed by the next request: no thread is woken for any of them."""
+    wire, reply_to = wire_of(url), reply_address()
+    write, read = wire.form
+    numbers, sent, done = counting(1), dict[int, float](), threading.Event()
+
+    def ask() -> None:
+        number = next(numbers)
+        sent[number] = perf_counter()
+        send(write(Sonar(float(number)), reply_to))
+
+    def take(data: bytes) -> None:
+        number = int(read(data).distance)
+        ledger.note(sent.pop(number), number, number)
+        if ledger.is_open:
+            ask()
+        elif not sent:
+            done.set()
+
+    send = wire.pipe(url, name, take)
+    answer(ready=True)
+    order()
+    ledger = begin()
+    for _ in range(many):
+        ask()
+    if not done.wait(ANSWER_SECONDS):
+        ledger.note_failure(TimeoutError(f"no reply to {len(sent)} calls"))
+    return ledger.figures()
 
 
 ROLES: dict[str, Callable[..., None]] = {
-    role.__name__: role for role in (publish, receive, record, feed, serve, call)
+    role.__name__: role for role in (publish, receive, pace, delays, record, feed, serve, call)
 }
 
 

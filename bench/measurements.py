@@ -1,34 +1,49 @@
 """What is measured: each a function from a contender on a broker to its figures.
 
 A measurement may be repeated in any order with others; whatever it needs, it starts and ends. The
-figures have their unit in the name. ``lost`` and ``failed`` stand beside the rates they belong to.
+figures have their unit in the name. ``lost``, ``duplicates`` and ``failed`` stand beside the rates
+they belong to.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from os import urandom
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from bench import latencies
 from bench.brokers import Broker, Server
 from bench.contenders import CONTENDERS, Contender
-from bench.processes import Child, ChildFailed, connections, import_seconds, status
+from bench.proc import connections, status
+from bench.processes import Child, ChildFailed, import_seconds, ready
 
-MESSAGES, SECONDS = 200_000, 1  # published at most
+MESSAGES, SECONDS = 150_000, 0.5  # published at most
 BURST = 50_000  # messages; half of what the queue in front of our callbacks holds
 CALLS = 10_000  # at most, in CALL_SECONDS
-CALL_SECONDS = 1
-BLOBS = 200  # payloads of 1 MB
+CALL_SECONDS = 0.5
+PACES = {"": (1000, 1500), "fast_": (10_000, 5000)}  # messages/s, and how many of them
+SOME_BYTES = 100_000_000  # of payloads, at most: brokers keep what is not fetched yet
+BLOB, BLOBS = 1_000_000, 100  # bytes, and how many
+WIDE = 10  # subscriptions of one topic, or publishers on it
+WIDE_MESSAGES, WIDE_SECONDS = 5000, 0.2  # published at most, each to ten
 FEW, MANY, SPREAD = 10, 10_000, 20_000  # subscriptions, and messages for them
-STARTS = 5  # fresh processes
+STARTS = 1  # fresh processes
 SETTLE, IDLE = 12, 5  # s: idle workers of ours end after 10
 GROWTH_SECONDS = 10  # for a hundred subscriptions
 
 FEEDER = next(contender for contender in CONTENDERS if contender.kind == "limit")
 Figures = dict[str, Any]
+
+
+class Recording(NamedTuple):
+    """A file of messages, and how many it has; each has another number."""
+
+    file: Path
+    count: int
 
 
 @dataclass
@@ -38,14 +53,14 @@ class Lab:
     broker: Broker
     server: Server
     folder: Path
-    _recordings: dict[tuple[str, str], Path] = field(default_factory=dict)
+    _recordings: dict[tuple[str, str], Recording] = field(default_factory=dict)
 
     def start(self, contender: Contender, role: str, **options: object) -> Child:
         """A child that plays this role."""
         return Child(contender, role, self.server.url, **options)
 
-    def recording(self, contender: Contender, count: int, **options: object) -> Path:
-        """A file with up to so many messages as this contender publishes them."""
+    def recording(self, contender: Contender, count: int, **options: object) -> Recording:
+        """Up to so many messages as this contender publishes them."""
         key = (contender.name, str(options))
         if key not in self._recordings:
             file = self.folder / f"recording{len(self._recordings)}"
@@ -53,11 +68,12 @@ class Lab:
             with (
                 self.start(
                     contender, "publish", topic=topic, count=count, seconds=SECONDS, **options
-                ).ready() as publisher,
-                self.start(FEEDER, "record", topic=topic, file=file).ready() as recorder,
+                ) as publisher,
+                self.start(FEEDER, "record", topic=topic, file=file) as recorder,
             ):
-                recorder.ask(publisher.ask("go")["count"])
-            self._recordings[key] = file
+                ready(publisher, recorder)
+                recorded = recorder.ask(publisher.ask("go")["count"])["count"]
+            self._recordings[key] = Recording(file, recorded)
         return self._recordings[key]
 
 
@@ -70,61 +86,143 @@ def publish(lab: Lab, contender: Contender) -> Figures:
     """Publish to nobody, until the broker has it."""
     with lab.start(
         contender, "publish", topic=fresh_name(), count=MESSAGES, seconds=SECONDS
-    ).ready() as publisher:
+    ) as publisher:
+        ready(publisher)
         return publisher.ask("go")
 
 
 def receive(lab: Lab, contender: Contender) -> Figures:
     """Receive what another process of the same contender publishes."""
+    return _received(lab, contender, MESSAGES // 2)
+
+
+def _received(lab: Lab, contender: Contender, count: int, **options: object) -> Figures:
     topic = fresh_name()
     with (
-        lab.start(contender, "receive", topic=topic).ready() as receiver,
+        lab.start(contender, "receive", topic=topic, **options) as receiver,
         lab.start(
-            contender, "publish", topic=topic, count=MESSAGES // 2, seconds=SECONDS
-        ).ready() as publisher,
+            contender, "publish", topic=topic, count=count, seconds=SECONDS, **options
+        ) as publisher,
     ):
-        return receiver.ask(publisher.ask("go")["count"])
+        ready(receiver, publisher)
+        published = publisher.ask("go")
+        return {"published_rate": published["rate"], **receiver.ask(published["count"], 1)}
+
+
+def latency(lab: Lab, contender: Contender) -> Figures:
+    """How long after it was due a message arrives in another process, at fixed rates.
+
+    What is late makes nothing less to be sent: see `bench.metronome`.
+    """
+    topic, file = fresh_name(), lab.folder / "delays"
+    figures: Figures = {"lost": 0, "duplicates": 0}
+    with (
+        lab.start(contender, "delays", topic=topic, file=file) as receiver,
+        lab.start(contender, "pace", topic=topic) as publisher,
+    ):
+        ready(receiver, publisher)
+        for name, (rate, count) in PACES.items():
+            came = receiver.ask(publisher.ask(rate, count)["count"])
+            figures["lost"] += came["lost"]
+            figures["duplicates"] += came["duplicates"]
+            found = latencies.percentiles(file)
+            figures |= {f"{name}{percentile}": us for percentile, us in found.items()}
+    return figures
+
+
+def _payloads(size: int) -> Callable[[Lab, Contender], Figures]:
+    def payloads(lab: Lab, contender: Contender) -> Figures:
+        with lab.broker.roomy(lab.server):
+            count = min(MESSAGES // 2, SOME_BYTES // size)
+            figures = _received(lab, contender, count, blob=size)
+        if "rate" in figures:
+            figures["mb_per_s"] = figures["rate"] * size / 1e6
+        return figures
+
+    payloads.__doc__ = f"As ``receive``, with binary payloads of {size} bytes."
+    return payloads
+
+
+def fan_out(lab: Lab, contender: Contender) -> Figures:
+    """One publisher, and ten subscriptions of its topic in one process: what a node would have."""
+    topic = fresh_name()
+    with (
+        lab.broker.roomy(lab.server),
+        lab.start(contender, "receive", topic=topic, again=WIDE) as receiver,
+        lab.start(
+            contender, "publish", topic=topic, count=WIDE_MESSAGES, seconds=WIDE_SECONDS
+        ) as publisher,
+    ):
+        ready(receiver, publisher)
+        return receiver.ask(publisher.ask("go")["count"] * WIDE, WIDE)
+
+
+def fan_in(lab: Lab, contender: Contender) -> Figures:
+    """Ten publishers, each a process, and one subscription."""
+    topic, count = fresh_name(), MESSAGES // 2 // WIDE
+    with ExitStack() as children:
+        receiver = children.enter_context(lab.start(contender, "receive", topic=topic))
+        publishers = [
+            children.enter_context(
+                lab.start(
+                    contender,
+                    "publish",
+                    topic=topic,
+                    count=count,
+                    seconds=SECONDS,
+                    begin_at=number * count,
+                )
+            )
+            for number in range(WIDE)
+        ]
+        ready(receiver, *publishers)
+        for publisher in publishers:
+            publisher.tell("go")
+        return receiver.ask(sum(publisher.hear()["count"] for publisher in publishers), 1)
 
 
 def burst(lab: Lab, contender: Contender) -> Figures:
     """Receive messages of the same contender that come all at once."""
-    file, topic = lab.recording(contender, BURST), fresh_name()
-    with lab.start(contender, "receive", topic=topic).ready() as receiver:
-        return _fed(lab, receiver, topic=topic, file=file, count=BURST)
+    recording, topic = lab.recording(contender, BURST), fresh_name()
+    with lab.start(contender, "receive", topic=topic) as receiver:
+        return _fed(lab, receiver, recording, topic=topic, count=BURST)
 
 
-def _fed(lab: Lab, receiver: Child, *, count: int, **options: object) -> Figures:
-    with lab.start(FEEDER, "feed", count=count, **options).ready() as feeder:
+def _fed(
+    lab: Lab, receiver: Child, recording: Recording, *, count: int, **options: object
+) -> Figures:
+    with lab.start(FEEDER, "feed", count=count, file=recording.file, **options) as feeder:
+        ready(receiver, feeder)
         feeder.ask("go")
-    return receiver.ask(count)
+    return receiver.ask(count, -(-count // recording.count))
 
 
 def blob(lab: Lab, contender: Contender) -> Figures:
     """Receive binary payloads of 1 MB."""
-    file, topic = lab.recording(contender, 1, blob=1), fresh_name()
+    recording, topic = lab.recording(contender, 1, blob=BLOB), fresh_name()
     with (
         lab.broker.roomy(lab.server),
-        lab.start(contender, "receive", topic=topic, blob=1).ready() as receiver,
+        lab.start(contender, "receive", topic=topic, blob=BLOB) as receiver,
     ):
-        figures = _fed(lab, receiver, topic=topic, file=file, count=BLOBS)
+        figures = _fed(lab, receiver, recording, topic=topic, count=BLOBS)
     figures["mb_per_s"] = figures.pop("rate")  # a payload has one MB
     return figures
 
 
 def topics(lab: Lab, contender: Contender) -> Figures:
     """What a message costs with few and with many subscriptions, on one of them and on all."""
-    file = lab.recording(contender, BURST)
-    figures: Figures = {"lost": 0}
+    recording = lab.recording(contender, BURST)
+    figures: Figures = {"lost": 0, "duplicates": 0}
     for case, busy_of in (("one_busy", lambda many: 1), ("all_busy", lambda many: many)):
         costs = []
         for many in (FEW, MANY):
             topic = fresh_name()
-            with lab.start(contender, "receive", topic=topic, topics=many).ready() as receiver:
+            with lab.start(contender, "receive", topic=topic, topics=many) as receiver:
                 part = _fed(
                     lab,
                     receiver,
+                    recording,
                     topic=topic,
-                    file=file,
                     count=SPREAD,
                     topics=many,
                     busy=busy_of(many),
@@ -132,6 +230,7 @@ def topics(lab: Lab, contender: Contender) -> Figures:
             costs.append(part["cpu_us"])
             figures[f"{case}_{many}_cpu_us"] = part["cpu_us"]
             figures["lost"] += part["lost"]
+            figures["duplicates"] += part["duplicates"]
         figures[f"{case}_ratio"] = costs[1] / costs[0]
     return figures
 
@@ -139,18 +238,18 @@ def topics(lab: Lab, contender: Contender) -> Figures:
 def _calling(at_once: int) -> Callable[[Lab, Contender], Figures]:
     def call(lab: Lab, contender: Contender) -> Figures:
         name = fresh_name()
-        with (
-            lab.start(contender, "serve", name=name).ready(),
-            lab.start(
+        with lab.start(contender, "serve", name=name) as service:
+            ready(service)  # before somebody calls: some wait long for who is not there
+            with lab.start(
                 contender,
                 "call",
                 name=name,
                 at_once=at_once,
                 count=CALLS * at_once,
                 seconds=CALL_SECONDS,
-            ).ready() as caller,
-        ):
-            return caller.ask("go")
+            ) as caller:
+                ready(caller)
+                return caller.ask("go")
 
     call.__doc__ = f"Call a service in another process, {at_once} at once on one client."
     return call
@@ -159,26 +258,25 @@ def _calling(at_once: int) -> Callable[[Lab, Contender], Figures]:
 def goals(lab: Lab, contender: Contender) -> Figures:
     """Send goals that are reached at once to an action of another process, one after another."""
     name = fresh_name()
-    with (
-        lab.start(contender, "work", name=name).ready(),
-        lab.start(
-            contender, "goals", name=name, count=CALLS, seconds=CALL_SECONDS
-        ).ready() as sender,
-    ):
-        return sender.ask("go")
+    with lab.start(contender, "work", name=name) as worker:
+        ready(worker)
+        with lab.start(contender, "goals", name=name, count=CALLS, seconds=CALL_SECONDS) as sender:
+            ready(sender)
+            return sender.ask("go")
 
 
 def bridge(lab: Lab, contender: Contender) -> Figures:
     """As ``receive``, with a bridge of a third process between the two."""
     topic, to = fresh_name(), fresh_name()
     with (
-        lab.start(contender, "receive", topic=to).ready() as receiver,
-        lab.start(contender, "bridge", topic=topic, to=to).ready(),
+        lab.start(contender, "receive", topic=to) as receiver,
+        lab.start(contender, "bridge", topic=topic, to=to) as between,
         lab.start(
             contender, "publish", topic=topic, count=MESSAGES // 4, seconds=SECONDS
-        ).ready() as publisher,
+        ) as publisher,
     ):
-        return receiver.ask(publisher.ask("go")["count"])
+        ready(receiver, between, publisher)
+        return receiver.ask(publisher.ask("go")["count"], 1)
 
 
 def node(lab: Lab, contender: Contender) -> Figures:
@@ -218,24 +316,35 @@ def _first_message(lab: Lab, contender: Contender) -> float:
 
 @dataclass(frozen=True)
 class Measurement:
-    """A measurement; ``is_quiet``: all contenders may be measured at once, they only wait."""
+    """A measurement.
+
+    ``is_quiet``: all contenders may be measured at once, they only wait. ``is_steady``: one round
+    is enough, for what it finds is the same in all of them.
+    """
 
     name: str
     measure: Callable[[Lab, Contender], Figures]
     is_quiet: bool = False
+    is_steady: bool = False
 
 
 MEASUREMENTS = (
     Measurement("publish", publish),
     Measurement("receive", receive),
     Measurement("burst", burst),
+    Measurement("latency", latency),
     Measurement("call", _calling(1)),
     Measurement("calls", _calling(8)),
     Measurement("tasks", _calling(64)),
     Measurement("goals", goals),
     Measurement("bridge", bridge),
-    Measurement("node", node, is_quiet=True),
-    Measurement("start", start),
-    Measurement("topics", topics),
+    Measurement("fan_out", fan_out),
+    Measurement("fan_in", fan_in),
+    Measurement("payload_16", _payloads(16)),
+    Measurement("payload_200", _payloads(200)),
+    Measurement("payload_10k", _payloads(10_000)),
     Measurement("blob", blob),
+    Measurement("topics", topics),
+    Measurement("start", start),
+    Measurement("node", node, is_quiet=True, is_steady=True),
 )

@@ -104,6 +104,12 @@ class Child:
         self._complaints.close()
 
 
+def ready(*children: Child) -> None:
+    """Return when all of them say that they are ready; they get so at the same time."""
+    for child in children:
+        child.ready()
+
+
 def import_seconds(contender: Contender, broker: str) -> float:
     """How long a fresh process takes to import what a program on this contender imports."""
     code = f"import time; t = time.perf_counter(); import {contender.imports_on(broker)}; "
@@ -118,27 +124,3 @@ def import_seconds(contender: Contender, broker: str) -> float:
     if done.returncode:
         raise ChildFailed(done.stderr.strip().rpartition("\n")[2])
     return float(done.stdout.split()[-1])
-
-
-def connections(pid: int, port: int) -> int:
-    """How many TCP connections a process has to a port of this machine."""
-    ours = set()
-    for entry in os.scandir(f"/proc/{pid}/fd"):
-        try:
-            target = os.readlink(entry.path)
-        except OSError:
-            continue  # closed meanwhile
-        if target.startswith("socket:["):
-            ours.add(target[8:-1])
-    with open(f"/proc/{pid}/net/tcp") as table:
-        rows = [line.split() for line in table][1:]
-    return sum(row[9] in ours and int(row[2].rpartition(":")[2], 16) == port for row in rows)
-
-
-def status(pid: int, field: str) -> int:
-    """A number out of a process's status: ``Threads``, or ``VmRSS`` in KiB."""
-    with open(f"/proc/{pid}/status") as lines:
-        for line in lines:
-            if line.startswith(f"{field}:"):
-                return int(line.split()[1])
-    raise ChildFailed(f"no {field} of process {pid}")

@@ -1,44 +1,103 @@
-"""The table that a run prints and writes down, in Markdown."""
+"""The tables that a run prints and writes down, in Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
 from bench.contenders import CONTENDERS
-from bench.results import Results
+from bench.record import FOLDER, Record
+from bench.results import Result, Results
 from bench.targets import FIGURES, Figure, Target, targets_of
 
+PAGE = FOLDER / "latest.md"
 
-def document(
-    all_results: list[Results],
-    machine: Mapping[str, object],
-    versions: Mapping[str, Mapping[str, str]],
-    rounds: int,
-) -> str:
+# Which measurements are in which table; those that are in none are in the last one.
+SECTIONS = {
+    "Rates": ("publish", "receive", "burst", "bridge"),
+    "Calls": ("call", "calls", "tasks", "goals"),
+    "Latency of messages, from when they were due": ("latency",),
+    "Sizes and numbers": (
+        *("payload_16", "payload_200", "payload_10k", "blob"),
+        *("fan_out", "fan_in", "topics"),
+    ),
+    "Footprint": ("node", "start"),
+    "Others": (),
+}
+_SECTION_OF = {name: title for title, names in SECTIONS.items() for name in names}
+_BESIDE = {"duplicates": "twice"}
+LEGEND = (
+    "Beside a figure stands what was lost, came twice or failed, wherever anything was counted "
+    "that did: of these the worst round, of all else the median. *Of limit* and *of best peer* are "
+    "ratios of ours, without uvloop; peers are earlier releases and FastStream, other libraries "
+    "are clients.\n"
+)
+
+
+def document(record: Record) -> str:
     """The whole of it."""
-    parts = [f"# Benchmark\n\n{_machine(machine)}\n{_medians(rounds)}\n"]
+    parts = [f"# Benchmark\n\n{machine_line(record)}\n{_medians(record)}\n\n{LEGEND}"]
     parts += [
-        f"\n## {results.version}\n\n{table(results)}{_failures(results)}{_gaps(results)}"
-        for results in all_results
+        f"\n## {results.version}\n{tables(results)}{_failures(results)}{gaps(results)}"
+        for results in record.brokers
     ]
-    parts.append(f"\n## Versions\n\n{_versions(versions)}")
+    parts.append(f"\n## Versions\n\n{_versions(record.versions)}")
     return "".join(parts)
 
 
-def _medians(rounds: int) -> str:
-    return "Of one round." if rounds == 1 else f"Medians of {rounds} rounds."
+def _medians(record: Record) -> str:
+    """How many rounds there were; some measurements have one, for it finds the same each time."""
+    if record.rounds == 1:
+        return "Of one round."
+    once = {
+        measurement: ""
+        for results in record.brokers
+        for measurement, by_contender in results.results.items()
+        if max(len(result.rounds) for result in by_contender.values()) == 1
+    }
+    return f"Medians of {record.rounds} rounds{', but for one of ' * bool(once)}{', '.join(once)}."
 
 
-def table(results: Results) -> str:
-    """One line for each figure that was measured."""
-    others = _others(results)
+def tables(results: Results) -> str:
+    """A table for each section of which anything was measured."""
+    measured = measured_figures(results)
+    sections = {
+        title: [figure for figure in measured if section_of(figure) == title] for title in SECTIONS
+    }
+    return "".join(
+        f"\n### {title}\n\n{_table(results, figures)}"
+        for title, figures in sections.items()
+        if figures
+    )
+
+
+def measured_figures(results: Results) -> list[Figure]:
+    """Those that anybody has who is in their line."""
+    return [
+        figure
+        for figure in FIGURES
+        if any(
+            results.value(figure, name) is not None
+            for name in results.results.get(figure.measurement, {})
+            if not _is_repeated(figure) or name in _faces(figure)
+        )
+    ]
+
+
+def section_of(figure: Figure) -> str:
+    """The title of the table that it is in."""
+    return _SECTION_OF.get(figure.measurement, "Others")
+
+
+def _table(results: Results, figures: list[Figure]) -> str:
+    """One line for each figure, one column for each who has any of them."""
+    others = [
+        name
+        for name in _others(results)
+        if any(results.value(figure, name) is not None for figure in figures)
+    ]
     head = ["", "ours", "ours, uvloop", *others, "of limit", "of best peer", "target", "met"]
     lines = [head, ["---", *["---:"] * (len(head) - 2), "---"]]
-    lines += [
-        _line(results, figure, others)
-        for figure in FIGURES
-        if figure.measurement in results.results
-    ]
+    lines += [_line(results, figure, others) for figure in figures]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 
 
@@ -50,15 +109,28 @@ def _others(results: Results) -> list[str]:
 
 def _line(results: Results, figure: Figure, others: list[str]) -> list[str]:
     targets = targets_of(results.broker, figure)
-    names = (figure.ours, f"{figure.ours}, uvloop", *others)
+    cells = [_cell(results, figure, name) for name in (*_faces(figure), *others)]
+    if _is_repeated(figure):
+        cells[2:] = [""] * len(others)  # they are in the line of the other face
     return [
         figure.title,
-        *(_cell(results, figure, name) for name in names),
+        *cells,
         _ratio(results.ratio(figure, figure.ours, "limit")),
         _ratio(results.ratio(figure, figure.ours, "peer")),
         ", ".join(_target(figure, target) for target in targets),
         ", ".join(_verdict(results, figure, target) for target in targets),
     ]
+
+
+def _faces(figure: Figure) -> tuple[str, str]:
+    """Ours in its line, without uvloop and with it."""
+    return figure.ours, f"{figure.ours}, uvloop"
+
+
+def _is_repeated(figure: Figure) -> bool:
+    """Whether an earlier line has the same of another face of ours, and all others."""
+    key = (figure.measurement, figure.key)
+    return figure is not next(one for one in FIGURES if (one.measurement, one.key) == key)
 
 
 def _cell(results: Results, figure: Figure, contender: str) -> str:
@@ -67,9 +139,15 @@ def _cell(results: Results, figure: Figure, contender: str) -> str:
         return "–"
     value = result.value(figure.key)
     if value is None:
-        return "failed"
-    beside = result.value(figure.beside) if figure.beside else None
-    return number(value) + ("" if beside is None else f" ({number(beside)} {figure.beside})")
+        return "failed" if result.reasons else "–"
+    return number(value) + (_wrong(result) if figure.beside else "")
+
+
+def _wrong(result: Result) -> str:
+    """What did not go well, in brackets; empty if all did."""
+    found = ((key, result.value(key)) for key in ("lost", "duplicates", "failed"))
+    told = [f"{number(count)} {_BESIDE.get(key, key)}" for key, count in found if count]
+    return f" ({', '.join(told)})" if told else ""
 
 
 def number(value: float) -> str:
@@ -108,26 +186,43 @@ def _failures(results: Results) -> str:
     return "".join(["\nWhat went wrong:\n\n", *lines]) if lines else ""
 
 
-def _gaps(results: Results) -> str:
+def gaps(results: Results) -> str:
     """Who was not measured in what, and why."""
-    gaps: dict[str, dict[str, list[str]]] = {name: {} for name in _others(results)}
+    found: dict[str, dict[str, list[str]]] = {name: {} for name in _others(results)}
     for measurement, by_contender in results.results.items():
         for contender, result in by_contender.items():
-            if result.cannot and contender in gaps:
-                gaps[contender].setdefault(result.cannot, []).append(measurement)
+            if result.cannot and contender in found:
+                found[contender].setdefault(result.cannot, []).append(measurement)
+    for contender in _uncounted(results) & found.keys():
+        found[contender]["not counted"] = ["what came twice"]
     lines = [
         f"* {contender}: {'; '.join(f'{_listed(what)} ({why})' for why, what in of.items())}\n"
-        for contender, of in gaps.items()
+        for contender, of in found.items()
         if of
     ]
     return "".join(["\nNot measured:\n\n", *lines]) if lines else ""
+
+
+def _uncounted(results: Results) -> set[str]:
+    """Who cannot tell what came twice, if others can."""
+    rounds = [
+        (contender, words)
+        for by_contender in results.results.values()
+        for contender, result in by_contender.items()
+        for words in result.rounds
+        if "lost" in words
+    ]
+    counting = {contender for contender, words in rounds if "duplicates" in words}
+    return {contender for contender, _ in rounds} - counting if counting else set()
 
 
 def _listed(measurements: list[str]) -> str:
     return ", ".join(measurements)
 
 
-def _machine(machine: Mapping[str, object]) -> str:
+def machine_line(record: Record) -> str:
+    """The machine, in a line."""
+    machine = record.machine
     return (
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_mb']} MB; "
         f"{machine['system']}; {machine['python']}; load before: {machine['load_before']}."

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from bench.contenders import CONTENDERS, ROOT
 from bench.targets import Figure, Target
 
-WORST = frozenset({"lost", "failed"})  # of these, the worst round counts, not the median
+DIGITS = 6
+# Of these, the worst round counts, not the median.
+WORST = frozenset({"lost", "duplicates", "failed"})
 
 
 @dataclass
 class Result:
     """What came of one measurement of one contender.
 
-    ``cannot`` says why it was not tried, ``failures`` why a round has no figures.
+    ``cannot`` says why it was not tried, ``failures`` why rounds have no figures; such a round is
+    empty, so that rounds of the same number are those that were taken one after the other.
     """
 
     cannot: str = ""
@@ -25,6 +29,7 @@ class Result:
 
     def fail(self, why: str) -> None:
         """A round came to nothing."""
+        self.rounds.append({})
         self.failures.append(why.replace(str(ROOT), "."))
 
     def value(self, key: str) -> float | None:
@@ -33,6 +38,12 @@ class Result:
         if not found:
             return None
         return max(found) if key in WORST else statistics.median(found)
+
+    @classmethod
+    def read(cls, words: Mapping[str, Any]) -> Result:
+        """What ``as_dict`` gave."""
+        rounds, failures = words.get("rounds", []), words.get("failures", [])
+        return cls(words.get("cannot", ""), rounds, failures)
 
     @property
     def reasons(self) -> list[str]:
@@ -48,10 +59,18 @@ class Result:
         if self.cannot:
             return {"cannot": self.cannot}
         return {
-            "median": {key: self.value(key) for key in sorted(keys)},
-            "rounds": self.rounds,
+            "median": _shortened({key: self.value(key) for key in sorted(keys)}),
+            "rounds": [_shortened(figures) for figures in self.rounds],
             "failures": self.failures,
         }
+
+
+def _shortened(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with as many digits as mean anything, which makes a record a third as long."""
+    return {
+        key: float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+        for key, value in figures.items()
+    }
 
 
 @dataclass
@@ -61,6 +80,15 @@ class Results:
     broker: str
     version: str
     results: dict[str, dict[str, Result]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, broker: str, words: Mapping[str, Any]) -> Results:
+        """What ``as_dict`` gave."""
+        results = {
+            measurement: {name: Result.read(found) for name, found in by_contender.items()}
+            for measurement, by_contender in words["measurements"].items()
+        }
+        return cls(broker, words["version"], results)
 
     def of(self, measurement: str, contender: str) -> Result:
         """That of one contender, to be filled."""

@@ -11,17 +11,19 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from itertools import count as counting
+from struct import Struct
 from time import perf_counter, process_time
 from typing import Any, Protocol
 
-from bench.child import Command, Ledger, Tally, answer, order
+from bench.child import NUMBER_BYTES, Command, Delays, Ledger, Tally, answer, order
 
 GLANCE = 64  # messages between two looks at the clock
 PROBE_SECONDS = 0.005  # between two messages to a subscriber of which nothing was seen yet
 QUIET_SECONDS = 0.3  # after which no more of those are on their way
-BLOB = 1_000_000  # bytes of a binary payload
 CALL_TIMEOUT = 2.0  # s
 FLUSH_TIMEOUT = 30.0  # s for the broker to take what was published
+
+as_bytes = Struct("=d").pack  # the number of a message, with which a payload begins
 
 
 class Face(Protocol):
@@ -77,12 +79,18 @@ def topics_of(topic: str, many: int) -> list[str]:
 # -- publish and subscribe ------------------------------------------------------------------------
 
 
-def publish(face: Face, *, topic: str, count: int, seconds: int, blob: int = 0) -> None:
-    """Publish so many messages, for no longer than so many seconds."""
+def publish(
+    face: Face, *, topic: str, count: int, seconds: float, blob: int = 0, begin_at: int = 0
+) -> None:
+    """Publish so many messages, for no longer than so many seconds.
+
+    They are numbered from ``begin_at`` on. ``blob``: payloads of so many bytes instead.
+    """
     publish = face.publisher(topic, blob=bool(blob))
     open_connection = face.publisher(f"{topic}_unheard", blob=bool(blob))
     face.start()
-    msg = face.message(bytes(BLOB) if blob else None)
+    msg = face.message(bytes(blob) if blob else None)
+    rest = bytes(blob - NUMBER_BYTES) if blob else b""
     open_connection(msg)
     face.flush()
     answer(ready=True)
@@ -90,8 +98,10 @@ def publish(face: Face, *, topic: str, count: int, seconds: int, blob: int = 0) 
     begin, cpu = perf_counter(), process_time()
     end, sent = begin + seconds, 0
     while sent < count and (sent % GLANCE or perf_counter() < end):
-        if not blob:
-            msg.distance = float(sent)
+        if blob:
+            msg = as_bytes(begin_at + sent) + rest
+        else:
+            msg.distance = float(begin_at + sent)
         publish(msg)
         sent += 1
     face.flush()
@@ -99,17 +109,60 @@ def publish(face: Face, *, topic: str, count: int, seconds: int, blob: int = 0) 
     answer(count=sent, rate=sent / wall, cpu_us=cpu / sent * 1e6)
 
 
-def receive(face: Face, *, topic: str, topics: int = 1, blob: int = 0) -> None:
-    """Receive on so many topics; the order is how many messages to expect."""
+def receive(face: Face, *, topic: str, topics: int = 1, again: int = 1, blob: int = 0) -> None:
+    """Receive on so many topics, each subscribed so often.
+
+    The order is how many messages to expect, and how often each number is among them.
+    """
     tally, names = Tally(), topics_of(topic, topics)
-    face.subscribe(names, tally.note, blob=bool(blob))
+    note = tally.note_blob if blob else tally.note
+    face.subscribe(names * again, note, blob=bool(blob))
     publish = face.publisher(names[-1], blob=bool(blob))
     face.start()
     _probe(tally, publish, face.message(b"" if blob else None))
     answer(ready=True)
-    sent = int(order()[0])
+    sent, copies = (int(word) for word in order())
     tally.settle(sent)
-    answer(**tally.figures(sent))
+    answer(**tally.figures(sent, copies))
+
+
+def pace(face: Face, *, topic: str) -> None:
+    """Publish at a fixed rate, whatever comes of it; an order is that rate, and how many."""
+    from bench.metronome import Metronome  # what it needs, no other role has to load
+
+    publish = face.publisher(topic, blob=False)
+    open_connection = face.publisher(f"{topic}_unheard", blob=False)
+    face.start()
+    msg = face.message(None)
+    open_connection(msg)
+    face.flush()
+    answer(ready=True)
+    while True:
+        rate, count = (int(word) for word in order())
+        sent = 0
+        for number, due in Metronome(rate).ticks(count):
+            msg.distance, msg.horizontal_fov = float(number), due
+            publish(msg)
+            sent += 1
+        face.flush()
+        answer(count=sent)
+
+
+def delays(face: Face, *, topic: str, file: str) -> None:
+    """Receive what is published by `pace`; an order is how many messages to expect."""
+    tally = Delays()
+    face.subscribe([topic], tally.note, blob=False)
+    publish = face.publisher(topic, blob=False)
+    face.start()
+    _probe(tally, publish, face.message(None))
+    answer(ready=True)
+    while True:
+        sent = int(order()[0])
+        tally.settle(sent)
+        tally.write(file)
+        figures = tally.figures(sent, copies=1)
+        tally.reset()
+        answer(**figures)
 
 
 def _probe(tally: Tally, publish: Callable[[Any], object], msg: Any) -> None:
@@ -148,7 +201,7 @@ def serve(face: Face, *, name: str) -> None:
     order()
 
 
-def call(face: Face, *, name: str, at_once: int, count: int, seconds: int) -> None:
+def call(face: Face, *, name: str, at_once: int, count: int, seconds: float) -> None:
     """Call from so many threads, all on one client."""
     call = face.caller(name)
     face.start()
@@ -207,7 +260,7 @@ def work(face: Worker, *, name: str) -> None:
     order()
 
 
-def goals(face: Worker, *, name: str, count: int, seconds: int) -> None:
+def goals(face: Worker, *, name: str, count: int, seconds: float) -> None:
     """Send goals one after another, each when the one before is reached."""
     send = face.sender(name)
     face.start()
@@ -269,5 +322,5 @@ def main(face: type[Face]) -> None:
 
 ROLES: dict[str, Callable[..., None]] = {
     role.__name__: role
-    for role in (publish, receive, first, serve, call, node, work, goals, bridge)
+    for role in (publish, receive, pace, delays, first, serve, call, node, work, goals, bridge)
 }

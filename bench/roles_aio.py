@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from time import perf_counter, process_time
 from typing import Any, Protocol
 
-from bench.child import Command, Ledger, Tally, answer, order_on_loop
-from bench.roles import BLOB, GLANCE, PROBE_SECONDS, QUIET_SECONDS, topics_of
+from bench.child import NUMBER_BYTES, Command, Delays, Ledger, Tally, answer, order_on_loop
+from bench.roles import GLANCE, PROBE_SECONDS, QUIET_SECONDS, as_bytes, topics_of
 
 
 class Face(Protocol):
@@ -44,12 +44,15 @@ class Face(Protocol):
         ...
 
 
-async def publish(face: Face, *, topic: str, count: int, seconds: int, blob: int = 0) -> None:
+async def publish(
+    face: Face, *, topic: str, count: int, seconds: float, blob: int = 0, begin_at: int = 0
+) -> None:
     """Publish so many messages, for no longer than so many seconds."""
     publish = face.publisher(topic, blob=bool(blob))
     open_connection = face.publisher(f"{topic}_unheard", blob=bool(blob))
     await face.start()
-    msg = face.message(bytes(BLOB) if blob else None)
+    msg = face.message(bytes(blob) if blob else None)
+    rest = bytes(blob - NUMBER_BYTES) if blob else b""
     await open_connection(msg)
     await face.flush()
     answer(ready=True)
@@ -57,8 +60,10 @@ async def publish(face: Face, *, topic: str, count: int, seconds: int, blob: int
     begin, cpu = perf_counter(), process_time()
     end, sent = begin + seconds, 0
     while sent < count and (sent % GLANCE or perf_counter() < end):
-        if not blob:
-            msg.distance = float(sent)
+        if blob:
+            msg = as_bytes(begin_at + sent) + rest
+        else:
+            msg.distance = float(begin_at + sent)
         await publish(msg)
         sent += 1
     await face.flush()
@@ -66,22 +71,67 @@ async def publish(face: Face, *, topic: str, count: int, seconds: int, blob: int
     answer(count=sent, rate=sent / wall, cpu_us=cpu / sent * 1e6)
 
 
-async def receive(face: Face, *, topic: str, topics: int = 1, blob: int = 0) -> None:
-    """Receive on so many topics; the order is how many messages to expect."""
+async def receive(
+    face: Face, *, topic: str, topics: int = 1, again: int = 1, blob: int = 0
+) -> None:
+    """Receive on so many topics, each subscribed so often."""
     tally, names = Tally(), topics_of(topic, topics)
-    await face.subscribe(names, tally.note, blob=bool(blob))
+    note = tally.note_blob if blob else tally.note
+    await face.subscribe(names * again, note, blob=bool(blob))
     publish = face.publisher(names[-1], blob=bool(blob))
     await face.start()
-    msg = face.message(b"" if blob else None)
+    await _probe(tally, publish, face.message(b"" if blob else None))
+    answer(ready=True)
+    sent, copies = (int(word) for word in await order_on_loop())
+    await asyncio.to_thread(tally.settle, sent)
+    answer(**tally.figures(sent, copies))
+
+
+async def _probe(tally: Tally, publish: Callable[[Any], Awaitable[object]], msg: Any) -> None:
     while not tally.begun.is_set():
         await publish(msg)
         await asyncio.sleep(PROBE_SECONDS)
     await asyncio.sleep(QUIET_SECONDS)
     tally.reset()
+
+
+async def pace(face: Face, *, topic: str) -> None:
+    """Publish at a fixed rate, whatever comes of it; an order is that rate, and how many."""
+    from bench.metronome import Metronome  # what it needs, no other role has to load
+
+    publish = face.publisher(topic, blob=False)
+    open_connection = face.publisher(f"{topic}_unheard", blob=False)
+    await face.start()
+    msg = face.message(None)
+    await open_connection(msg)
+    await face.flush()
     answer(ready=True)
-    sent = int((await order_on_loop())[0])
-    await asyncio.to_thread(tally.settle, sent)
-    answer(**tally.figures(sent))
+    while True:
+        rate, count = (int(word) for word in await order_on_loop())
+        sent = 0
+        async for number, due in Metronome(rate).ticks_on_loop(count):
+            msg.distance, msg.horizontal_fov = float(number), due
+            await publish(msg)
+            sent += 1
+        await face.flush()
+        answer(count=sent)
+
+
+async def delays(face: Face, *, topic: str, file: str) -> None:
+    """Receive what is published by `pace`; an order is how many messages to expect."""
+    tally = Delays()
+    await face.subscribe([topic], tally.note, blob=False)
+    publish = face.publisher(topic, blob=False)
+    await face.start()
+    await _probe(tally, publish, face.message(None))
+    answer(ready=True)
+    while True:
+        sent = int((await order_on_loop())[0])
+        await asyncio.to_thread(tally.settle, sent)
+        tally.write(file)
+        figures = tally.figures(sent, copies=1)
+        tally.reset()
+        answer(**figures)
 
 
 async def first(face: Face, *, topic: str) -> None:
@@ -110,7 +160,7 @@ async def serve(face: Face, *, name: str) -> None:
     await order_on_loop()
 
 
-async def call(face: Face, *, name: str, at_once: int, count: int, seconds: int) -> None:
+async def call(face: Face, *, name: str, at_once: int, count: int, seconds: float) -> None:
     """Have so many calls under way, all on one client."""
     call = face.caller(name)
     await face.start()
@@ -196,5 +246,5 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 
 ROLES: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
-    role.__name__: role for role in (publish, receive, first, serve, call, node)
+    role.__name__: role for role in (publish, receive, pace, delays, first, serve, call, node)
 }

@@ -50,6 +50,38 @@ def of_best_peer(bound: float) -> Target:
     return Target("peer", bound)
 
 
+def _latencies(pace: str, prefix: str) -> list[Figure]:
+    """From when a message was due to when it was received, at this rate."""
+    return [
+        Figure(
+            "latency",
+            f"{prefix}{key}",
+            f"latency{face} at {pace}, {percentile} µs",
+            ours=ours,
+            beside="lost" if key == "p50_us" else "",
+        )
+        for ours, face in (("ours", ""), ("ours, aio", " by `aio`"))
+        for key, percentile in (
+            ("p50_us", "p50"),
+            ("p99_us", "p99"),
+            ("p999_us", "p99.9"),
+            ("max_us", "max"),
+        )
+    ]
+
+
+def _payloads(size: str, measurement: str) -> list[Figure]:
+    """Binary payloads of this size."""
+    return [
+        Figure(measurement, key, f"{size} payloads, {what}", more_is_better=True, beside=beside)
+        for key, what, beside in (
+            ("published_rate", "publish to a receiver, messages/s", ""),
+            ("rate", "receive, messages/s", "lost"),
+            ("mb_per_s", "receive, MB/s", ""),
+        )
+    ]
+
+
 FIGURES = (
     Figure("publish", "rate", "publish, messages/s", more_is_better=True),
     Figure("publish", "cpu_us", "publish, CPU µs each"),
@@ -62,6 +94,7 @@ FIGURES = (
     ),
     Figure("receive", "rate", "receive, messages/s", more_is_better=True, beside="lost"),
     Figure("receive", "cpu_us", "receive, CPU µs each"),
+    Figure("receive", "peak_mb", "receive, peak RSS, MB"),
     Figure(
         "receive",
         "rate",
@@ -73,6 +106,8 @@ FIGURES = (
     Figure("burst", "rate", "burst of 50 000, messages/s", more_is_better=True),
     Figure("burst", "cpu_us", "burst of 50 000, CPU µs each"),
     Figure("burst", "lost", "burst of 50 000, lost"),
+    *_latencies("1000 messages/s", ""),
+    *_latencies("10 000 messages/s", "fast_"),
     Figure("call", "p50_us", "call, p50 µs", beside="failed"),
     Figure("call", "p99_us", "call, p99 µs"),
     Figure("call", "p50_us", "call by `aio`, p50 µs", ours="ours, aio", beside="failed"),
@@ -95,6 +130,23 @@ FIGURES = (
         more_is_better=True,
         beside="lost",
     ),
+    Figure(
+        "fan_out",
+        "rate",
+        "10 subscriptions of one topic in a process, receive, messages/s",
+        more_is_better=True,
+        beside="lost",
+    ),
+    Figure(
+        "fan_in",
+        "rate",
+        "10 publishers in processes of their own, receive, messages/s",
+        more_is_better=True,
+        beside="lost",
+    ),
+    *_payloads("16 B", "payload_16"),
+    *_payloads("200 B", "payload_200"),
+    *_payloads("10 kB", "payload_10k"),
     Figure("node", "connections", "node with 10 endpoints: connections"),
     Figure("node", "threads", "its threads at rest"),
     Figure("node", "rss_mb", "its RSS, MB"),

@@ -5,7 +5,8 @@
 #   scripts/setup.sh check    that, and the tools of development
 #   scripts/setup.sh test     that, and the brokers: Redis, Mosquitto, RabbitMQ
 #   scripts/setup.sh interop  that, and released commlib-py, each in an environment of its own
-#   scripts/setup.sh bench    as test, and the contenders of the benchmark, likewise
+#   scripts/setup.sh bench    as test, with what draws pictures, and the contenders, likewise
+#   scripts/setup.sh instructions  as test, and what counts instructions
 #   scripts/setup.sh fuzz     as check, and the engine that looks for inputs
 #
 # VENV is the folder of the virtual environment (.venv), PYTHON the interpreter to make it with.
@@ -74,6 +75,12 @@ need_brokers() {
     if [ $# = 0 ]; then return; fi
     can_install || fail "the tests need brokers; install them with: sudo apt-get install $*"
     apt_install "$@"
+}
+
+need_valgrind() {
+    if has valgrind; then return; fi
+    can_install || fail "instructions are counted by valgrind; install it with: sudo apt-get install valgrind"
+    apt_install valgrind
 }
 
 # -- the virtual environment -------------------------------------------------------------------
@@ -162,9 +169,14 @@ case $mode in
         ;;
     bench)
         need_brokers
-        install dev -e "$package" --group dev
+        install bench -e "$package" --group dev --group bench
         install_each .venv-bench bench/contenders/*.txt
         ;;
+    instructions)
+        need_brokers
+        need_valgrind
+        install dev -e "$package" --group dev
+        ;;
     fuzz) install fuzz -e "$package" --group dev --group fuzz ;;
-    *) fail "usage: scripts/setup.sh demo|check|test|interop|bench|fuzz" ;;
+    *) fail "usage: scripts/setup.sh demo|check|test|interop|bench|instructions|fuzz" ;;
 esac

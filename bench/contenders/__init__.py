@@ -66,17 +66,25 @@ def _all(reason: str, *measurements: str) -> dict[str, str]:
 
 
 # Why not.
+PAYLOADS = ("payload_16", "payload_200", "payload_10k")
 NO_ASYNCIO = _all("it has no asyncio", "tasks")
+NOT_AGAIN_WITH_UVLOOP = _all(
+    "to keep a run short: as without uvloop", "fan_out", "fan_in", *PAYLOADS, "topics"
+)
 OF_ONE_FACE = _all(
-    "as by the synchronous face", "goals", "bridge", "node", "start", "topics", "blob"
+    "as by the synchronous face",
+    *("burst", "goals", "bridge", "fan_out", "fan_in", *PAYLOADS, "blob", "topics", "start"),
+    "node",
+) | _all("it has no threads that call", "calls")
+BARE_SOCKET = _all("it is a bare socket", "goals", "bridge", "fan_out", "topics", "start", "node")
+NO_LIBRARY = _all("that is up to the program", "goals", "bridge", "fan_out", "topics", "node")
+ANOTHER_CLIENT = _all("to keep a run short: of one client alone", "burst", "fan_in", *PAYLOADS)
+A_TOOL = _all(
+    "it is a tool", "latency", "call", "calls", "tasks", "fan_in", *PAYLOADS, "blob", "start"
 )
-BARE_SOCKET = _all(
-    "it is a bare socket", "calls", "tasks", "goals", "bridge", "node", "start", "topics"
-)
-NO_LIBRARY = _all("that is up to the program", "goals", "bridge", "node", "topics")
-RELEASED = {
+RELEASED = _all("its payloads are JSON", *PAYLOADS, "blob") | {
     "tasks": "it has no asyncio",
-    "blob": "its payloads are JSON",
+    "fan_in": "to keep a run short: ten processes of it take seconds to start",
     "topics": "it starts a thread for each subscription",
     "goals": "that a goal has ended is told before its client knows which it is, and is lost",
 }
@@ -107,7 +115,7 @@ CONTENDERS = (
         "ours, uvloop",
         "bench.contenders.ours",
         "ours",
-        NO_ASYNCIO,
+        NO_ASYNCIO | NOT_AGAIN_WITH_UVLOOP,
         imports=OUR_IMPORTS + ", uvloop",
         options=WITH_UVLOOP,
     ),
@@ -134,7 +142,9 @@ CONTENDERS = (
         {
             "goals": "it has no actions",
             "bridge": "it has no bridges",
+            "fan_out on mqtt": "of several subscriptions of one topic it serves one",
             "topics on redis": "it opens a connection for each subscription",
+            "topics on mqtt": "to keep a run short: 10 000 subscriptions take it half a minute",
             "topics on amqp": "10 000 subscriptions take it longer than it has to begin, 20 s",
         },
         imports="faststream.{broker}",
@@ -172,9 +182,28 @@ CONTENDERS = (
         "redis-py, asyncio",
         "bench.contenders.redis_py_aio",
         "client",
-        NO_LIBRARY | _all("as by its synchronous face", "call", "calls", "tasks", "start"),
+        NO_LIBRARY
+        | _all("as by its synchronous face", "call", "calls", "tasks", "fan_in", *PAYLOADS, "start")
+        | _all("a hundred messages wait for each other", "latency"),
         REDIS,
         environment="redis_py",
+    ),
+    Contender(
+        "coredis",
+        "bench.contenders.coredis_aio",
+        "client",
+        NO_LIBRARY | ANOTHER_CLIENT,
+        REDIS,
+        imports="coredis",
+        environment="coredis",
+        packages=("coredis", "hiredis", "msgspec", "uvloop"),
+    ),
+    Contender(
+        "redis-benchmark",
+        "bench.contenders.redis_benchmark",
+        "client",
+        NO_LIBRARY | A_TOOL | _all("it only publishes", "receive", "burst"),
+        REDIS,
     ),
     Contender(
         "paho-mqtt",
@@ -190,7 +219,7 @@ CONTENDERS = (
         "gmqtt",
         "bench.contenders.gmqtt",
         "client",
-        NO_LIBRARY,
+        NO_LIBRARY | ANOTHER_CLIENT | _all("to keep a run short", "latency"),
         MQTT,
         imports="gmqtt",
         environment="gmqtt",
@@ -200,7 +229,7 @@ CONTENDERS = (
         "aiomqtt",
         "bench.contenders.aiomqtt",
         "client",
-        NO_LIBRARY,
+        NO_LIBRARY | ANOTHER_CLIENT,
         MQTT,
         imports="aiomqtt",
         environment="aiomqtt",
@@ -210,7 +239,7 @@ CONTENDERS = (
         "mqttium",
         "bench.contenders.mqttium",
         "client",
-        NO_LIBRARY,
+        NO_LIBRARY | ANOTHER_CLIENT,
         MQTT,
         imports="mqttium.api",
         environment="mqttium",
@@ -230,7 +259,7 @@ CONTENDERS = (
         "pika, asyncio",
         "bench.contenders.pika_aio",
         "client",
-        NO_LIBRARY,
+        NO_LIBRARY | ANOTHER_CLIENT,
         AMQP,
         imports="pika.adapters.asyncio_connection",
         environment="pika",
@@ -239,7 +268,7 @@ CONTENDERS = (
         "aio-pika",
         "bench.contenders.aio_pika",
         "client",
-        NO_LIBRARY,
+        NO_LIBRARY | ANOTHER_CLIENT,
         AMQP,
         imports="aio_pika",
         environment="aio_pika",
@@ -249,8 +278,7 @@ CONTENDERS = (
         "mosquitto_pub and _sub",
         "bench.contenders.mosquitto",
         "client",
-        NO_LIBRARY
-        | _all("they print what they receive", "call", "calls", "tasks", "start", "blob"),
+        NO_LIBRARY | A_TOOL,
         MQTT,
     ),
 )

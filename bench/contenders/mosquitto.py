@@ -1,7 +1,7 @@
 """The tools of Mosquitto, in C: ``mosquitto_pub -l`` and ``mosquitto_sub``, driven from here.
 
 They neither encode nor decode: what is published was made before, and what is received is counted.
-The CPU is that of the tool.
+The CPU and the memory are those of the tool.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from time import perf_counter
 
 from bench.child import Command, Tally, address_of, answer, order
 from bench.messages import Sonar, packed
+from bench.proc import status
 from bench.roles import GLANCE, PROBE_SECONDS, QUIET_SECONDS
 
 START_SECONDS = 0.3  # to connect; the tool does not say when it has
@@ -46,7 +47,7 @@ def _cpu_seconds(process: subprocess.Popen[bytes]) -> float:
     return time.clock_gettime(~process.pid << 3 | 2)
 
 
-def publish(url: str, *, topic: str, count: int, seconds: int) -> None:
+def publish(url: str, *, topic: str, count: int, seconds: float) -> None:
     """Publish so many lines, for no longer than so many seconds."""
     lines = b"".join(packed(Sonar(float(number))) + b"\n" for number in range(GLANCE))
     tool = _start("mosquitto_pub", url, topic, "-l")
@@ -78,7 +79,10 @@ def receive(url: str, *, topic: str) -> None:
     sent = int(order()[0])
     tally.settle(sent)
     cpu = _cpu_seconds(tool) - cpu
-    answer(**{**tally.figures(sent), "cpu_us": cpu / max(1, tally.count) * 1e6})
+    figures = tally.figures(sent)
+    figures["cpu_us"] = cpu / max(1, tally.count) * 1e6
+    figures["peak_mb"] = status(tool.pid, "VmHWM") / 1024
+    answer(**figures)
 
 
 def _note_all(tool: subprocess.Popen[bytes], tally: Tally) -> None:
@@ -86,7 +90,7 @@ def _note_all(tool: subprocess.Popen[bytes], tally: Tally) -> None:
     assert tool.stdout is not None, "it was started with a pipe"
     while came := os.read(tool.stdout.fileno(), READ_BYTES):
         for _ in came:
-            tally.note(None)
+            tally.count_one(None)
         time.sleep(GATHER_SECONDS)
 
 

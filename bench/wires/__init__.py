@@ -1,7 +1,7 @@
 """The protocols of the brokers as the limit speaks them: by codecs in C or by hand, on one socket.
 
-A `Wire` publishes, subscribes and serves on an ``asyncio.Protocol``; an exchange calls by a
-blocking socket. A further broker is a module of this package and an entry in `WIRES`.
+A `Wire` publishes, subscribes and serves on an ``asyncio.Protocol``; a pipe calls by the same, an
+exchange by a blocking socket. A further broker is a module of this package and an entry in `WIRES`.
 """
 
 from __future__ import annotations
@@ -43,6 +43,11 @@ class Wire(Protocol):
     @staticmethod
     def exchange(url: str, name: str) -> Exchange:
         """Calls that service by a blocking socket, in the caller's own thread."""
+        ...
+
+    @staticmethod
+    def pipe(url: str, name: str, on_reply: OnMessage) -> Callable[[bytes], None]:
+        """Sends it requests that need not wait for each other; replies are taken on the loop."""
         ...
 
 

@@ -275,3 +275,9 @@ class AmqpWire:
         ask(_consume(ANSWERS))
         frame = _framer("", name, ANSWERS)
         return lambda request: ask(frame(request))
+
+    @staticmethod
+    def pipe(url: str, name: str, on_reply: OnMessage) -> Callable[[bytes], None]:
+        wire, frame = AmqpWire(url, on_reply), _framer("", name, ANSWERS)
+        wire._ask(_consume(ANSWERS))
+        return lambda request: wire.link.send(frame(request))

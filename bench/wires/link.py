@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
 import threading
 from collections import deque
@@ -34,6 +35,7 @@ class Link(asyncio.Protocol):
         self._transport = transport
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._file = sock.fileno()
 
     def data_received(self, data: bytes) -> None:
         self._feed(data)
@@ -44,6 +46,14 @@ class Link(asyncio.Protocol):
         if not self._is_awake:
             self._is_awake = True
             self._loop.call_soon_threadsafe(self._flush)
+
+    def send_at_once(self, data: bytes) -> None:
+        """Write it here and now, from any thread, and wake no other; `send` must be done before."""
+        while data:
+            try:
+                data = data[os.write(self._file, data) :]
+            except BlockingIOError:
+                select.select([], [self._file], [])
 
     def _flush(self) -> None:
         self._is_awake = False  # first: what is appended from now on wakes the loop again

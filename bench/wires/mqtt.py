@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import ClassVar
 
 from bench.messages import ENVELOPED, Form, read_sonar
@@ -24,6 +25,8 @@ CONNECT, PUBLISH, SUBSCRIBE, PINGREQ = 0x10, 0x30, 0x82, 0xC0
 CONNECT_HEAD = b"\x00\x04MQTT\x04\x02\x00\x3c"
 QOS_0 = b"\x00"
 PACKET_ID = b"\x00\x01"  # any will do, for one question is asked at a time
+
+_clients = count()  # of this process: a name of its own for each
 
 
 class MqttReader:
@@ -94,8 +97,8 @@ def _packet(kind: int, body: bytes = b"") -> bytes:
     return bytes((kind,)) + _length(len(body)) + body
 
 
-def _connect(suffix: str) -> bytes:
-    return _packet(CONNECT, CONNECT_HEAD + _text(f"limit{os.getpid()}{suffix}"))
+def _connect() -> bytes:
+    return _packet(CONNECT, CONNECT_HEAD + _text(f"limit{os.getpid()}-{next(_clients)}"))
 
 
 def _subscribe(topic: str) -> bytes:
@@ -123,7 +126,7 @@ class MqttWire:
         self._questions = Questions()
         self._asked = 0
         self.link = open_link(url, MqttReader(on_message, self._questions.note).feed)
-        self._ask(_connect(""))
+        self._ask(_connect())
 
     def framer(self, topic: str, *, whole: bool = False) -> Callable[[bytes], bytes]:
         return _framer(topic)
@@ -159,7 +162,13 @@ class MqttWire:
                 reader.feed(received(sock))
             return heard.popleft()
 
-        ask(_connect("-caller"))
+        ask(_connect())
         ask(_subscribe(reply_address()))
         frame = _framer(name)
         return lambda request: ask(frame(request))
+
+    @staticmethod
+    def pipe(url: str, name: str, on_reply: OnMessage) -> Callable[[bytes], None]:
+        wire, frame = MqttWire(url, on_reply), _framer(name)
+        wire.subscribe([reply_address()])
+        return lambda request: wire.link.send(frame(request))

@@ -20,6 +20,8 @@ from bench.wires.link import (
     reply_address,
 )
 
+AHEAD = 64  # requests
+
 pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
 
 
@@ -56,7 +58,7 @@ class RedisWire:
 
     @staticmethod
     def serve(url: str, name: str) -> None:
-        reader, take = hiredis.Reader(), pack(("BLPOP", name, 0))
+        reader, take = hiredis.Reader(), pack((b"BLPOP", name, 0))
 
         def feed(data: bytes) -> None:
             reader.feed(data)
@@ -64,10 +66,13 @@ class RedisWire:
                 if isinstance(item, list):
                     request = item[1]
                     reply_to = read_sonar(request).header.reply_to
-                    link.send(pack((b"RPUSH", reply_to, request)) + take)
+                    replies.send(pack((b"RPUSH", reply_to, request)))
+                    requests.send(take)
 
-        link = open_link(url, feed)
-        link.send(pack(("DEL", name)) + take)
+        # What waits for a request lets no reply pass on its connection; and it waits for several,
+        # so that the broker need not be asked again before it gives the next one.
+        requests, replies = open_link(url, feed), open_link(url, ignore)
+        requests.send(pack(("DEL", name)) + take * AHEAD)
 
     @staticmethod
     def exchange(url: str, name: str) -> Exchange:
@@ -85,3 +90,22 @@ class RedisWire:
             return payload
 
         return call
+
+    @staticmethod
+    def pipe(url: str, name: str, on_reply: OnMessage) -> Callable[[bytes], None]:
+        reader, reply_to = hiredis.Reader(), reply_address()
+        take = pack((b"BLPOP", reply_to, 0))
+
+        def feed(data: bytes) -> None:
+            reader.feed(data)
+            while (item := reader.gets()) is not False:
+                on_reply(item[1])
+
+        # What waits for a reply lets nothing else pass on its connection.
+        requests, replies = open_link(url, ignore), open_link(url, feed)
+
+        def send(request: bytes) -> None:
+            requests.send(pack((b"RPUSH", name, request)))
+            replies.send(take)
+
+        return send

@@ -1,0 +1,118 @@
+"""Tell what became slower or faster between two records from what is noise.
+
+    make compare A=before.json B=after.json
+
+Every figure of every contender that both records have gets a line. The exit status is 1 if one of
+ours became worse or fails, and 2 if none could be judged for want of rounds.
+
+`bench.changes` has what is compared with what, `bench.verdict` which differences count, and why.
+One in a hundred may still be mistaken, and there are some hundreds: measure again what is named, as
+by ``make bench ARGS="--only publish --brokers redis --rounds 10 --record again.json"``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from bench.changes import HARDWARE, Change, changes, differences, gone
+from bench.record import Record
+from bench.report import number
+from bench.verdict import LEAST, UNLIKELY, Verdict
+
+SOFTWARE = ("system", "python")
+
+
+def text(before: Record, after: Record, found: Sequence[Change], least: float = LEAST) -> str:
+    """All changes in a table, and what they come to."""
+    head = ["", "figure", "contender", "before", "after", "change", "verdict"]
+    lines = [head, ["---", "---", "---", "---:", "---:", "---:", "---"], *map(_line, found)]
+    parts = [f"| {' | '.join(cells)} |\n" for cells in lines]
+    failing = [f"* fails now: {what}\n" for what in gone(before, after)]
+    return "".join([*_notes(before, after), *parts, "\n", *_summary(found, least), *failing])
+
+
+def _line(change: Change) -> list[str]:
+    suffix = " × limit" if change.of_limit else ""
+    is_told = change.verdict in (Verdict.REGRESSION, Verdict.IMPROVEMENT)
+    return [
+        change.broker,
+        change.figure.title,
+        change.contender,
+        f"{number(change.before)}{suffix}",
+        f"{number(change.after)}{suffix}",
+        "–" if change.percent is None else f"{change.percent:+.1f} %",
+        f"**{change.verdict}**" if is_told else change.verdict,
+    ]
+
+
+def _notes(before: Record, after: Record) -> Iterator[str]:
+    """What makes the records less alike than they should be."""
+    if other := differences(before, after, HARDWARE):
+        yield f"The machines differ ({'; '.join(other)}): only ratios are compared.\n\n"
+    if other := differences(before, after, SOFTWARE) + _other_versions(before, after):
+        yield f"Not the same: {'; '.join(other)}.\n\n"
+
+
+def _other_versions(before: Record, after: Record) -> list[str]:
+    """Brokers and packages that were others."""
+    olds, news = _versions(before), _versions(after)
+    return [
+        f"{name}: {olds[name]} and {new}"
+        for name, new in news.items()
+        if olds.get(name, new) != new
+    ]
+
+
+def _versions(record: Record) -> Mapping[str, str]:
+    brokers = {f"broker of {results.broker}": results.version for results in record.brokers}
+    packages = {
+        f"{package} of {contender}": version
+        for contender, versions in record.versions.items()
+        for package, version in versions.items()
+    }
+    return brokers | packages
+
+
+def _summary(found: Sequence[Change], least: float) -> Iterator[str]:
+    ours = [change for change in found if change.is_ours]
+    judged = [change for change in ours if change.verdict is not Verdict.TOO_FEW]
+    yield (
+        f"Ours: {len(ours)} figures, {len(judged)} judged, at {least:g} % or more and a chance of "
+        f"{UNLIKELY:g}.\n"
+    )
+    for verdict in (Verdict.REGRESSION, Verdict.IMPROVEMENT):
+        for change in ours:
+            if change.verdict is verdict:
+                broker, title, contender, old, new, percent, _ = _line(change)
+                yield f"* {verdict}: {broker}, {title}, {contender}: {old} to {new} ({percent})\n"
+    if few := len(ours) - len(judged):
+        yield f"{few} of them have too few rounds: five on each side are needed.\n"
+
+
+def status(before: Record, after: Record, found: Sequence[Change]) -> int:
+    """1 if anything of ours became worse or fails, 2 if none of it could be judged, or 0."""
+    ours = [change for change in found if change.is_ours]
+    if gone(before, after) or any(change.verdict is Verdict.REGRESSION for change in ours):
+        return 1
+    judged = (change.verdict is not Verdict.TOO_FEW for change in ours)
+    return 0 if any(judged) else 2
+
+
+def main() -> int:
+    """Do what the command line says."""
+    parser = argparse.ArgumentParser(prog="make compare", description=__doc__.partition("\n")[0])
+    parser.add_argument("before", type=Path, help="a record of make bench")
+    parser.add_argument("after", type=Path, help="a later one")
+    parser.add_argument("--least", type=float, default=LEAST, help=f"a change in %% ({LEAST:g})")
+    options = parser.parse_args()
+    before, after = Record.read(options.before), Record.read(options.after)
+    found = list(changes(before, after, options.least))
+    print(text(before, after, found, options.least), end="")
+    return status(before, after, found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,166 @@
+"""One run for each thing that there may be many of: from how many to the figures.
+
+A run starts the processes that it needs, and ends them. The figures are those of `scale_roles`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from os import urandom
+
+from bench.brokers import Server
+from bench.contenders import WITHOUT_UVLOOP, Contender
+from bench.processes import Child, ChildFailed
+
+OURS = Contender("ours", "bench.scale_roles", "ours", options=WITHOUT_UVLOOP)
+MAKE_SECONDS = 60.0  # for all of them
+MESSAGES, CALLS = 20_000, 2_000
+PATTERN_WORK = 10_000_000  # comparisons of a message with a pattern: some brokers make them all
+
+Figures = dict[str, float]
+
+
+class MessagesLost(Exception):
+    """Not all arrived, so what the others cost says nothing."""
+
+
+@dataclass
+class Bed:
+    """A running broker."""
+
+    name: str
+    server: Server
+
+    def start(self, role: str, **options: object) -> Child:
+        """A child that plays this role."""
+        return Child(OURS, role, self.server.url, **options)
+
+    def fresh_name(self, words: int = 1) -> str:
+        """A name that nothing else has, in the notation of the broker."""
+        separator = "/" if self.name == "mqtt" else "."
+        return separator.join(f"scale_{urandom(4).hex()}" for _ in range(words))
+
+
+def topics(bed: Bed, many: int) -> Figures:
+    """Subscriptions to as many topics, of which one or all get messages."""
+    return _subscriptions(bed, many, "topics", MESSAGES, many)
+
+
+def patterns(bed: Bed, many: int) -> Figures:
+    """Subscriptions to as many patterns, of which each matches one topic.
+
+    Of all, no more than 1000 get messages: Redis would need minutes for that.
+    """
+    busy, messages = min(many, 1000), min(MESSAGES, PATTERN_WORK // many)
+    return _subscriptions(bed, many, "patterns", messages, busy)
+
+
+def _subscriptions(bed: Bed, many: int, kind: str, messages: int, all_busy: int) -> Figures:
+    topic = bed.fresh_name(2 if kind == "patterns" else 1)
+    with bed.start("subscriptions", topic=topic, many=many, kind=kind) as receiver:
+        figures = _made(receiver)
+        for case, busy in (("one_busy", 1), ("all_busy", all_busy)):
+            published, received = _publish(bed, receiver, topic, many, busy, messages)
+            figures[f"{case}_us"] = received["cpu_us"]
+            figures[f"{case}_publish_us"] = published["cpu_us"]
+    return figures
+
+
+def _publish(
+    bed: Bed, receiver: Child, topic: str, many: int, busy: int, messages: int, copies: int = 1
+) -> tuple[Figures, Figures]:
+    """What the publisher and the receiver say of so many messages."""
+    with bed.start("publishers", topic=topic, many=many, busy=busy) as publisher:
+        made = _made(publisher)
+        for count in (busy, messages):  # first one each: what a topic costs once
+            published = publisher.ask(count)
+            received = receiver.ask(count * copies)
+            if received["lost"]:
+                raise MessagesLost(f"{received['lost']} of {count * copies} messages were lost")
+    return made | published, received
+
+
+def one_topic(bed: Bed, many: int) -> Figures:
+    """As many subscribers of one topic; the cost is that of each copy of a message."""
+    topic = bed.fresh_name()
+    with bed.start("subscriptions", topic=topic, many=many, kind="one") as receiver:
+        figures = _made(receiver)
+        messages = max(10, MESSAGES // many)
+        _, received = _publish(bed, receiver, topic, 1, 1, messages, copies=many)
+    return figures | {"copy_us": received["cpu_us"]}
+
+
+def publishers(bed: Bed, many: int) -> Figures:
+    """Publishers of as many topics, to nobody."""
+    topic = bed.fresh_name()
+    with bed.start("publishers", topic=topic, many=many, busy=many) as publisher:
+        figures = _made(publisher)
+        publisher.ask(many)
+        return figures | publisher.ask(MESSAGES)
+
+
+def services(bed: Bed, many: int) -> Figures:
+    """As many services of one process, of which one or all are called."""
+    name = bed.fresh_name()
+    with bed.start("services", name=name, many=many) as served:
+        figures = _made(served)
+        for case, busy in (("one_busy", 1), ("all_busy", many)):
+            with bed.start("clients", name=name, many=busy, served=many) as caller:
+                _made(caller)
+                called, cost = _call(caller, served, busy)
+            figures |= {f"{case}_us": cost, f"{case}_call_us": called["call_us"]}
+    return figures
+
+
+def clients(bed: Bed, many: int) -> Figures:
+    """As many clients of one service, in one process."""
+    name = bed.fresh_name()
+    with (
+        bed.start("services", name=name, many=1) as served,
+        bed.start("clients", name=name, many=many, served=1) as caller,
+    ):
+        _made(served)
+        figures = _made(caller)
+        called, _ = _call(caller, served, many)
+    return figures | called
+
+
+def _call(caller: Child, served: Child, many: int) -> tuple[Figures, float]:
+    """What the caller says of many calls, and what each costs the services."""
+    caller.ask(min(many, CALLS))
+    served.ask("mark")
+    called = caller.ask(CALLS)
+    return called, served.ask("mark")["cpu_us"] / CALLS
+
+
+def nodes(bed: Bed, many: int) -> Figures:
+    """As many nodes in one process, each with connections of its own."""
+    return _nodes(bed, many, shared=0)
+
+
+def shared_nodes(bed: Bed, many: int) -> Figures:
+    """The same with ``share_connection``."""
+    return _nodes(bed, many, shared=1)
+
+
+def _nodes(bed: Bed, many: int, shared: int) -> Figures:
+    with bed.start("nodes", topic=bed.fresh_name(), many=many, shared=shared) as child:
+        figures = _made(child)
+        for count in (many, max(many, MESSAGES)):
+            sent = child.ask(count)
+            if sent["lost"]:
+                raise MessagesLost(f"{sent['lost']} of {count} messages were lost")
+    return figures | sent
+
+
+def _made(child: Child) -> Figures:
+    """What it took to make all."""
+    return child.hear(MAKE_SECONDS)
+
+
+RUNS: dict[str, Callable[[Bed, int], Figures]] = {
+    run.__name__: run
+    for run in (topics, patterns, one_topic, publishers, services, clients, nodes, shared_nodes)
+}
+FAILURES = (ChildFailed, MessagesLost, OSError)
