@@ -17,7 +17,7 @@ from msgspec import Raw
 from commlib import _json
 from commlib._arrays import NDArray
 from commlib._long_bytes import keep_memory
-from commlib._packet import Envelope, Header, Properties
+from commlib._packet import PROPERTIES, Envelope, Header, Properties
 from commlib._parts import LONG, Frame, Parts
 from commlib._types import enc_hook
 from commlib.exceptions import SerializationError
@@ -62,7 +62,7 @@ class Form(Protocol):
 class JSONForm:
     """JSON by msgspec."""
 
-    properties = Properties()
+    properties = PROPERTIES  # the same object: transports know by it what is most common
 
     def body(self, data: Any) -> Raw:
         payload = _json.encode(data)

@@ -123,11 +123,16 @@ async def test_long_frames_of_another_thread_and_of_the_loop_do_not_mix() -> Non
             taken = (frame for frame in long_frames(60) if link.write_now(frame, None, True))
             written.extend(taken)
 
-        writing = asyncio.create_task(asyncio.to_thread(write_some))
+        async def write() -> None:
+            await asyncio.to_thread(write_some)
+            link.write([b"end"], [])  # so that there is something to come until this is done
+            written.append(b"end")
+
+        writing = asyncio.create_task(write())
         received = bytearray()
         while not writing.done() or len(received) < sum(map(len, written)):
             received += await reader.read(50_000)
-        assert written
+        assert len(written) > 1
         assert received == b"".join(map(bytes, written))
         assert link.written_bytes == len(received)
 

@@ -111,6 +111,13 @@ def test_a_writer_refuses_what_is_no_message_of_its_class(wrong: Any) -> None:
         Writer(Sonar).encode(wrong)
 
 
+def test_what_the_header_says_of_json_is_one_object_that_transports_know() -> None:
+    writer = Writer(Pose)
+    packet = writer.pack(Pose(), Header(1, writer.properties), native=True)
+    assert packet.header is not None
+    assert packet.header.properties is PROPERTIES
+
+
 def test_a_writer_takes_a_dict_as_the_message_it_spells() -> None:
     packet = Writer(Sonar).pack({"distance": "2.5", "pose": {"x": 1}, "more": 1}, None, False)
 

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterable
 from math import ceil
 from ssl import SSLError
+from struct import Struct as Layout
 from struct import error as LayoutError
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,9 @@ LONGEST_FRAME = 128 * 1024  # asked for if the broker has no bound; RabbitMQ's o
 SLACK = 128 * 1024  # bytes over the limit that are taken to say by how much it was too long
 QUIET_SECONDS = 0.0001  # after this a thread may write itself; before, a burst is to be gathered
 LEAVE_SECONDS = 0.2  # how long the broker is given to answer our goodbye
+_FRAME_HEAD = Layout("!BHI")  # type, channel, size
+_CONTENT_HEAD = Layout("!BHI4xQ")  # the same of a content header, and how long the body is
+_TAG = Layout("!QB")  # of a delivery, and its bits
 FLUSH = methods.qos(PUBLISHING, 0)
 """Answered when all that was published before is taken over; nobody consumes on that channel."""
 
@@ -296,19 +300,18 @@ class AmqpLink(StreamLink):
         """Take all whole frames; where the rest begins."""
         at, end = 0, len(data)
         while end - at >= AROUND:
-            size = data[at + 3] << 24 | data[at + 4] << 16 | data[at + 5] << 8 | data[at + 6]
+            kind, number, size = _FRAME_HEAD.unpack_from(data, at)
             stop = at + AROUND + size
             if stop > end:
                 self._wanted = stop - at
                 self._check_start(data[at : at + AROUND], size)
-                if data[at] == BODY and self._begin_filling(data, at, size):
+                if kind == BODY and self._begin_filling(data, at, size):
                     self._wanted = AROUND
                     return end
                 return at
             if data[stop - 1] != END:
                 self._check_start(data[at : at + AROUND], size)
                 raise Malformed("a frame without its end")
-            kind, number = data[at], data[at + 1] << 8 | data[at + 2]
             if kind == METHOD:
                 method = data[at + 7 : at + 11]
                 if method == methods.DELIVER and (found := self._take_whole(data, at, stop, end)):
@@ -385,25 +388,27 @@ class AmqpLink(StreamLink):
 
         ``head`` is where its second frame begins. The common case by far, so it is done in one go.
         """
-        number = data[at + 1 : at + 3]
-        if head + 22 > end or data[head] != HEADER or data[head + 1 : head + 3] != number:
+        if head + 22 > end:
             return 0
-        body = head + AROUND + int.from_bytes(data[head + 3 : head + 7])
-        size = int.from_bytes(data[head + 11 : head + 19])
-        stop = body + AROUND + size
-        if stop > end or data[body] != BODY or size > self.limit:
+        kind, number, head_size, size = _CONTENT_HEAD.unpack_from(data, head)
+        body: int = head + AROUND + head_size
+        stop: int = body + AROUND + size
+        if stop > end or kind != HEADER or size > self.limit:
             return 0
-        if int.from_bytes(data[body + 3 : body + 7]) != size or data[body + 1 : body + 3] != number:
+        if _FRAME_HEAD.unpack_from(data, body) != (BODY, number, size):
+            return 0
+        if number != data[at + 1] << 8 | data[at + 2]:
             return 0
         if data[body - 1] != END or data[stop - 1] != END:
             raise Malformed("a frame without its end")
-        channel = self.channels.get(number[0] << 8 | number[1])
+        channel = self.channels.get(number)
         if channel is not None:
             behind = at + 12 + data[at + 11]
+            tag, bits = _TAG.unpack_from(data, behind)
             channel.on_arrival(
                 data[at + 12 : behind],
-                int.from_bytes(data[behind : behind + 8]),
-                data[behind + 8] & 1 != 0,
+                tag,
+                bits & 1 != 0,
                 data[behind + 9 : head - 1],
                 data[head + 19 : body - 1],
                 data[body + 7 : stop - 1],

@@ -57,7 +57,7 @@ class PropertyWriter:
     """Writes properties; those of a plain message are the same but for two numbers."""
 
     def __init__(self) -> None:
-        self._known: dict[str, bytes] = {}
+        self._known: dict[tuple[str, tuple[str, ...]], bytes] = {}
 
     def write(
         self, header: Header | None, correlation_id: str, ttl: float | None, persistent: bool
@@ -65,21 +65,23 @@ class PropertyWriter:
         """The flags and what they announce. Raises ValueError for what has no room."""
         if (
             header is not None
-            and header.properties is PROPERTIES
+            and (header.properties is PROPERTIES or header.properties == PROPERTIES)
             and not (correlation_id or persistent or ttl is not None)
             and _is_plain(header)
         ):
-            known = self._known.get(header.origin)
+            sender = header.origin, header.hops
+            known = self._known.get(sender)
             if known is None:
-                known = self._learn(header.origin)
+                known = self._learn(sender)
             return known + _numbers.pack(header.seq, header.timestamp)
         return _write(header, correlation_id, ttl, persistent)
 
-    def _learn(self, origin: str) -> bytes:
-        whole = _write(Header(1, PROPERTIES, origin, 0), "", None, False)
+    def _learn(self, sender: tuple[str, tuple[str, ...]]) -> bytes:
+        origin, hops = sender
+        whole = _write(Header(1, PROPERTIES, origin, 0, hops=hops), "", None, False)
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
-        known = self._known[origin] = whole[: -_numbers.size]
+        known = self._known[sender] = whole[: -_numbers.size]
         return known
 
 
@@ -89,7 +91,7 @@ def _is_plain(header: Header) -> bool:
         and header.timestamp > 0
         and bool(header.origin)
         and header.error is None
-        and not (header.reply_to or header.id or header.hops or header.traceparent)
+        and not (header.reply_to or header.id or header.attempt or header.traceparent)
         and not (header.deadline or header.tracestate or header.sig)
     )
 
@@ -150,14 +152,15 @@ class PropertyReader:
 
     def __init__(self, stats: LinkStats) -> None:
         self._stats = stats
-        self._known: dict[bytes, tuple[Properties, str]] = {}
+        self._known: dict[bytes, tuple[Properties, str, tuple[str, ...]]] = {}
 
     def read(self, raw: bytes) -> Beside:
         """What these properties say."""
         known = self._known.get(raw[: -_numbers.size])
         if known is not None:
             seq, timestamp = _numbers.unpack_from(raw, len(raw) - _numbers.size)
-            return Beside(Header(timestamp, known[0], known[1], seq))
+            properties, origin, hops = known
+            return Beside(Header(timestamp, properties, origin, seq, hops=hops))
         try:
             beside, table_end = _read(raw, self._note_garbage)
         except Malformed as exc:
@@ -175,7 +178,7 @@ class PropertyReader:
         ):
             if len(self._known) >= MAX_KNOWN:
                 self._known.clear()
-            self._known[raw[: -_numbers.size]] = header.properties, header.origin
+            self._known[raw[: -_numbers.size]] = header.properties, header.origin, header.hops
         return beside
 
     def _note_garbage(self, error: Malformed) -> None:
