@@ -33,7 +33,7 @@ from commlib._parts import Parts
 from commlib._types import check_decodable, dec_hook, null_to_nan, null_to_nan_in
 from commlib.compression import Compression, compressor, expand
 from commlib.exceptions import PayloadTooBig, SerializationError
-from commlib.serializer import ContentType, MessagePackSerializer
+from commlib.serializer import BytesSerializer, ContentType, MessagePackSerializer
 
 T = TypeVar("T")
 
@@ -208,6 +208,9 @@ class Reader(Generic[T]):
         self._shape = _shape(kind)
         # The text of another serializer must not pass for the base64 of bytes.
         self._may_be_strict = self._own is None and kind not in _BYTES
+        self._takes_bytes = kind in _BYTES and (
+            serializer is None or self._own is None or is_ours(serializer, BytesSerializer)
+        )
 
     @property
     def has_header_and_data(self) -> bool:
@@ -226,9 +229,11 @@ class Reader(Generic[T]):
             raise Refused(
                 str(error), header or (self._always_wrapped and peek(payload)) or Header()
             )
-        if header is None and payload[:1] >= b"\x80" and payload.find(_MARK, 0, _MARKED) > 0:
-            found = self._open_array(payload)
-            if found is not None:
+        if self._takes_bytes:
+            if (found := self._open_bytes(payload, header)) is not None:
+                return found
+        elif header is None and payload[:1] >= b"\x80" and payload.find(_MARK, 0, _MARKED) > 0:
+            if (found := self._open_array(payload)) is not None:
                 return found
         if self._may_be_strict:
             shape = self._shape
@@ -263,6 +268,23 @@ class Reader(Generic[T]):
         if self._always_wrapped:
             raise Refused("no envelope: {'header': …, 'data': …} was expected", Header())
         return Envelope(Header(), self._bare_data(tree, payload, Header()))
+
+    def _open_bytes(self, payload: bytes, header: Header | None) -> Envelope | None:
+        """Bytes as they are written by us, for who wants just those; None for all else."""
+        data: bytes | memoryview = payload
+        if header is None:
+            if payload[:1] < b"\x80":
+                return None
+            try:
+                found = _read_bytes(payload)
+            except _json.NOT_DECODABLE:
+                return None
+            header, data = found.header, found.data
+            if _content_type(header) != ContentType.raw_bytes:
+                return None
+        elif _content_type(header) != ContentType.raw_bytes or not is_raw(header):
+            return None
+        return Envelope(header, self._kind(data))
 
     def _open_array(self, payload: bytes) -> Envelope | None:
         """An array in an envelope, which is not copied; None if it is something else."""
