@@ -42,10 +42,10 @@ class Sink(Protocol):
         """Write frames in one go; each note stands for the answer to its frame."""
 
     def write_now(self, frame: Frame, note: object, urgent: bool, /) -> bool:
-        """Write from a thread that is not the loop's, if nothing else is under way.
+        """Write at once and not in the loop's next turn, if nothing else is under way.
 
         ``urgent``: somebody waits for the answer, so that it is not better to write it together
-        with what may come next. False: nothing was written.
+        with what may come next; the loop writes nothing else at once. False: nothing was written.
         """
         ...
 

@@ -288,7 +288,7 @@ async def test_a_peer_that_does_not_read_is_told_of_as_is_the_end_of_it() -> Non
 async def test_a_thread_writes_itself_when_nothing_is_under_way() -> None:
     async with linked() as (link, peer):
         link.allow_direct()
-        assert not link.write_now(b"", "on the loop", True)  # there the loop can do it itself
+        assert not link.write_now(b"", "on the loop", False)  # it gathers what comes in one turn
         # The loop is held up meanwhile: so it was the thread.
         written = Collected()
         thread = threading.Thread(
@@ -305,6 +305,17 @@ async def test_a_thread_writes_itself_when_nothing_is_under_way() -> None:
         await reached(lambda: link.unconfirmed == 0)
         assert await asyncio.to_thread(link.write_now, command("PING"), "b", False)
         assert await asyncio.to_thread(link.write_now, command("PING"), "urgent", True)
+
+
+async def test_the_loop_writes_an_urgent_frame_at_once_and_gathers_those_behind_it() -> None:
+    async with linked() as (link, peer):
+        link.allow_direct()
+        assert link.write_now(command("PING"), "a", True)
+        assert peer._sock.recv(100) == command("PING")
+        assert not link.write_now(command("PING"), "b", True)
+        await peer.says(b":1\r\n")
+        await reached(lambda: link.unconfirmed == 0)
+        assert link.write_now(command("PING"), "c", True)
 
 
 async def test_a_link_that_is_gone_or_does_not_allow_it_is_not_written_to_by_a_thread() -> None:

@@ -25,9 +25,9 @@ MOST_PARTS = 1024  # of one write (man 2 writev: IOV_MAX)
 class StreamLink(asyncio.BufferedProtocol):
     """An open connection: what is written, by whom, and how it ends.
 
-    Only the loop writes, with one exception: on a link that ``allow_direct`` was called for,
-    another thread may put a frame on the wire itself while nothing else is on its way there. That
-    saves the thread a wait for the loop to wake up. A lock keeps frames whole and notes in order.
+    Bursts are written by the loop. On a link that ``allow_direct`` was called for, a thread may
+    also put a single frame on the wire itself while nothing else is on its way there. That saves it
+    a wait for the loop, or for its next turn. A lock keeps frames whole and notes in order.
     """
 
     keepalive: float | None = None
@@ -147,15 +147,12 @@ class StreamLink(asyncio.BufferedProtocol):
             transport.write(part)
 
     def write_now(self, frame: Frame, note: object, urgent: bool, /) -> bool:
-        """Write a frame from another thread, if nothing is under way. True: now it is.
+        """Write a frame at once, if nothing is under way. True: now it is.
 
-        One that is ``urgent`` is written if nothing else is being written.
+        By another thread one that is ``urgent`` is written if nothing else is being written. The
+        loop writes none but urgent ones, and when nothing is under way: it can gather what comes.
         """
-        if (
-            self._direct is None
-            or not (urgent or self._is_idle())
-            or threading.get_ident() == self._loop_thread
-        ):
+        if self._direct is None or not self._may_be_now(urgent):
             return False
         if not self._write_lock.acquire(blocking=False):
             return False
@@ -164,7 +161,7 @@ class StreamLink(asyncio.BufferedProtocol):
             if transport is None or self._rest or transport.get_write_buffer_size():
                 return False
             # Again: it is so as long as nobody comes between.
-            if self._direct is None or not (urgent or self._is_idle()) or self._is_held():
+            if self._direct is None or not self._may_be_now(urgent) or self._is_held():
                 return False
             self._note((note,))
             sent = self._send_directly(frame)
@@ -175,6 +172,11 @@ class StreamLink(asyncio.BufferedProtocol):
             return True
         finally:
             self._write_lock.release()
+
+    def _may_be_now(self, urgent: bool) -> bool:
+        if threading.get_ident() == self._loop_thread:
+            return urgent and self._is_idle()
+        return urgent or self._is_idle()
 
     def _send_directly(self, frame: Frame) -> int:
         assert self._direct is not None, "looked at under the lock"
