@@ -9,6 +9,7 @@ A part of one is only printed, or recorded in a file of yours: ``--record before
 from __future__ import annotations
 
 import argparse
+import compileall
 import sys
 import tempfile
 import time
@@ -28,6 +29,9 @@ def main() -> None:
     """Do what the command line says."""
     options = _parser().parse_args()
     described = machine.describe()
+    # As an installer does: else each process would compile what it imports.
+    compileall.compile_dir(ROOT / "src", quiet=1)
+    compileall.compile_dir(ROOT / "bench", quiet=1)
     contenders = [
         who
         for who in CONTENDERS

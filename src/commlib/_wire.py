@@ -229,12 +229,13 @@ class Reader(Generic[T]):
             raise Refused(
                 str(error), header or (self._always_wrapped and peek(payload)) or Header()
             )
+        found = None
         if self._takes_bytes:
-            if (found := self._open_bytes(payload, header)) is not None:
-                return found
+            found = self._open_bytes(payload, header)
         elif header is None and payload[:1] >= b"\x80" and payload.find(_MARK, 0, _MARKED) > 0:
-            if (found := self._open_array(payload)) is not None:
-                return found
+            found = self._open_array(payload)
+        if found is not None:
+            return found
         if self._may_be_strict:
             shape = self._shape
             try:
@@ -276,10 +277,10 @@ class Reader(Generic[T]):
             if payload[:1] < b"\x80":
                 return None
             try:
-                found = _read_bytes(payload)
+                whole = _read_bytes(payload)
             except _json.NOT_DECODABLE:
                 return None
-            header, data = found.header, found.data
+            header, data = whole.header, whole.data
             if _content_type(header) != ContentType.raw_bytes:
                 return None
         elif _content_type(header) != ContentType.raw_bytes or not is_raw(header):
