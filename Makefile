@@ -1,4 +1,4 @@
-# Everything there is to learn: make demo, make test, make check (and make faults, make soak, make interop, make bench, make fuzz). Each sets up what it needs.
+# Everything there is to learn: make demo, make test, make check; `make` alone lists the others. Each sets up what it needs.
 #
 #   make test ARGS="-k redis"                       options for pytest
 #   make test PYTHON=python3.13 VENV=.venv-3.13     another Python, in an environment of its own
