@@ -62,7 +62,8 @@ class NDArray(Struct, frozen=True):
 
     def __post_init__(self) -> None:
         data: Any = self.data
-        if not isinstance(data, memoryview) or data.format != "B" or data.ndim != 1:
+        is_view = isinstance(data, memoryview) and data.c_contiguous
+        if not is_view or data.format != "B" or data.ndim != 1:
             force_setattr(self, "data", _flat(data))
         if not isinstance(self.shape, tuple):
             force_setattr(self, "shape", tuple(self.shape))
@@ -175,6 +176,8 @@ def _count(shape: tuple[int, ...]) -> int:
 def _flat(data: Any) -> memoryview:
     try:
         view = memoryview(data)
+        if not view.c_contiguous:
+            return memoryview(view.tobytes())
         return view.cast("B") if view.nbytes else memoryview(b"")
     except TypeError as exc:
         raise SerializationError(f"no bytes of an array: {exc}") from exc

@@ -83,6 +83,8 @@ class Workers:
     """
 
     def __init__(self, name: str) -> None:
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """Where looks are taken; no other will do, for it may end, or be blocked, before that."""
         self._name = name
         self._line: deque[Work] = deque()
         self._calls: SimpleQueue[None] = SimpleQueue()
@@ -138,11 +140,10 @@ class Workers:
     def _watch(self, lane: Work) -> bool:
         """Have a look soon whether the lanes in line get on. Under the lock.
 
-        False outside of the loop, where that cannot be.
+        False elsewhere than on the loop, where that cannot be.
         """
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
+        loop = self.loop
+        if loop is None or asyncio._get_running_loop() is not loop:
             return False
         loop.call_later(PATIENCE, self._look, lane, self._done)
         self._is_watched = True
@@ -237,10 +238,13 @@ class Workers:
                 self._calls.get(timeout=IDLE_SECONDS)
             except Empty:
                 with self._lock:
-                    if self._calls.empty():
-                        self._idle -= 1
-                        self._threads.discard(threading.current_thread())
-                        return False
+                    if not self._calls.empty():
+                        continue
+                    self._idle -= 1
+                    if self._line:  # who put it there has seen us idle, and wakes nobody now
+                        return True
+                    self._threads.discard(threading.current_thread())
+                    return False
             else:
                 return True
 
@@ -410,6 +414,11 @@ class ThreadLane(Lane):
         except IndexError:
             return False
         return True
+
+    async def close(self, grace: float) -> None:
+        if self._queue:
+            self._take()  # a worker who is just about to leave has perhaps not seen it yet
+        await super().close(grace)
 
     def work(self) -> None:
         """Work the lane off. On a worker thread."""

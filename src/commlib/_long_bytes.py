@@ -73,6 +73,7 @@ class LongBytes:
 
     def whole(self) -> bytes:
         """All of them, when none is missing; only once."""
-        with suppress(BufferError):
+        with suppress(BufferError):  # of who still holds on to them: then they are copied
+            self._shown.release()
             self._room.release()
         return self._store.getvalue()

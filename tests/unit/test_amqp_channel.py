@@ -86,6 +86,20 @@ async def test_an_answer_to_consume_may_be_overtaken_by_others() -> None:
     assert not found.wire.link.closed.done()
 
 
+@pytest.mark.parametrize("refused", [0, 1])
+async def test_of_several_that_wait_to_consume_the_one_is_refused_that_the_broker_names(
+    refused: int,
+) -> None:
+    found = opened()
+    names = ["jobs", "other.jobs"]
+    questions = [found.channel.ask(methods.consume(SERVICE, name, name, 0)) for name in names]
+    text = f"ACCESS_REFUSED - queue '{names[refused]}' in vhost '/' in exclusive use"
+    found.closes(403, text, spec.Basic.Consume)
+    assert [question.done() for question in questions] == [refused == 0, refused == 1]
+    with pytest.raises(Refusal, match="exclusive"):
+        await questions[refused]
+
+
 async def test_an_answer_about_a_consumer_that_nobody_asked_for_is_none() -> None:
     found = opened()
     found.channel.ask(methods.consume(SERVICE, "a", "s1", 0))

@@ -63,6 +63,12 @@ def same(found: Any, array: np.ndarray[Any, Any]) -> bool:
     return bool(found.tobytes() == array.tobytes())
 
 
+def test_bytes_with_steps_between_them_are_put_in_order() -> None:
+    message = NDArray("|u1", (3,), memoryview(b"abc")[::-1])
+    assert message.data.c_contiguous
+    assert Reader(NDArray).read(packed(message)).data.data == b"cba"
+
+
 def packed(data: Any, *, native: bool = False, **options: Any) -> Packet:
     writer: Writer[Any] = Writer(NDArray, **options)
     return writer.pack(data, Header(1, PROPERTIES, "origin", 7), native)

@@ -63,6 +63,7 @@ def make(workers: Workers) -> Make:
 
     def make(handle: Any, *, inline: bool = False, **options: Any) -> Lane:
         on_error = options.pop("on_error", Errors())
+        workers.loop = asyncio.get_running_loop()
         return make_lane(workers, handle, inline, "lane", handle, Stats(), on_error, **options)
 
     return make
@@ -793,6 +794,49 @@ async def test_work_that_comes_while_idle_workers_end_is_never_forgotten(
         lanes[number % 4].put(Packet(b"%d" % number))
         await asyncio.sleep(0.0005 * (number % 3))
     await asyncio.to_thread(got.wait, 300)
+
+
+async def test_a_lane_that_comes_while_the_last_worker_ends_is_served(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_lanes, "IDLE_SECONDS", 0.2)
+    done = Collected()
+
+    class Call:
+        name = "call"
+
+        def work(self) -> None:
+            done(self)
+
+    workers.serve(Call())
+    await reached(lambda: workers._idle == 1)
+    # As ``serve``, interrupted when it has seen that somebody is idle, and before it wakes him.
+    workers._line.append(Call())
+    if not workers._idle:
+        workers._see_to(Call())
+    assert await asyncio.to_thread(done.wait, 2)
+
+
+async def test_no_look_is_left_to_a_loop_that_is_not_the_workers_own(
+    make: Make, gate: Gate, workers: Workers
+) -> None:
+    for _ in range(_lanes.FEW):
+        make(gate).put(Packet(b"x"))
+    await asyncio.to_thread(gate.wait_for, _lanes.FEW)
+    done = Collected()
+
+    class Call:
+        name = "call"
+
+        def work(self) -> None:
+            done(self)
+
+    async def serve() -> None:
+        workers.serve(Call())  # as a callback of a future does in a program's own loop
+
+    await asyncio.to_thread(asyncio.run, serve())
+    assert await asyncio.to_thread(done.wait, 1)
+    assert not workers._is_watched
 
 
 async def test_a_system_without_threads_for_us_is_told_and_the_lane_waits(

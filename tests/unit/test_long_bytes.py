@@ -58,6 +58,14 @@ def test_who_holds_on_to_the_room_is_told_of() -> None:
     assert whole == b"a" * 100_000
 
 
+def test_who_held_on_to_the_room_and_has_let_go_of_it_costs_no_copy() -> None:
+    long = LongBytes(100_000)
+    held = PickleBuffer(long.room())
+    assert not long.filled(100_000)
+    held.release()
+    assert long.whole() is long._store.getvalue()
+
+
 def test_memory_is_asked_for_once_and_no_more_than_is_sensible() -> None:
     keep_memory(100_000)
     before = _long_bytes._kept

@@ -100,7 +100,7 @@ class Hub:
         """Say on which loop this hub lives, before it is started there. From any thread."""
         if self.loop is None:
             self.home.add(self)
-            self.loop = self.caller.loop = loop
+            self.loop = self.caller.loop = self.workers.loop = loop
 
     async def settle(self, what: str, task: asyncio.Task[Any], *, quiet: bool = False) -> None:
         """Wait for a task that needs the broker, but no longer than ``connect_timeout``.
@@ -113,7 +113,10 @@ class Hub:
     async def settle_all(
         self, tasks: Mapping[asyncio.Task[Any], str], *, quiet: bool = False
     ) -> None:
-        """``settle`` for many tasks, each with what it is for: one wait for all of them."""
+        """``settle`` for many tasks, each with what it is for: one wait for all of them.
+
+        It raises what the first of them raises; what others raise after that is logged.
+        """
         timeout = self.params.connect_timeout
         if tasks:
             first = asyncio.FIRST_EXCEPTION

@@ -163,11 +163,29 @@ class Channel:
         """The broker has closed it: confirm that and open it anew."""
         self.is_open = False
         self._error = refusal(self._link.name, closing)
-        if self._asked and self._asked[0].frame[7:11] == closing.method:
-            self._asked.popleft().fail(self._error)
+        refused = self._find_refused(closing)
+        if refused is not None:
+            self._asked.remove(refused)
+            refused.fail(self._error)
         ok = methods.method(self.number, methods.CHANNEL_CLOSE_OK)
         self._link.hold(self)
         self._link.write([ok, self._opening.frame], [])
+
+    def _find_refused(self, closing: methods.Closing) -> Question | None:
+        """The question that the broker has closed the channel for; none if that was no question.
+
+        Of several that wait to consume, the broker tells which by the name of the queue.
+        """
+        found = None
+        for question in self._asked:
+            is_consume = methods.is_consume(question.frame)
+            if question.frame[7:11] == closing.method:
+                if not is_consume or f"'{methods.consumed(question.frame)}'" in closing.text:
+                    return question
+                found = found or question
+            elif not is_consume:
+                break
+        return found
 
     def _opened(self) -> None:
         self.is_open = True

@@ -53,13 +53,14 @@ FLUSH = methods.qos(PUBLISHING, 0)
 class Content:
     """A message of which more frames are to come."""
 
-    __slots__ = ("arguments", "kind", "long", "missing", "parts", "properties", "size")
+    __slots__ = ("arguments", "kind", "long", "missing", "parts", "properties", "room")
 
     def __init__(self, kind: bytes, arguments: bytes) -> None:
         self.kind = kind
         self.arguments = arguments
         self.properties = b""
         self.missing = -1  # bytes of the body; -1: its header is to come
+        self.room = 0  # bytes of it that are yet to come and kept
         self.parts: list[bytes] = []
         self.long: LongBytes | None = None
         """Where they are put if they are many."""
@@ -67,17 +68,19 @@ class Content:
     def announce(self, size: int, limit: int) -> None:
         """The body will have so many bytes, of which no more than ``limit`` are kept."""
         self.missing = size
-        kept = min(size, limit)
-        if kept >= LONG:
-            self.long = LongBytes(kept)
+        self.room = min(size, limit)
+        if self.room >= LONG:
+            self.long = LongBytes(self.room)
 
     def add(self, part: Part) -> None:
         """The next bytes of the body."""
         self.missing -= len(part)
+        kept = part[: self.room]
+        self.room -= len(kept)
         if self.long is not None:
-            self.long.add(part[: self.long.missing])
-        elif part:
-            self.parts.append(bytes(part))
+            self.long.add(kept)
+        elif kept:
+            self.parts.append(bytes(kept))
 
     def body(self) -> bytes:
         """All of it that was kept."""
@@ -287,6 +290,9 @@ class AmqpLink(StreamLink):
             rest = self._take_frames(data)
         except (Malformed, LayoutError, IndexError) as exc:
             return self.abort(ConnectionLost(f"{self.name} does not speak AMQP: {exc}"))
+        except (MemoryError, OverflowError) as exc:
+            error = ConnectionLost(f"{self.name} sends more than there is memory for: {exc!r}")
+            return self.abort(error)
         if rest < len(data):
             self._partial = bytearray(data[rest:])
         return None

@@ -154,6 +154,11 @@ def is_consume(question: bytes) -> bool:
     return question[7:11] == CONSUME
 
 
+def consumed(question: bytes) -> str:
+    """The name of the queue in a frame that ``consume`` has made."""
+    return read_short(question, 13)[0]
+
+
 def is_consumer_of(arguments: bytes, question: bytes) -> bool:
     """Whether Consume-Ok with these arguments is about the consumer that a frame of ours began."""
     tag = 14 + question[13]  # behind two bytes that mean nothing, and the name of the queue

@@ -267,9 +267,11 @@ class MqttLink(StreamLink):
 
     def _take_long(self) -> None:
         long = self._long
-        if long is None or long.missing or self.closed.done():
+        if long is None or long.missing:
             return
         self._long = None
+        if self.closed.done():
+            return
         head, beginning, self._skip = self._beginning
         try:
             self._take_publish(head, beginning, long.whole())
