@@ -8,4 +8,8 @@ starts and ends.
 A run is written down as a `record`. Of the newest one are made (`shown`): the page of all figures
 (`report`), the table of the README (`front`), and the pictures of the docs (`plots`, `gallery`).
 `compare` tells what became of each figure between two of them.
+
+Two commands of their own go into what one process can be full of, and what it does when there is
+nothing to do: `scale` measures what 1 to 10 000 topics, services, clients and nodes cost (drawn by
+`growth`), `idle` counts how often a node wakes up.
 """

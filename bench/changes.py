@@ -6,19 +6,20 @@ beside it. What has no such ratio (memory, threads, the start of a process) is c
 and not at all if the records are of different machines.
 
 A loss, a duplicate or a failure where there was none needs no test, for there shall be none.
+All figures of ours are judged together: of many, some look worse by chance.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.contenders import CONTENDERS
 from bench.record import Record
-from bench.results import WORST, Results
+from bench.results import WRONG, Result, Results
 from bench.targets import FIGURES, Figure
-from bench.verdict import LEAST, Verdict, judge
+from bench.verdict import LEAST, Verdict, chance, holm, judge, least_chance
 
 HARDWARE = ("processor", "cores", "architecture", "memory_mb")
 KINDS = {who.name: who.kind for who in CONTENDERS}
@@ -28,7 +29,9 @@ KINDS = {who.name: who.kind for who in CONTENDERS}
 class Change:
     """A figure of a contender, before and after.
 
-    ``before`` and ``after`` are medians, of ratios to the limit if ``of_limit``.
+    ``before`` and ``after`` are medians, of ratios to the limit if ``of_limit``. ``chance`` is how
+    likely noise makes such a difference, ``least`` how likely the clearest of so many rounds;
+    ``is_judged``: that one would count.
     """
 
     broker: str
@@ -38,6 +41,9 @@ class Change:
     after: float
     of_limit: bool
     verdict: Verdict
+    chance: float = 0.0
+    least: float = 0.0
+    is_judged: bool = True
 
     @property
     def percent(self) -> float | None:
@@ -49,9 +55,30 @@ class Change:
         """Whether it is one of those that must not become worse."""
         return KINDS.get(self.contender) == "ours"
 
+    def among(self, unlikely: float) -> Change:
+        """The same where only what is as unlikely as that counts."""
+        verdict, is_judged = self.verdict, self.least <= unlikely
+        if verdict in (Verdict.REGRESSION, Verdict.IMPROVEMENT) and self.chance > unlikely:
+            verdict = Verdict.PERHAPS
+        elif verdict is Verdict.NOISE and not is_judged:
+            verdict = Verdict.TOO_FEW
+        return replace(self, verdict=verdict, is_judged=is_judged)
 
-def changes(before: Record, after: Record, least: float = LEAST) -> Iterator[Change]:
-    """All that both have; ``least`` is what matters, in percent."""
+
+def changes(before: Record, after: Record, least: float = LEAST) -> list[Change]:
+    """All that both have; ``least`` is what matters, in percent.
+
+    Ours are judged together, all others each by itself.
+    """
+    found = list(_changes(before, after, least))
+    unlikely = holm(
+        [one.chance for one in found if one.is_ours and one.verdict is not Verdict.TOO_FEW]
+    )
+    return [one.among(unlikely) if one.is_ours else one for one in found]
+
+
+def _changes(before: Record, after: Record, least: float) -> Iterator[Change]:
+    """The same, each judged by itself."""
     as_they_are = not differences(before, after, HARDWARE)
     for old, new in _brokers_of_both(before, after):
         for figure in _figures(old):
@@ -68,19 +95,23 @@ def differences(before: Record, after: Record, what: Sequence[str]) -> list[str]
     ]
 
 
-def gone(before: Record, after: Record) -> list[str]:
-    """What ours could do before and fails in now, in words."""
+def failing(before: Record, after: Record) -> list[str]:
+    """What of ours fails now and did not before, in all rounds or in some, in words."""
     return [
-        f"{new.broker}, {measurement}, {contender}: {'; '.join(failed.reasons)}"
+        f"{new.broker}, {measurement}, {contender}, {now.failed} of {len(now.rounds)} rounds: "
+        f"{'; '.join(now.reasons)}"
         for old, new in _brokers_of_both(before, after)
         for measurement in old.results
         for contender in _of_both(old, new, measurement)
-        for failed in [new.results[measurement][contender]]
         if KINDS.get(contender) == "ours"
-        and any(old.results[measurement][contender].rounds)
-        and failed.failures
-        and not any(failed.rounds)
+        and _is_worse(old.results[measurement][contender], now := new.of(measurement, contender))
     ]
+
+
+def _is_worse(old: Result, new: Result) -> bool:
+    """Whether rounds fail where none did, or all where some did not."""
+    was_measured, is_measured = any(old.rounds), any(new.rounds)
+    return was_measured and new.failed > 0 and (old.failed == 0 or not is_measured)
 
 
 def _brokers_of_both(before: Record, after: Record) -> Iterator[tuple[Results, Results]]:
@@ -104,7 +135,7 @@ def _figures(results: Results) -> Iterator[Figure]:
     counts = [
         Figure(measurement, key, f"{measurement}, {key}")
         for measurement in results.results
-        for key in sorted(WORST)
+        for key in sorted(WRONG)
     ]
     seen = set()
     for figure in (*FIGURES, *counts):
@@ -118,11 +149,9 @@ def _change(
 ) -> Iterator[Change]:
     """What became of it, unless there is nothing that can be compared."""
     rounds = [_values(side, figure, contender) for side in (old, new)]
-    if figure.key in WORST:
+    if figure.key in WRONG:
         if all(rounds) and any(map(any, rounds)):
-            verdict = _verdict_of_worst(*rounds)
-            before, after = (max(side) for side in rounds)
-            yield Change(old.broker, figure, contender, before, after, False, verdict)
+            yield _change_of_wrong(old.broker, figure, contender, *rounds)
         return
     ratios = [_ratios(side, figure, contender) for side in (old, new)]
     if of_limit := all(ratios):
@@ -131,7 +160,8 @@ def _change(
     if all(rounds) and (is_ratio or as_they_are):
         before, after = (statistics.median(side) for side in rounds)
         verdict = judge(*rounds, more_is_better=figure.more_is_better, least=least)
-        yield Change(old.broker, figure, contender, before, after, of_limit, verdict)
+        likely = chance(*rounds), least_chance(*rounds)
+        yield Change(old.broker, figure, contender, before, after, of_limit, verdict, *likely)
 
 
 def _values(results: Results, figure: Figure, contender: str) -> list[float]:
@@ -150,8 +180,14 @@ def _ratios(results: Results, figure: Figure, contender: str) -> list[float]:
     return [words[key] / bare[key] for words, bare in pairs if key in words and bare.get(key)]
 
 
-def _verdict_of_worst(old: Sequence[float], new: Sequence[float]) -> Verdict:
+def _change_of_wrong(
+    broker: str, figure: Figure, contender: str, old: Sequence[float], new: Sequence[float]
+) -> Change:
     """What it is that so many went wrong; where none did, any is too much."""
+    worst = Change(broker, figure, contender, max(old), max(new), False, Verdict.REGRESSION)
     if any(old) and any(new):
-        return judge(old, new, more_is_better=False)
-    return Verdict.REGRESSION if any(new) else Verdict.IMPROVEMENT
+        verdict = judge(old, new, more_is_better=False)
+        return replace(
+            worst, verdict=verdict, chance=chance(old, new), least=least_chance(old, new)
+        )
+    return worst if any(new) else replace(worst, verdict=Verdict.IMPROVEMENT)

@@ -1,7 +1,8 @@
 """What many of everything cost, drawn of `bench/results/scale.json`: a panel for each kind of cost.
 
-Both axes are logarithmic, and faint lines are as steep as twice the cost for twice as many: what is
-steeper than they are grows too fast, wherever it begins.
+Both axes are logarithmic, and faint lines are as steep as twice the cost for twice as many. What
+all of them cost shall be no steeper, wherever it begins; what one message, call or further one
+costs shall be level.
 """
 
 from __future__ import annotations

@@ -112,7 +112,8 @@ def _received(lab: Lab, contender: Contender, count: int, **options: object) -> 
 def latency(lab: Lab, contender: Contender) -> Figures:
     """How long after it was due a message arrives in another process, at fixed rates.
 
-    What is late makes nothing less to be sent: see `bench.metronome`.
+    What is late makes nothing less to be sent: see `bench.metronome`. What was not sent at all, for
+    the rate is too much, is lost.
     """
     topic, file = fresh_name(), lab.folder / "delays"
     figures: Figures = {"lost": 0, "duplicates": 0}
@@ -122,8 +123,9 @@ def latency(lab: Lab, contender: Contender) -> Figures:
     ):
         ready(receiver, publisher)
         for name, (rate, count) in PACES.items():
-            came = receiver.ask(publisher.ask(rate, count)["count"])
-            figures["lost"] += came["lost"]
+            sent = publisher.ask(rate, count)["count"]
+            came = receiver.ask(sent)
+            figures["lost"] += came["lost"] + count - sent
             figures["duplicates"] += came["duplicates"]
             found = latencies.percentiles(file)
             figures |= {f"{name}{percentile}": us for percentile, us in found.items()}

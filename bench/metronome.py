@@ -3,7 +3,7 @@
 A sender that sleeps between two messages, or waits until the last one is taken, measures a system
 that is given time to breathe: what is slow is asked less often ("coordinated omission"). Here each
 message has a time at which it is due, whether the one before is done or not; its latency counts
-from that time, and none is left out.
+from that time. Who falls a second behind is given up: what it has not sent counts as lost.
 
 The ticks are those of a kernel timer: asyncio and uvloop round theirs up to milliseconds.
 """
@@ -36,7 +36,7 @@ class Metronome:
         _checked(_libc.timerfd_settime(self._timer, TFD_TIMER_ABSTIME, spec, None))
 
     def ticks(self, count: int) -> Iterator[tuple[int, float]]:
-        """So many ticks, each as soon as it is due: its number, and when it was.
+        """So many ticks, once, each as soon as it is due: its number, and when it was.
 
         By ``time.monotonic``, which all processes share. Whoever falls too far behind gets no more.
         """
@@ -45,8 +45,9 @@ class Metronome:
             if number >= due:
                 due += self._wait()
             if self._is_too_late(number):
-                return
+                break
             yield number, self._time_of(number)
+        os.close(self._timer)
 
     async def ticks_on_loop(self, count: int) -> AsyncIterator[tuple[int, float]]:
         """The same, while the loop runs on."""
@@ -68,6 +69,7 @@ class Metronome:
                 yield number, self._time_of(number)
         finally:
             loop.remove_reader(self._timer)
+            os.close(self._timer)
 
     def _wait(self) -> int:
         """How many ticks there were since the last time, one at least."""

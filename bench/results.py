@@ -11,8 +11,12 @@ from bench.contenders import CONTENDERS, ROOT
 from bench.targets import Figure, Target
 
 DIGITS = 6
+# What was counted that went wrong.
+WRONG = frozenset({"lost", "duplicates", "failed"})
 # Of these, the worst round counts, not the median.
-WORST = frozenset({"lost", "duplicates", "failed"})
+WORST = WRONG | {"max_us", "fast_max_us"}
+# Whose best is what ours is compared with.
+OTHERS = {"limit": {"limit"}, "peer": {"peer"}, "client": {"limit", "client"}}
 
 
 @dataclass
@@ -38,6 +42,11 @@ class Result:
         if not found:
             return None
         return max(found) if key in WORST else statistics.median(found)
+
+    @property
+    def failed(self) -> int:
+        """In how many rounds not everything went well."""
+        return sum(not figures or "why" in figures for figures in self.rounds)
 
     @classmethod
     def read(cls, words: Mapping[str, Any]) -> Result:
@@ -100,12 +109,16 @@ class Results:
         return None if result is None else result.value(figure.key)
 
     def ratio(self, figure: Figure, ours: str, to: str) -> float | None:
-        """Ours to that of the "limit" or the best "peer"; None where one is missing."""
+        """Ours to that of the "limit", or to the best "peer" or "client"; None if one is missing.
+
+        The limit is among the clients: it is the barest.
+        """
         mine = self.value(figure, ours)
         others = [
             value
             for contender in CONTENDERS
-            if contender.kind == to and (value := self.value(figure, contender.name)) is not None
+            if contender.kind in OTHERS[to]
+            and (value := self.value(figure, contender.name)) is not None
         ]
         if mine is None or not others:
             return None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from bench import front, gallery, plots, report
+from bench import front, gallery, plots, report, shortfalls
 from bench.record import Record, newest
 
 
@@ -20,6 +20,7 @@ def write(file: Path) -> list[Path]:
     record = Record.read(file)
     report.PAGE.write_text(report.document(record))
     front.PART.write(front.text(record))
+    shortfalls.PART.write(shortfalls.text(record))
     pictures = plots.write(file)
     if gallery.SCALE.exists():
         pictures += plots.write(gallery.SCALE)

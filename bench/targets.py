@@ -1,8 +1,8 @@
 """What shall come of it: the figures of the table, and their targets on each broker.
 
-A target is a bound for a figure itself, or for its ratio to that of the limit or of the best peer,
-taken in the same run. A later broker gets a column of `TARGETS`; a figure without a target is shown
-all the same.
+A target is a bound for a figure itself, or for its ratio to that of the limit, of the best peer or
+of the best client, taken in the same run. A later broker gets a column of `TARGETS`; a figure
+without a target is shown all the same.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class Figure:
     """A line of the table.
 
     ``ours`` is the contender that is judged. ``more_is_better``: whether a target is a lower bound.
-    ``beside``: what did not go well, shown beside the figure itself.
+    ``beside``: whether what did not go well is shown beside it.
     """
 
     measurement: str
@@ -24,14 +24,14 @@ class Figure:
     title: str
     more_is_better: bool = False
     ours: str = "ours"
-    beside: str = ""
+    beside: bool = False
 
 
 @dataclass(frozen=True)
 class Target:
     """A bound for a figure, or for its ratio to that of another contender."""
 
-    of: Literal["itself", "limit", "peer"]
+    of: Literal["itself", "limit", "peer", "client"]
     bound: float
 
 
@@ -50,6 +50,11 @@ def of_best_peer(bound: float) -> Target:
     return Target("peer", bound)
 
 
+def of_client(bound: float) -> Target:
+    """Its ratio to the best client has, the limit among them: some are faster with much data."""
+    return Target("client", bound)
+
+
 def _latencies(pace: str, prefix: str) -> list[Figure]:
     """From when a message was due to when it was received, at this rate."""
     return [
@@ -58,7 +63,7 @@ def _latencies(pace: str, prefix: str) -> list[Figure]:
             f"{prefix}{key}",
             f"latency{face} at {pace}, {percentile} µs",
             ours=ours,
-            beside="lost" if key == "p50_us" else "",
+            beside=key == "p50_us",
         )
         for ours, face in (("ours", ""), ("ours, aio", " by `aio`"))
         for key, percentile in (
@@ -75,9 +80,9 @@ def _payloads(size: str, measurement: str) -> list[Figure]:
     return [
         Figure(measurement, key, f"{size} payloads, {what}", more_is_better=True, beside=beside)
         for key, what, beside in (
-            ("published_rate", "publish to a receiver, messages/s", ""),
-            ("rate", "receive, messages/s", "lost"),
-            ("mb_per_s", "receive, MB/s", ""),
+            ("published_rate", "publish to a receiver, messages/s", False),
+            ("rate", "receive, messages/s", True),
+            ("mb_per_s", "receive, MB/s", False),
         )
     ]
 
@@ -92,7 +97,7 @@ FIGURES = (
         more_is_better=True,
         ours="ours, aio",
     ),
-    Figure("receive", "rate", "receive, messages/s", more_is_better=True, beside="lost"),
+    Figure("receive", "rate", "receive, messages/s", more_is_better=True, beside=True),
     Figure("receive", "cpu_us", "receive, CPU µs each"),
     Figure("receive", "peak_mb", "receive, peak RSS, MB"),
     Figure(
@@ -101,48 +106,48 @@ FIGURES = (
         "receive by `aio`, messages/s",
         more_is_better=True,
         ours="ours, aio",
-        beside="lost",
+        beside=True,
     ),
-    Figure("burst", "rate", "burst of 50 000, messages/s", more_is_better=True),
+    Figure("burst", "rate", "burst of 50 000, messages/s", more_is_better=True, beside=True),
     Figure("burst", "cpu_us", "burst of 50 000, CPU µs each"),
     Figure("burst", "lost", "burst of 50 000, lost"),
     *_latencies("1000 messages/s", ""),
     *_latencies("10 000 messages/s", "fast_"),
-    Figure("call", "p50_us", "call, p50 µs", beside="failed"),
+    Figure("call", "p50_us", "call, p50 µs", beside=True),
     Figure("call", "p99_us", "call, p99 µs"),
-    Figure("call", "p50_us", "call by `aio`, p50 µs", ours="ours, aio", beside="failed"),
+    Figure("call", "p50_us", "call by `aio`, p50 µs", ours="ours, aio", beside=True),
     Figure("call", "p99_us", "call by `aio`, p99 µs", ours="ours, aio"),
-    Figure("calls", "rate", "8 threads calling, calls/s", more_is_better=True, beside="failed"),
+    Figure("calls", "rate", "8 threads calling, calls/s", more_is_better=True, beside=True),
     Figure(
         "tasks",
         "rate",
         "64 calls in flight by `aio`, calls/s",
         more_is_better=True,
         ours="ours, aio",
-        beside="failed",
+        beside=True,
     ),
-    Figure("goals", "p50_us", "goal reached at once, p50 µs", beside="failed"),
+    Figure("goals", "p50_us", "goal reached at once, p50 µs", beside=True),
     Figure("goals", "p99_us", "goal reached at once, p99 µs"),
     Figure(
         "bridge",
         "rate",
         "receive through a bridge, messages/s",
         more_is_better=True,
-        beside="lost",
+        beside=True,
     ),
     Figure(
         "fan_out",
         "rate",
         "10 subscriptions of one topic in a process, receive, messages/s",
         more_is_better=True,
-        beside="lost",
+        beside=True,
     ),
     Figure(
         "fan_in",
         "rate",
         "10 publishers in processes of their own, receive, messages/s",
         more_is_better=True,
-        beside="lost",
+        beside=True,
     ),
     *_payloads("16 B", "payload_16"),
     *_payloads("200 B", "payload_200"),
@@ -156,7 +161,7 @@ FIGURES = (
     Figure("start", "first_ms", "first message after process start, ms"),
     Figure("topics", "one_busy_ratio", "cost with 10 000 subscriptions / 10, one busy"),
     Figure("topics", "all_busy_ratio", "cost with 10 000 subscriptions / 10, all busy"),
-    Figure("blob", "mb_per_s", "1 MB payloads, MB/s", more_is_better=True, beside="lost"),
+    Figure("blob", "mb_per_s", "1 MB payloads, MB/s", more_is_better=True, beside=True),
 )
 
 # By measurement, key and the contender that is judged.
@@ -180,8 +185,7 @@ TARGETS: dict[str, dict[tuple[str, str, str], tuple[Target, ...]]] = {
         ("start", "first_ms", "ours"): (itself(130),),
         ("topics", "one_busy_ratio", "ours"): (itself(1.5),),
         ("topics", "all_busy_ratio", "ours"): (itself(1.5),),
-        # The limit is the barest client there is.
-        ("blob", "mb_per_s", "ours"): (of_limit(0.8),),
+        ("blob", "mb_per_s", "ours"): (of_client(0.8),),
     },
     "mqtt": {
         ("publish", "rate", "ours"): (of_limit(0.5), of_best_peer(3)),
@@ -201,7 +205,7 @@ TARGETS: dict[str, dict[tuple[str, str, str], tuple[Target, ...]]] = {
         ("start", "first_ms", "ours"): (itself(180),),
         ("topics", "one_busy_ratio", "ours"): (itself(1.5),),
         ("topics", "all_busy_ratio", "ours"): (itself(1.5),),
-        ("blob", "mb_per_s", "ours"): (of_limit(0.8),),
+        ("blob", "mb_per_s", "ours"): (of_client(0.8),),
     },
     "amqp": {
         ("publish", "rate", "ours"): (of_limit(0.4), of_best_peer(2)),
@@ -221,7 +225,7 @@ TARGETS: dict[str, dict[tuple[str, str, str], tuple[Target, ...]]] = {
         ("start", "first_ms", "ours"): (itself(200),),
         ("topics", "one_busy_ratio", "ours"): (itself(1.5),),
         ("topics", "all_busy_ratio", "ours"): (itself(1.5),),
-        ("blob", "mb_per_s", "ours"): (of_limit(0.8),),
+        ("blob", "mb_per_s", "ours"): (of_client(0.8),),
     },
 }
 

@@ -14,7 +14,8 @@ from bench.changes import Change, changes
 from bench.compare import status, text
 from bench.record import Record
 from bench.results import Result, Results
-from bench.verdict import Verdict, chance, judge
+from bench.targets import FIGURES
+from bench.verdict import Verdict, chance, holm, judge, least_chance, rounds_needed
 
 MACHINE = {
     "processor": "Abacus",
@@ -68,10 +69,24 @@ def test_the_chance_is_that_of_the_tables_of_mann_and_whitney() -> None:
     assert chance([1, 2, 3, 4, 9], [5, 6, 7, 8, 10]) == 24 / 252
 
 
-def test_so_many_rounds_that_they_are_dealt_by_chance_give_the_same_each_time() -> None:
-    before, after = list(range(20)), list(range(10, 30))
-    assert chance(before, after) == chance(before, after) < 0.01
-    assert chance(before, before) == 1
+def test_the_chance_of_many_rounds_is_exact_too() -> None:
+    low, high = list(range(10)), list(range(10, 20))
+    assert chance(low, high) == least_chance(low, high) == 2 / 184_756
+    # One pair has changed sides: on each side one way for that, and one for none.
+    assert chance([*low[:-1], 10], [9, *high[1:]]) == 4 / 184_756
+
+
+def test_among_many_figures_each_is_held_against_its_share_of_what_are_left() -> None:
+    assert holm([]) == holm([0.01]) == 0.01
+    assert holm([0.009, 0.009]) == 0.005, "neither counts"
+    assert holm([0.004, 0.009]) == 0.01, "the first counts, and leaves the second by itself"
+    assert holm([0.004, 0.5, 0.5]) == 0.01 / 3
+
+
+def test_ten_rounds_are_enough_for_a_whole_run_and_five_for_one_figure() -> None:
+    assert (rounds_needed(1), rounds_needed(2), rounds_needed(200), rounds_needed(900)) == (
+        *(5, 6, 9, 10),
+    )
 
 
 def test_of_rounds_of_one_kind_about_one_in_a_hundred_is_mistaken() -> None:
@@ -111,7 +126,7 @@ def test_rounds_of_one_kind_are_noise() -> None:
     before = record(ours=rates(500), limit=rates(700, reversed(NOISY)))
     after = record(ours=rates(490, reversed(NOISY)), limit=rates(700))
     assert compared(before, after).verdict is Verdict.NOISE
-    assert status(before, after, list(changes(before, after))) == 0
+    assert status(before, after, changes(before, after)) == 0
 
 
 def test_a_machine_that_is_slower_today_makes_no_regression() -> None:
@@ -119,7 +134,7 @@ def test_a_machine_that_is_slower_today_makes_no_regression() -> None:
     after = record(ours=rates(250), limit=rates(350))
     assert compared(before, after).verdict is Verdict.NOISE
     assert of(changes(before, after), "limit").verdict is Verdict.REGRESSION
-    assert status(before, after, list(changes(before, after))) == 0
+    assert status(before, after, changes(before, after)) == 0
 
 
 def test_a_machine_that_slows_down_within_the_run_makes_none_either() -> None:
@@ -148,26 +163,26 @@ def test_without_a_limit_figures_are_compared_as_they_are() -> None:
 def test_of_different_machines_only_ratios_are_compared_and_that_is_said() -> None:
     before = record(ours=rates(500), limit=rates(700))
     after = record(MACHINE | {"cores": 8}, ours=rates(1000), limit=rates(1400))
-    found = list(changes(before, after))
+    found = changes(before, after)
     assert [change.contender for change in found] == ["ours"]
     assert of(found).verdict is Verdict.NOISE
     assert "cores: 2 and 8): only ratios are compared" in text(before, after, found)
-    assert list(changes(record(ours=rates(500)), after)) == []
+    assert changes(record(ours=rates(500)), after) == []
 
 
 def test_a_few_rounds_are_not_judged() -> None:
     before, after = record(ours=rates(500, NOISY[:3])), record(ours=rates(100, NOISY[:3]))
-    found = list(changes(before, after))
+    found = changes(before, after)
     assert of(found).verdict is Verdict.TOO_FEW
     assert status(before, after, found) == 2
-    assert "too few rounds: five on each side" in text(before, after, found)
+    assert "too few rounds: among so many it takes 5 on each side" in text(before, after, found)
 
 
 def test_a_message_that_is_lost_where_none_was_is_a_regression() -> None:
     worse = rates(500)
     worse.rounds[3]["lost"] = 1
     before, after = record(ours=rates(500)), record(ours=worse)
-    found = list(changes(before, after))
+    found = changes(before, after)
     assert of(found).verdict is Verdict.NOISE
     assert of(found, key="lost").verdict is Verdict.REGRESSION
     assert status(before, after, found) == 1
@@ -177,30 +192,116 @@ def test_what_could_be_measured_and_now_fails_is_told_and_a_failure() -> None:
     broken = Result()
     broken.fail("it ended early")
     before, after = record(ours=rates(500)), record(ours=broken)
-    found = list(changes(before, after))
+    found = changes(before, after)
     assert found == []
-    assert "* fails now: redis, receive, ours: it ended early" in text(before, after, found)
+    told = "* fails now: redis, receive, ours, 1 of 1 rounds: it ended early"
+    assert told in text(before, after, found)
     assert status(before, after, found) == 1
+
+
+def test_a_round_that_fails_where_none_did_is_a_failure() -> None:
+    worse, bad = rates(500), rates(500)
+    worse.fail("it ended early")
+    for _ in range(2):
+        bad.fail("it ended late")
+    before, after = record(ours=rates(500)), record(ours=worse)
+    found = changes(before, after)
+    assert of(found).verdict is Verdict.NOISE
+    told = "* fails now: redis, receive, ours, 1 of 6 rounds: it ended early"
+    assert told in text(before, after, found)
+    assert status(before, after, found) == 1
+    assert status(after, record(ours=bad), changes(after, record(ours=bad))) == 0, "some did before"
+    assert status(after, before, changes(after, before)) == 0, "none does any more"
+
+
+def test_a_failing_round_of_others_is_no_failure() -> None:
+    worse = rates(100)
+    worse.fail("it ended early")
+    before, after = record(ours=rates(500), FastStream=rates(100)), record(ours=rates(500))
+    after.brokers[0].results["receive"]["FastStream"] = worse
+    assert status(before, after, changes(before, after)) == 0
 
 
 def test_what_the_later_record_has_not_is_no_failure() -> None:
     before, after = record(ours=rates(500), limit=rates(700)), record(limit=rates(700))
-    assert status(before, after, list(changes(before, after))) == 2
+    assert status(before, after, changes(before, after)) == 2
 
 
 def test_what_others_make_worse_is_told_but_no_failure() -> None:
     before = record(ours=rates(500), FastStream=rates(100))
     after = record(ours=rates(500), FastStream=rates(50))
-    found = list(changes(before, after))
+    found = changes(before, after)
     assert of(found, "FastStream").verdict is Verdict.REGRESSION
     assert status(before, after, found) == 0
+
+
+# ---- many figures ----
+
+
+def noise(seed: int, rounds: int) -> Record:
+    """A hundred figures of ours and more, all of one kind."""
+    dealer = random.Random(seed)
+    brokers = []
+    for broker in ("redis", "mqtt", "amqp"):
+        results = Results(broker, broker)
+        for figure in FIGURES:
+            of_ours = results.of(figure.measurement, "ours")
+            of_ours.rounds = of_ours.rounds or [{} for _ in range(rounds)]
+            for words in of_ours.rounds:
+                words[figure.key] = 0 if figure.key == "lost" else dealer.gauss(100, 20)
+        brokers.append(results)
+    return Record("2026-01-01", MACHINE, rounds, {}, tuple(brokers))
+
+
+def slowed(before: Record, factor: float) -> Record:
+    """The same with one figure multiplied, and its own noise in all others."""
+    after = noise(1000, before.rounds)
+    for words, old in zip(
+        after.brokers[0].results["publish"]["ours"].rounds,
+        before.brokers[0].results["publish"]["ours"].rounds,
+        strict=True,
+    ):
+        words["rate"] = old["rate"] * factor
+    return after
+
+
+def test_a_hundred_figures_of_noise_are_no_failure() -> None:
+    statuses = []
+    for seed in range(0, 60, 2):
+        before, after = noise(seed, 10), noise(seed + 1, 10)
+        found = changes(before, after, least=0)
+        assert len(found) > 100
+        statuses.append(status(before, after, found))
+    assert statuses.count(0) >= len(statuses) - 1
+    assert 2 not in statuses
+
+
+def test_one_that_is_worse_among_a_hundred_is_found_in_ten_rounds() -> None:
+    before = noise(0, 10)
+    after = slowed(before, 0.3)
+    found = changes(before, after)
+    assert of(found).verdict is Verdict.REGRESSION
+    assert status(before, after, found) == 1
+
+
+def test_among_a_hundred_five_rounds_tell_only_what_to_measure_again() -> None:
+    before = noise(0, 5)
+    after = slowed(before, 0.3)
+    found = changes(before, after)
+    assert of(found).verdict is Verdict.PERHAPS
+    assert status(before, after, found) == 2
+    assert "* perhaps: redis, publish, messages/s, ours: " in (told := text(before, after, found))
+    assert "among so many it takes 9 on each side" in told
+
+
+# ---- what it writes ----
 
 
 def test_other_versions_are_told() -> None:
     before = record(ours=rates(500))
     newer = dataclasses.replace(before, versions={"ours": {"msgspec": "2"}})
     older = dataclasses.replace(before, versions={"ours": {"msgspec": "1"}})
-    assert "msgspec of ours: 1 and 2" in text(older, newer, list(changes(older, newer)))
+    assert "msgspec of ours: 1 and 2" in text(older, newer, changes(older, newer))
 
 
 def test_it_reads_what_was_written_and_ends_with_a_status(

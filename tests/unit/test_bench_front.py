@@ -6,11 +6,11 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from bench import front, gallery, report
+from bench import front, gallery, report, shortfalls
 from bench.markers import Part
 from bench.record import Record, newest
 from bench.results import Result, Results
-from bench.targets import FIGURES, TARGETS
+from bench.targets import FIGURES, TARGETS, Target, itself, of_client, of_limit
 
 MAKE_IT = "make it anew: make pages"
 
@@ -30,7 +30,17 @@ def test_the_page_of_all_figures_is_what_the_newest_record_gives(record: Record)
 
 def test_the_docs_have_all_pictures_and_each_of_them_is_in_the_list() -> None:
     assert gallery.PART.read() == gallery.text(), MAKE_IT
-    assert set(gallery.FOLDER.iterdir()) <= {picture.file for picture in gallery.PICTURES}
+    assert set(gallery.FOLDER.iterdir()) == {picture.file for picture in gallery.PICTURES}
+
+
+def test_the_docs_tell_what_falls_short_in_the_newest_record_and_why(record: Record) -> None:
+    assert shortfalls.PART.read() == shortfalls.text(record), MAKE_IT
+    missed = {
+        (results.broker, figure.measurement, figure.key)
+        for results in record.brokers
+        for figure, _ in shortfalls.missed(results)
+    }
+    assert missed <= shortfalls.REASONS.keys(), "targets that are missed without a reason"
 
 
 def test_the_pictures_are_of_the_newest_record() -> None:
@@ -54,7 +64,7 @@ def test_every_target_is_one_of_a_figure_that_is_shown() -> None:
 def test_the_table_is_short_and_has_three_columns_for_each_broker(record: Record) -> None:
     lines = [line for line in front.text(record).splitlines() if line.startswith("|")]
     assert {line.count("|") for line in lines} == {2 + 3 * len(record.brokers)}
-    assert len(lines) <= 12
+    assert len(lines) <= 13
 
 
 def test_a_record_that_is_written_and_read_is_the_same(record: Record, tmp_path: Path) -> None:
@@ -107,6 +117,66 @@ def test_what_was_lost_or_came_twice_stands_beside_the_rate() -> None:
     line = next(text for text in report.tables(results).splitlines() if "receive, mess" in text)
     assert "| 1 500 000 (3 lost, 7 twice) |" in line
     assert "| 1 000 000 |" in line
+
+
+def test_how_many_rounds_a_figure_is_of_stands_beside_it_if_others_failed() -> None:
+    some = Result(rounds=[{"rate": 1e6, "cpu_us": 2}, {"rate": 1e6, "cpu_us": 2}])
+    some.fail("it ended early")
+    results = Results("redis", "Redis", {"publish": {"ours": some}})
+    lines = [line.split(" | ") for line in report.tables(results).splitlines()]
+    cells = [line[1] for line in lines if line[0].startswith("| publish")]
+    assert cells == ["1 000 000 (2 of 3 rounds)", "2 (2 of 3 rounds)"]
+
+
+def test_the_longest_of_all_rounds_counts_and_of_percentiles_the_median() -> None:
+    keys = ("p50_us", "max_us", "fast_max_us")
+    result = Result(rounds=[dict.fromkeys(keys, us) for us in (1, 9, 2)])
+    assert [result.value(key) for key in keys] == [2, 9, 9]
+
+
+def test_the_best_client_may_be_the_limit_and_a_peer_is_none() -> None:
+    figure = next(one for one in FIGURES if one.measurement == "blob")
+    rates = {"ours": 80, "limit": 90, "redis-py": 100, "FastStream": 500}
+    results = Results("redis", "Redis", {"blob": {}})
+    for name, rate in rates.items():
+        results.of("blob", name).rounds.append({"mb_per_s": rate})
+    assert results.is_met(figure, of_client(0.8), "ours")
+    assert not results.is_met(figure, of_client(0.81), "ours")
+    results.of("blob", "limit").rounds[0]["mb_per_s"] = 160
+    assert results.ratio(figure, "ours", "client") == 0.5
+    line = next(text for text in report.tables(results).splitlines() if "| 1 MB" in text)
+    assert line.endswith("| ≥ 0.8 × best client | **no** |")
+
+
+@pytest.mark.parametrize(
+    ("target", "verdict"),
+    [(itself(100), "with uvloop"), (of_limit(1), "**no**"), (of_client(1), "**no**")],
+)
+def test_uvloop_excuses_only_what_misses_a_bound_of_its_own(
+    target: Target, verdict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TARGETS["redis"], ("receive", "rate", "ours"), (target,))
+    results = Results("redis", "Redis")
+    for name, rate in (("ours", 50), ("ours, uvloop", 100), ("limit", 100)):
+        results.of("receive", name).rounds.append({"rate": rate})
+    line = next(text for text in report.tables(results).splitlines() if "receive, mess" in text)
+    assert line.endswith(f" | {verdict} |")
+
+
+def test_the_prose_has_the_ratios_for_receivers_alone_and_to_the_client_with_pipelines(
+    record: Record,
+) -> None:
+    rates = {
+        "publish": {"ours": 50, "redis-py, asyncio": 20, "redis-py": 40},
+        "burst": {"ours": 60, "FastStream": 5, "redis-py": 40},
+    }
+    results = Results("redis", "Redis")
+    for measurement, of in rates.items():
+        for name, rate in of.items():
+            results.of(measurement, name).rounds.append({"rate": rate})
+    words = " ".join(front.text(dataclasses.replace(record, brokers=(results,))).split())
+    assert "ours receives it 12 times as fast as the best peer" in words
+    assert "by hand) ours publishes 2.5 times as many" in words
 
 
 def test_who_cannot_tell_what_came_twice_is_named() -> None:

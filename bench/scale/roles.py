@@ -1,10 +1,10 @@
 """What there is many of, each as a role of a process: subscriptions, publishers, nodes, calls.
 
-    python -m bench.scale_roles ROLE URL LIMIT [NAME=VALUE...]
+    python -m bench.scale.roles ROLE URL LIMIT [NAME=VALUE...]
 
 A role makes ``many`` of something with the synchronous face of this library, answers with what that
 took (see `Making`), and then does what it is ordered to. Orders and answers are those of
-`bench.child`.
+`bench.child`. With ``collector=0`` Python's garbage collector is off from the start.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from bench.roles import topics_of
 from commlib.node import Node
 
 MORE = 11  # made one by one when the others are there
-GLANCE_SECONDS = 0.1  # between two looks whether the broker has confirmed all
+GLANCE_SECONDS = 0.01  # between two looks whether the broker has confirmed all
 AT_ONCE = 16  # calls under way
 CALL_TIMEOUT = 30.0  # s
 
@@ -245,6 +245,8 @@ ROLES: dict[str, Callable[..., None]] = {
 def main() -> None:
     """Play the role that the command line names."""
     command = Command(sys.argv[1:])
+    if not command.options.pop("collector", 1):
+        gc.disable()
     ROLES[command.role](command.url, **command.options)
 
 

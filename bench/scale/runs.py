@@ -1,6 +1,6 @@
 """One run for each thing that there may be many of: from how many to the figures.
 
-A run starts the processes that it needs, and ends them. The figures are those of `scale_roles`.
+A run starts the processes that it needs, and ends them. The figures are those of `roles`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from bench.brokers import Server
 from bench.contenders import WITHOUT_UVLOOP, Contender
 from bench.processes import Child, ChildFailed
 
-OURS = Contender("ours", "bench.scale_roles", "ours", options=WITHOUT_UVLOOP)
+OURS = Contender("ours", "bench.scale.roles", "ours", options=WITHOUT_UVLOOP)
 MAKE_SECONDS = 60.0  # for all of them
 MESSAGES, CALLS = 20_000, 2_000
 PATTERN_WORK = 10_000_000  # comparisons of a message with a pattern: some brokers make them all
 
 Figures = dict[str, float]
+Runs = dict[str, dict[int, Figures]]  # by the name of the run, and how many there were
 
 
 class MessagesLost(Exception):
@@ -61,24 +62,30 @@ def _subscriptions(bed: Bed, many: int, kind: str, messages: int, all_busy: int)
     with bed.start("subscriptions", topic=topic, many=many, kind=kind) as receiver:
         figures = _made(receiver)
         for case, busy in (("one_busy", 1), ("all_busy", all_busy)):
-            published, received = _publish(bed, receiver, topic, many, busy, messages)
+            received = _publish(bed, receiver, topic, many, busy, messages)
             figures[f"{case}_us"] = received["cpu_us"]
-            figures[f"{case}_publish_us"] = published["cpu_us"]
     return figures
+
+
+def topics_uncollected(bed: Bed, many: int) -> Figures:
+    """The making of as many subscriptions, with Python's garbage collector off."""
+    topic = bed.fresh_name()
+    with bed.start("subscriptions", topic=topic, many=many, kind="topics", collector=0) as receiver:
+        return _made(receiver)
 
 
 def _publish(
     bed: Bed, receiver: Child, topic: str, many: int, busy: int, messages: int, copies: int = 1
-) -> tuple[Figures, Figures]:
-    """What the publisher and the receiver say of so many messages."""
+) -> Figures:
+    """What the receiver says of so many messages."""
     with bed.start("publishers", topic=topic, many=many, busy=busy) as publisher:
-        made = _made(publisher)
+        _made(publisher)
         for count in (busy, messages):  # first one each: what a topic costs once
-            published = publisher.ask(count)
+            publisher.ask(count)
             received = receiver.ask(count * copies)
             if received["lost"]:
                 raise MessagesLost(f"{received['lost']} of {count * copies} messages were lost")
-    return made | published, received
+    return received
 
 
 def one_topic(bed: Bed, many: int) -> Figures:
@@ -87,7 +94,7 @@ def one_topic(bed: Bed, many: int) -> Figures:
     with bed.start("subscriptions", topic=topic, many=many, kind="one") as receiver:
         figures = _made(receiver)
         messages = max(10, MESSAGES // many)
-        _, received = _publish(bed, receiver, topic, 1, 1, messages, copies=many)
+        received = _publish(bed, receiver, topic, 1, 1, messages, copies=many)
     return figures | {"copy_us": received["cpu_us"]}
 
 
@@ -109,8 +116,8 @@ def services(bed: Bed, many: int) -> Figures:
             with bed.start("clients", name=name, many=busy, served=many) as caller:
                 _made(caller)
                 called, cost = _call(caller, served, busy)
-            figures |= {f"{case}_us": cost, f"{case}_call_us": called["call_us"]}
-    return figures
+            figures[f"{case}_us"] = cost
+    return figures | {"all_busy_call_us": called["call_us"]}
 
 
 def clients(bed: Bed, many: int) -> Figures:
@@ -161,6 +168,16 @@ def _made(child: Child) -> Figures:
 
 RUNS: dict[str, Callable[[Bed, int], Figures]] = {
     run.__name__: run
-    for run in (topics, patterns, one_topic, publishers, services, clients, nodes, shared_nodes)
+    for run in (
+        topics,
+        topics_uncollected,
+        patterns,
+        one_topic,
+        publishers,
+        services,
+        clients,
+        nodes,
+        shared_nodes,
+    )
 }
 FAILURES = (ChildFailed, MessagesLost, OSError)

@@ -1,0 +1,103 @@
+"""What falls short of its target in a record, and why.
+
+The figures are those of the record; the reasons are written here, by hand, each on a profile or an
+experiment. A test sees to it that no target is missed without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bench.contenders import ROOT
+from bench.front import NAMES
+from bench.markers import Part
+from bench.record import Record
+from bench.report import number, target_text
+from bench.results import Results
+from bench.targets import FIGURES, Figure, Target, targets_of
+
+PART = Part(ROOT / "docs" / "performance.md", "bench.shortfalls")
+
+THREADS = (
+    "Each call wakes a thread in the client and one in the service, and each of them has to get "
+    "Python's lock: some eleven system calls of the kind `futex`. `perf trace` and `py-spy record "
+    "--gil` find most of the time of both programs in that, hardly any in code of ours; the same "
+    "calls without threads, 8 in flight by `commlib.aio`, are 1.3 to 1.6 times as many. Tried "
+    "without gain: waking by `eventfd`, another order of giving back and waking, shorter turns of "
+    "Python's lock, sending without giving the lock up, 1 to 8 workers. A program that has many "
+    "calls under way at once takes `commlib.aio`, or `async def` for its services"
+)
+NOISE_OF_BROKER = (
+    "The broker is the limit here, and takes turns with both programs on two cores: the figure "
+    "moves by a third from run to run, that of the limit as well"
+)
+REASONS: dict[tuple[str, str, str], str] = {
+    ("redis", "call", "p50_us"): (
+        "A quarter of the best peer's time is about what the bare socket takes that is the limit, "
+        "with no thread and no queue. What is beyond that is the waking of two threads"
+    ),
+    ("redis", "calls", "rate"): THREADS,
+    ("mqtt", "calls", "rate"): THREADS,
+    ("amqp", "calls", "rate"): (
+        "RabbitMQ takes 80 to 90 µs of processor time for each call, of 200 that two cores have at "
+        f"10 000 calls a second. {THREADS[0].lower()}{THREADS[1:]}"
+    ),
+    ("amqp", "call", "p50_us"): (
+        "RabbitMQ takes half of the time, as the limit shows; the rest is the waking of two threads"
+    ),
+    ("redis", "topics", "all_busy_ratio"): (
+        "It is the processor's cache: 300 busy topics of the 10 000 cost what 10 do, from 1000 on "
+        "what a subscription has to itself (some 25 cache lines) is found in memory only. Handing "
+        "over was 3 times that; it takes no lock any more"
+    ),
+    ("amqp", "topics", "all_busy_ratio"): (
+        "As on Redis, the processor's cache; and RabbitMQ sends what is for many queues one by one"
+    ),
+    ("mqtt", "topics", "all_busy_ratio"): "As on Redis, the processor's cache",
+    ("redis", "receive", "rate"): NOISE_OF_BROKER,
+    ("mqtt", "receive", "rate"): NOISE_OF_BROKER,
+    ("amqp", "receive", "rate"): (
+        "The peer with the highest rate loses a tenth of the messages, for it acknowledges "
+        "nothing and drops what it has no time for; of the peers that lose none ours is many "
+        "times as fast. RabbitMQ's own limit leaves no room for three times"
+    ),
+    ("redis", "blob", "mb_per_s"): (
+        "`hiredis` copies a payload twice before it is handed out, into its buffer and out of it. "
+        "A reader of our own was tried: 46 µs for 1 MB instead of 65, of 290 in all"
+    ),
+    ("mqtt", "blob", "mb_per_s"): NOISE_OF_BROKER,
+    ("amqp", "blob", "mb_per_s"): NOISE_OF_BROKER,
+}
+"""By broker, measurement and key."""
+
+
+def missed(results: Results) -> Iterator[tuple[Figure, Target]]:
+    """The targets that were not met."""
+    for figure in FIGURES:
+        for target in targets_of(results.broker, figure):
+            if results.is_met(figure, target, figure.ours) is False:
+                yield figure, target
+
+
+def text(record: Record) -> str:
+    """A table for each broker."""
+    parts = []
+    for results in record.brokers:
+        lines = [_line(results, figure, target) for figure, target in missed(results)]
+        name = NAMES.get(results.broker, results.broker)
+        if lines:
+            head = "| figure | target | measured | why |\n| --- | --- | --- | --- |\n"
+            parts.append(f"On {name}:\n\n{head}{''.join(lines)}\n")
+        else:
+            parts.append(f"On {name} nothing does.\n\n")
+    return "".join(parts)
+
+
+def _line(results: Results, figure: Figure, target: Target) -> str:
+    value = results.value(figure, figure.ours)
+    measured = "–" if value is None else number(float(f"{value:.3g}"))
+    if target.of != "itself":
+        ratio = results.ratio(figure, figure.ours, target.of)
+        measured = "–" if ratio is None else f"{number(ratio)} × ({measured})"
+    why = REASONS.get((results.broker, figure.measurement, figure.key), "")
+    return f"| {figure.title} | {target_text(figure, target)} | {measured} | {why} |\n"
