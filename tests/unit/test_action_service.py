@@ -13,8 +13,8 @@ import pytest
 
 import strictly
 from collected import DEADLINE, Collected, eventually
-from commlib._lanes import Work, Workers
 from commlib._packet import Packet
+from commlib._workers import Work, Workers
 from commlib.action import ActionClient, ActionService, GoalStatus
 from commlib.exceptions import (
     BlockingCall,

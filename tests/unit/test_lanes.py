@@ -18,7 +18,7 @@ import pytest
 
 from bystander import Bystander
 from collected import DEADLINE, Collected, eventually
-from commlib import _lanes
+from commlib import _lanes, _workers
 from commlib._lanes import (
     Bounds,
     InlineLane,
@@ -26,12 +26,12 @@ from commlib._lanes import (
     Lane,
     LoopLane,
     ThreadLane,
-    Workers,
     is_async,
     make_lane,
 )
 from commlib._packet import Packet
 from commlib._stats import Stats
+from commlib._workers import Workers
 
 
 class Errors:
@@ -669,24 +669,24 @@ async def test_lanes_whose_callbacks_block_starve_no_other(
 async def test_a_burst_over_thousands_of_lanes_is_left_to_a_few_workers(
     make: Make, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_lanes, "PATIENCE", DEADLINE)
+    monkeypatch.setattr(_workers, "PATIENCE", DEADLINE)
     got = Collected()
     for lane in [make(got) for _ in range(2000)]:
         lane.put(Packet(b"x"))
     await asyncio.to_thread(got.wait, 2000)
-    assert workers.count == _lanes.FEW
+    assert workers.count == _workers.FEW
     assert workers.starved == 0
 
 
 async def test_workers_that_get_on_slowly_are_joined_by_one_and_those_that_block_by_many(
     make: Make, gate: Gate, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_lanes, "PATIENCE", DEADLINE)  # the looks are taken here
+    monkeypatch.setattr(_workers, "PATIENCE", DEADLINE)  # the looks are taken here
     lanes = [make(gate) for _ in range(20)]
     for lane in lanes:
         lane.put(Packet(b"x"))
-    await asyncio.to_thread(gate.wait_for, _lanes.FEW)
-    for done, joined in ((_lanes.QUICK * _lanes.FEW, 0), (1, 1), (0, _lanes.FEW + 1)):
+    await asyncio.to_thread(gate.wait_for, _workers.FEW)
+    for done, joined in ((_workers.QUICK * _workers.FEW, 0), (1, 1), (0, _workers.FEW + 1)):
         before = workers.count
         workers._look(lanes[0], workers._done - done)
         assert workers.count == before + joined
@@ -701,7 +701,7 @@ async def test_at_the_limit_lanes_wait_and_that_is_told_once_and_counted(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(_lanes, "MAX_WORKERS", 3)
+    monkeypatch.setattr(_workers, "MAX_WORKERS", 3)
     lanes = [make(gate) for _ in range(8)]
     for lane in lanes:
         lane.put(Packet(b"x"))
@@ -728,7 +728,7 @@ def test_while_a_lack_of_workers_is_logged_other_threads_may_use_them(
         def work(self) -> None:
             raise AssertionError("there is nobody to do it")
 
-    monkeypatch.setattr(_lanes, "MAX_WORKERS", 0)
+    monkeypatch.setattr(_workers, "MAX_WORKERS", 0)
     workers = Workers("test")
     with Bystander(lambda: workers.serve(Call())).on("commlib.lanes") as bystander:
         workers.serve(Call())
@@ -739,7 +739,7 @@ def test_while_a_lack_of_workers_is_logged_other_threads_may_use_them(
 async def test_a_lane_that_never_runs_dry_leaves_workers_to_the_others_at_the_limit(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_lanes, "MAX_WORKERS", 1)
+    monkeypatch.setattr(_workers, "MAX_WORKERS", 1)
     monkeypatch.setattr(_lanes, "TURN", 10)
     served = Collected()
     loop = asyncio.get_running_loop()
@@ -764,7 +764,7 @@ async def test_a_lane_that_never_runs_dry_leaves_workers_to_the_others_at_the_li
 async def test_idle_workers_end_and_new_ones_begin_when_needed(
     make: Make, gate: Gate, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_lanes, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(_workers, "IDLE_SECONDS", 0.01)
     for _ in range(5):
         make(gate).put(Packet(b"x"))
     await asyncio.to_thread(gate.wait_for, 5)
@@ -787,7 +787,7 @@ async def test_idle_workers_end_and_new_ones_begin_when_needed(
 async def test_work_that_comes_while_idle_workers_end_is_never_forgotten(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_lanes, "IDLE_SECONDS", 0.0005)
+    monkeypatch.setattr(_workers, "IDLE_SECONDS", 0.0005)
     got = Collected()
     lanes = [make(got) for _ in range(4)]
     for number in range(300):
@@ -799,7 +799,7 @@ async def test_work_that_comes_while_idle_workers_end_is_never_forgotten(
 async def test_a_lane_that_comes_while_the_last_worker_ends_is_served(
     workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_lanes, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(_workers, "IDLE_SECONDS", 0.2)
     done = Collected()
 
     class Call:
@@ -820,9 +820,9 @@ async def test_a_lane_that_comes_while_the_last_worker_ends_is_served(
 async def test_no_look_is_left_to_a_loop_that_is_not_the_workers_own(
     make: Make, gate: Gate, workers: Workers
 ) -> None:
-    for _ in range(_lanes.FEW):
+    for _ in range(_workers.FEW):
         make(gate).put(Packet(b"x"))
-    await asyncio.to_thread(gate.wait_for, _lanes.FEW)
+    await asyncio.to_thread(gate.wait_for, _workers.FEW)
     done = Collected()
 
     class Call:
@@ -887,7 +887,7 @@ class Wait:
 async def test_work_that_lasts_has_a_thread_of_its_own_which_ends_with_it(
     workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_lanes, "MAX_WORKERS", 1)
+    monkeypatch.setattr(_workers, "MAX_WORKERS", 1)
     works = [Wait() for _ in range(3)]
     threads = [workers.serve_alone(work) for work in works]
     assert {thread.name for thread in threads} == {"wait-worker"}

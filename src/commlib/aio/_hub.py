@@ -10,8 +10,9 @@ import weakref
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
-from commlib._lanes import CALLBACK_ERRORS, Workers, end_tasks
+from commlib._lanes import CALLBACK_ERRORS, end_tasks
 from commlib._params import BaseParameters
+from commlib._workers import Workers
 from commlib.aio._caller import Caller
 from commlib.aio._listeners import Listeners
 from commlib.exceptions import EndpointClosed
