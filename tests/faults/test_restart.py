@@ -14,7 +14,7 @@ import pytest
 from brokers import RedisServer, Server
 from collected import DEADLINE, Collected, eventually
 from commlib import aio
-from commlib.aio.rpc import THREADS
+from commlib.aio._rpc_service import THREADS
 from commlib.events import Event
 from commlib.exceptions import ConnectionLost, RPCTimeout
 from commlib.msg import PubSubMessage, RPCMessage

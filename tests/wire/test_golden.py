@@ -43,7 +43,7 @@ REST = (
 def node(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[sync.Node]:
     """A node whose clock stands still and whose origin is known."""
     monkeypatch.setattr("commlib.aio.pubsub.time", lambda: NOW / 1000)
-    for module in ("commlib.aio.rpc", "commlib.aio._caller", "commlib.aio._heartbeat"):
+    for module in ("commlib.aio._rpc_service", "commlib.aio._caller", "commlib.aio._heartbeat"):
         monkeypatch.setattr(f"{module}.now_ms", lambda: NOW)
     monkeypatch.setattr("commlib._sequence.urandom", lambda size: bytes(range(1, size + 1)))
     with sync.Node("golden", connection_params=redis_server.url) as node:

@@ -45,7 +45,7 @@ def turn(goal_h: GoalHandler[Turn.Goal, Turn.Result, Turn.Feedback]) -> Turn.Res
 def _known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clocks that stand still, and origins and ids that are known."""
     monkeypatch.setattr("commlib.aio.pubsub.time", lambda: NOW / 1000)
-    for module in ("commlib.aio.rpc", "commlib.aio._caller"):
+    for module in ("commlib.aio._rpc_service", "commlib.aio._caller"):
         monkeypatch.setattr(f"{module}.now_ms", lambda: NOW)
     for module in ("_action_service", "_action_client"):
         monkeypatch.setattr(f"commlib.aio.{module}.unix_seconds", lambda: NOW // 1000)

@@ -14,8 +14,8 @@ from commlib.aio._bridge import Bridge, BridgeOptions, BridgeType
 from commlib.aio._endpoint import GRACE, Params
 from commlib.aio._outlet import RESUME_SECONDS, Outlet
 from commlib.aio._rpc_bridge import RPCBridge
+from commlib.aio._rpc_service import TASKS
 from commlib.aio._topic_bridge import TopicBridge
-from commlib.aio.rpc import TASKS
 
 CALLS = ("send_goal", "cancel_goal", "get_result")
 NEWS = ("status", "feedback")

@@ -37,8 +37,8 @@ from commlib.aio._goal_handler import (
 )
 from commlib.aio._group import Group
 from commlib.aio._names import check_name
+from commlib.aio._rpc_service import Reply, RPCService
 from commlib.aio.pubsub import Publisher
-from commlib.aio.rpc import Reply, RPCService
 from commlib.exceptions import (
     CommlibError,
     EndpointClosed,

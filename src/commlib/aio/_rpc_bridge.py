@@ -14,7 +14,7 @@ from commlib._wire import Reader, Refused
 from commlib.aio._bridge import Bridge, BridgeOptions, BridgeType
 from commlib.aio._endpoint import Params
 from commlib.aio._hub import Hub
-from commlib.aio.rpc import CREDIBLE_MS, TASKS, RPCService, addressed, types_of
+from commlib.aio._rpc_service import CREDIBLE_MS, TASKS, RPCService, addressed, types_of
 from commlib.exceptions import CommlibError, RPCTimeout, SerializationError
 from commlib.transports.base import Address
 

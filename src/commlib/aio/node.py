@@ -32,8 +32,8 @@ from commlib.aio._heartbeat import Heartbeat
 from commlib.aio._hub import Hub, shared_hub
 from commlib.aio._names import check_name
 from commlib.aio._ports import OUTPUT_PORTS, E, Ports
+from commlib.aio._rpc_service import RPCService
 from commlib.aio.pubsub import Publisher
-from commlib.aio.rpc import RPCService
 from commlib.exceptions import CommlibError, EndpointClosed
 from commlib.transports import resolve
 from commlib.transports.base import StateHandler
