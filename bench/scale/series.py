@@ -18,6 +18,10 @@ DRAWN = {
     ("clients", "cpu_us"),
     ("nodes", "make_s"),
     ("shared_nodes", "make_s"),
+    ("topics", "more_us"),
+    ("services", "more_us"),
+    ("nodes", "more_us"),
+    ("shared_nodes", "more_us"),
 }
 """Those that are drawn: the figures of which runs."""
 NOTHING = {"make_s": 0.01, "make_cpu_s": 0.001, "rss_kb": 1.0}
