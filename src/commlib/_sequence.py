@@ -34,6 +34,11 @@ class Sequence:
             found = self._counters.setdefault(topic, (self._origin, count()))
         return found[0], next(found[1])
 
+    def begin_anew(self, topic: str) -> None:
+        """A number of this topic was taken, and nothing is sent with it: so that nobody misses it,
+        what comes next is of another sender."""
+        self._counters[topic] = new_origin(), count()
+
 
 def new_origin() -> str:
     """The id of a sender: of one life of an endpoint."""

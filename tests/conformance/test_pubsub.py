@@ -853,6 +853,20 @@ def test_a_message_over_the_limit_is_refused_on_both_sides(
 # ---- counting by sequence numbers ----
 
 
+def test_a_message_that_was_never_sent_is_missed_by_nobody(node: Node, topic: str) -> None:
+    got = Collected()
+    subscriber = node.create_subscriber(topic, got, Sonar)
+    publisher = node.create_publisher(topic, Sonar)
+    node.run()
+    for number in range(3):
+        publisher.publish(Sonar(float(number)))
+        with pytest.raises(SerializationError):
+            publisher.publish("no sonar")  # type: ignore[arg-type]
+    assert [msg.distance for msg in got.wait(3)] == [0.0, 1.0, 2.0]
+    stats = subscriber.stats
+    assert (stats.gaps, stats.duplicates, stats.reordered) == (0, 0, 0)
+
+
 def test_gaps_duplicates_and_late_comers_are_counted(node: Node, topic: str, raw: RawPeer) -> None:
     got = Collected()
     subscriber = node.create_subscriber(topic, got)

@@ -50,6 +50,24 @@ def test_threads_never_get_the_same_number() -> None:
     assert sorted(numbers) == list(range(16_000))
 
 
+def in_place(number: tuple[str, int], topic: str) -> tuple[str, str, int]:
+    """As a receiver notes it."""
+    origin, seq = number
+    return origin, topic, seq
+
+
+def test_of_a_number_that_is_not_sent_nobody_sees_a_gap() -> None:
+    sender, stats = Sequence("ab"), Stats()
+    gaps = Gaps(stats)
+    for topic in ("a", "b"):
+        gaps.note(*in_place(sender.next(topic), topic))
+    sender.next("a")  # could not be written
+    sender.begin_anew("a")
+    for topic in ("a", "a", "b"):
+        gaps.note(*in_place(sender.next(topic), topic))
+    assert (stats.gaps, stats.duplicates, stats.reordered) == (0, 0, 0)
+
+
 def test_the_topic_that_came_first_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_sequence, "MAX_TOPICS", 3)
     sequence = Sequence("me")

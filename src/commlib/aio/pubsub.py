@@ -101,10 +101,15 @@ class Sender(Endpoint, Generic[T]):
             if error is not None:
                 header.error = error
         native = self._native or beside
-        if self._signing is None:
-            packet = self._writer.pack(msg, header, native)
-        else:
-            packet = self._signing.pack(msg, header, native, topic)
+        try:
+            if self._signing is None:
+                packet = self._writer.pack(msg, header, native)
+            else:
+                packet = self._signing.pack(msg, header, native, topic)
+        except Exception:
+            if self._sequence is not None:
+                self._sequence.begin_anew(topic)
+            raise
         if self._qos or self._retain:
             packet.qos, packet.retain = self._qos, self._retain
         return packet
