@@ -17,6 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from bench import front
+
 PAPER, INK, FAINT = "#ffffff", "#1f2328", "#d1d9e0"
 DARK = {PAPER: "#0d1117", INK: "#e6edf3", FAINT: "#3d444d"}
 # They can be read on both grounds, and told apart by who sees no red or no green.
@@ -71,12 +73,8 @@ def short(value: float) -> str:
     """Three figures at most: 0.42, 9.7, 185, 12 k, 501 k, 1.2 M."""
     for size, unit in ((1e6, " M"), (1e3, " k")):
         if value >= size * 0.9995:
-            return f"{_plain(value / size)}{unit}"
-    return _plain(value)
-
-
-def _plain(value: float) -> str:
-    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+            return f"{front.short(value / size)}{unit}"
+    return front.short(value)
 
 
 SHORT = FuncFormatter(lambda value, place: short(value))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from bench.contenders.ours import AddTwoInts, Sonar
 from bench.instructions import child, turns
-from bench.instructions.messages import AddTwoInts, Sonar
 from bench.instructions.paths import Path, Role
 from bench.instructions.plain import PATIENCE
 from commlib.aio import Node

@@ -5,7 +5,7 @@ from __future__ import annotations
 from queue import SimpleQueue
 from typing import Self
 
-from bench.instructions.messages import AddTwoInts, Sonar, Sum
+from bench.contenders.ours import AddTwoInts, Sonar, Sum
 from bench.instructions.paths import Path, Role
 from commlib.node import Node
 

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 from queue import SimpleQueue
 
+from bench.contenders.ours import AddTwoInts, Sonar, Sum
 from bench.instructions import child, turns
-from bench.instructions.messages import AddTwoInts, Sonar, Sum
 from bench.instructions.paths import Path, Role
 from commlib._packet import Header, Packet
 from commlib._wire import Reader, Writer
