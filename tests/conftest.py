@@ -209,6 +209,17 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 # ---- the synchronous face, and what it leaves behind ----
 
 
+@pytest.fixture(autouse=True)
+def _no_node_goes_on() -> Iterator[None]:
+    """Stops what a test leaves running, which would trouble all that come after it, and fails it."""
+    before = _hubs()
+    yield
+    left = _hubs() - before
+    for hub in left:
+        stop(hub, hub.close)
+    assert not left, f"the test leaves running: {sorted(hub.name for hub in left)}"
+
+
 @pytest.fixture
 def portal() -> Iterator[_portal.Portal]:
     """The loop thread behind the synchronous face, there for the whole test.
@@ -226,6 +237,10 @@ def portal() -> Iterator[_portal.Portal]:
         thread.join(max(0, deadline - time.monotonic()))
     left += [thread.name for thread in _threads() - others]
     assert left == [], "what the test leaves behind"
+
+
+def _hubs() -> set[Hub]:
+    return set() if _portal._portal is None else set(_portal._portal.hubs)
 
 
 def _threads() -> set[threading.Thread]:
