@@ -211,7 +211,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 @pytest.fixture(autouse=True)
 def _no_node_goes_on() -> Iterator[None]:
-    """Stops what a test leaves running, which would trouble all that come after it, and fails it."""
+    """Fails a test that leaves a node running, and stops it: it would trouble all others."""
     before = _hubs()
     yield
     left = _hubs() - before

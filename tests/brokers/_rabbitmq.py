@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -206,10 +207,16 @@ class RabbitServer(Server):
         return " Server startup complete" in self.log and self._begins()
 
     def _begins(self) -> bool:
-        """Whether it begins to talk to a client."""
-        if self._certificates:
-            return True  # it may want one that we do not have; that it has its port has to do
+        """Whether it begins to talk to a client.
+
+        With TLS it greets first, for which it loads more code than for all else. It looks at our
+        certificate, which it may want, only after that.
+        """
         with socket.create_connection(("127.0.0.1", self.port), self.start_seconds) as sock:
+            if self._certificates:
+                context = ssl._create_unverified_context()
+                with context.wrap_socket(sock):
+                    return True
             sock.sendall(PROTOCOL_HEADER)
             with sock.makefile("rb") as frames:
                 return CONNECTION_START.fullmatch(frames.read(11)) is not None
