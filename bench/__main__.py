@@ -19,10 +19,10 @@ from pathlib import Path
 
 from bench import machine, report, shown
 from bench.brokers import BROKERS, Broker
-from bench.contenders import CONTENDERS, ROOT, Contender
 from bench.measurements import MEASUREMENTS, Lab, Measurement
 from bench.record import FOLDER, Record
 from bench.results import Results
+from bench.roster import CONTENDERS, ROOT, Contender
 
 
 def main() -> None:
@@ -51,6 +51,10 @@ def main() -> None:
         tuple(all_results),
     )
     print(report.document(record))
+    if machine.source() != described["source"]:
+        sys.exit(
+            "not recorded: src or bench was edited meanwhile, and each process imports it anew"
+        )
     if options.record:
         record.write(options.record)
     if not options.only and not options.contenders and options.brokers == list(BROKERS):
@@ -112,7 +116,7 @@ def _run(
         for what in measurements:
             began = time.monotonic()
             taking_part = [who for who in present if not _why_not(results, what, who)]
-            for number in range(1 if what.is_steady else rounds):
+            for number in range(rounds):
                 # Whoever comes first finds the machine in another state than the rest.
                 turn = number % max(1, len(taking_part))
                 _round(lab, results, what, taking_part[turn:] + taking_part[:turn])

@@ -15,9 +15,9 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from bench.contenders import CONTENDERS
 from bench.record import Record
-from bench.results import WRONG, Result, Results
+from bench.results import SO_FAR, WRONG, Result, Results
+from bench.roster import CONTENDERS
 from bench.targets import FIGURES, Figure
 from bench.verdict import LEAST, Verdict, chance, holm, judge, least_chance
 
@@ -139,7 +139,8 @@ def _figures(results: Results) -> Iterator[Figure]:
     ]
     seen = set()
     for figure in (*FIGURES, *counts):
-        if (figure.measurement, figure.key) not in seen:
+        # Rounds that are not independent tell nothing of chance.
+        if figure.key not in SO_FAR and (figure.measurement, figure.key) not in seen:
             seen.add((figure.measurement, figure.key))
             yield figure
 

@@ -104,12 +104,18 @@ def status(before: Record, after: Record, found: Sequence[Change]) -> int:
 
 def main() -> int:
     """Do what the command line says."""
-    parser = argparse.ArgumentParser(prog="make compare", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        usage='make compare A=before.json B=after.json [ARGS="--least PERCENT"]',
+        description=__doc__.partition("\n")[0],
+    )
     parser.add_argument("before", type=Path, help="a record of make bench")
     parser.add_argument("after", type=Path, help="a later one")
     parser.add_argument("--least", type=float, default=LEAST, help=f"a change in %% ({LEAST:g})")
     options = parser.parse_args()
-    before, after = Record.read(options.before), Record.read(options.after)
+    try:
+        before, after = Record.read(options.before), Record.read(options.after)
+    except (ValueError, OSError) as exc:
+        parser.error(f"{exc}; what make bench writes to bench/results are records")
     found = changes(before, after, options.least)
     print(text(before, after, found, options.least), end="")
     return status(before, after, found)

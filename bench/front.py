@@ -5,11 +5,11 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from bench.contenders import CONTENDERS, ROOT
 from bench.markers import Part
 from bench.record import Record
 from bench.report import number
 from bench.results import Results
+from bench.roster import CONTENDERS, ROOT
 from bench.targets import FIGURES, Figure
 
 PART = Part(ROOT / "README.md", "bench.front")

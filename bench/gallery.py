@@ -11,9 +11,9 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.contenders import ROOT
 from bench.markers import Part
 from bench.record import FOLDER as RECORDS
+from bench.roster import ROOT
 
 FOLDER = ROOT / "docs" / "pictures"
 WIDTH = 100

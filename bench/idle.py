@@ -27,9 +27,10 @@ from typing import Any
 
 from bench import machine
 from bench.brokers import BROKERS, Broker, Server
-from bench.contenders import CONTENDERS, ROOT, Contender
 from bench.proc import connections, status
 from bench.processes import Child, ChildFailed
+from bench.report import number
+from bench.roster import CONTENDERS, ROOT, Contender
 
 FOLDER = ROOT / "bench" / "results"
 SETTLE_SECONDS = 12  # idle workers of ours end after 10
@@ -198,11 +199,11 @@ def _row(name: str, figures: Figures) -> str:
     made = figures.get("calls_per_s")
     total, most = "–", "–"
     if made is not None:
-        total = f"{sum(made.values()):.3g}"
+        total = number(sum(made.values()))
         ranked = sorted(made.items(), key=lambda item: -item[1])[:3]
-        most = ", ".join(f"{call} {rate:.3g}" for call, rate in ranked)
+        most = ", ".join(f"{call} {number(rate)}" for call, rate in ranked)
     return (
-        f"| {name} | {figures['wake_ups_per_s']:.3g} | {figures['threads']} | "
+        f"| {name} | {number(figures['wake_ups_per_s'])} | {figures['threads']} | "
         f"{figures['connections']} | {total} | {most} |\n"
     )
 

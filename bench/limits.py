@@ -21,13 +21,14 @@ from pathlib import Path
 from time import perf_counter, process_time
 
 from bench import roles
-from bench.child import NUMBER_BYTES, Command, Ledger, Tally, answer, order
+from bench.child import NUMBER_BYTES, Command, Ledger, Tally, answer, expected, order
 from bench.messages import Sonar
 from bench.roles import GLANCE, as_bytes, topics_of
 from bench.wires import wire_of
 from bench.wires.link import reply_address
 
 FEED_BYTES = 1_000_000  # handed to the socket at once
+LONG = 100_000  # bytes of a payload
 ANSWER_SECONDS = 10.0  # for all replies, when the time for calls is up as well
 
 
@@ -42,7 +43,9 @@ def publish(
     rest = bytes(blob - NUMBER_BYTES) if blob else b""
     answer(ready=True)
     order()
-    send, frame, write = wire.link.send, wire.framer(topic), wire.form.write
+    # A long payload is not worth gathering with others.
+    send = wire.link.send_at_once if blob >= LONG else wire.link.send
+    frame, write = wire.framer(topic), wire.form.write
     begin, cpu = perf_counter(), process_time()
     end, sent = begin + seconds, 0
     while sent < count and (sent % GLANCE or perf_counter() < end):
@@ -67,7 +70,7 @@ def receive(url: str, *, topic: str, topics: int = 1, blob: int = 0) -> None:
 
     kind(url, tally.note_blob if blob else note_decoded).subscribe(topics_of(topic, topics))
     answer(ready=True)
-    sent, copies = (int(word) for word in order())
+    sent, copies = expected(tally)
     tally.settle(sent)
     answer(**tally.figures(sent, copies))
 

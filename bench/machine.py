@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
 import subprocess
 from pathlib import Path
 
-from bench.contenders import Contender
+from bench.roster import ROOT, Contender
 
 _VERSIONS = """
 import json, sys
@@ -33,6 +34,7 @@ def describe() -> dict[str, object]:
         "system": f"{platform.system()} {platform.release()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "load_before": round(os.getloadavg()[0], 2),
+        "source": source(),
     }
 
 
@@ -40,6 +42,15 @@ def short_name() -> str:
     """The same in a word, for a file's name."""
     python = "".join(platform.python_version_tuple()[:2])
     return f"{os.cpu_count()}cores-{platform.machine()}-py{python}"
+
+
+def source() -> str:
+    """A digest of what is measured and of what measures: tells whether a record is of this code."""
+    digest = hashlib.sha256()
+    for folder in ("src", "bench"):
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            digest.update(file.relative_to(ROOT).as_posix().encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def versions(contender: Contender) -> dict[str, str]:

@@ -8,6 +8,7 @@ they belong to.
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -15,20 +16,21 @@ from os import urandom
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench import latencies
 from bench.brokers import Broker, Server
-from bench.contenders import CONTENDERS, Contender
+from bench.latencies import Latencies
 from bench.proc import connections, status
 from bench.processes import Child, ChildFailed, import_seconds, ready
+from bench.roster import CONTENDERS, Contender
 
 MESSAGES, SECONDS = 150_000, 0.5  # published at most
 BURST = 50_000  # messages; half of what the queue in front of our callbacks holds
 CALLS = 10_000  # at most, in CALL_SECONDS
 CALL_SECONDS = 0.5
-PACES = {"": (1000, 1500), "fast_": (10_000, 5000)}  # messages/s, and how many of them
+PACES = {"": (1000, 2000), "fast_": (10_000, 10_000)}  # messages/s, and how many of them
 SOME_BYTES = 100_000_000  # of payloads, at most: brokers keep what is not fetched yet
 BLOB, BLOBS = 1_000_000, 100  # bytes, and how many
-WIDE = 10  # subscriptions of one topic, or publishers on it
+SLOW_GOALS_SECONDS = 1.0  # for goals that take 50 ms
+WIDE = 10  # subscriptions of one topic, or subscribers or publishers in processes of their own
 WIDE_MESSAGES, WIDE_SECONDS = 5000, 0.2  # published at most, each to ten
 FEW, MANY, SPREAD = 10, 10_000, 20_000  # subscriptions, and messages for them
 STARTS = 1  # fresh processes
@@ -53,6 +55,10 @@ class Lab:
     broker: Broker
     server: Server
     folder: Path
+    latencies: dict[tuple[str, str], Latencies] = field(
+        default_factory=lambda: defaultdict(Latencies)
+    )
+    """By contender and pace, of all rounds."""
     _recordings: dict[tuple[str, str], Recording] = field(default_factory=dict)
 
     def start(self, contender: Contender, role: str, **options: object) -> Child:
@@ -127,7 +133,7 @@ def latency(lab: Lab, contender: Contender) -> Figures:
             came = receiver.ask(sent)
             figures["lost"] += came["lost"] + count - sent
             figures["duplicates"] += came["duplicates"]
-            found = latencies.percentiles(file)
+            found = lab.latencies[contender.name, name].add(file)
             figures |= {f"{name}{percentile}": us for percentile, us in found.items()}
     return figures
 
@@ -157,6 +163,30 @@ def fan_out(lab: Lab, contender: Contender) -> Figures:
     ):
         ready(receiver, publisher)
         return receiver.ask(publisher.ask("go")["count"] * WIDE, WIDE)
+
+
+def spread(lab: Lab, contender: Contender) -> Figures:
+    """One publisher, and ten subscribers, each a process; their rates in sum."""
+    topic = fresh_name()
+    with ExitStack() as children:
+        children.enter_context(lab.broker.roomy(lab.server))
+        receivers = [
+            children.enter_context(lab.start(contender, "receive", topic=topic))
+            for _ in range(WIDE)
+        ]
+        ready(*receivers)
+        # Each looked for first messages of its own, which the others have got as well.
+        for receiver in receivers:
+            receiver.ask("anew")
+        publisher = children.enter_context(
+            lab.start(contender, "publish", topic=topic, count=WIDE_MESSAGES, seconds=WIDE_SECONDS)
+        )
+        ready(publisher)
+        sent = publisher.ask("go")["count"]
+        for receiver in receivers:
+            receiver.tell(sent, 1)
+        received = [receiver.hear() for receiver in receivers]
+    return {key: sum(found[key] for found in received) for key in ("rate", "lost", "duplicates")}
 
 
 def fan_in(lab: Lab, contender: Contender) -> Figures:
@@ -259,10 +289,19 @@ def _calling(at_once: int) -> Callable[[Lab, Contender], Figures]:
 
 def goals(lab: Lab, contender: Contender) -> Figures:
     """Send goals that are reached at once to an action of another process, one after another."""
+    return _sending(lab, contender, "work", "goals", CALL_SECONDS)
+
+
+def slow_goals(lab: Lab, contender: Contender) -> Figures:
+    """The same with goals that take 50 ms, of which three feedbacks tell."""
+    return _sending(lab, contender, "work_slowly", "slow_goals", SLOW_GOALS_SECONDS)
+
+
+def _sending(lab: Lab, contender: Contender, work: str, send: str, seconds: float) -> Figures:
     name = fresh_name()
-    with lab.start(contender, "work", name=name) as worker:
+    with lab.start(contender, work, name=name) as worker:
         ready(worker)
-        with lab.start(contender, "goals", name=name, count=CALLS, seconds=CALL_SECONDS) as sender:
+        with lab.start(contender, send, name=name, count=CALLS, seconds=seconds) as sender:
             ready(sender)
             return sender.ask("go")
 
@@ -320,14 +359,12 @@ def _first_message(lab: Lab, contender: Contender) -> float:
 class Measurement:
     """A measurement.
 
-    ``is_quiet``: all contenders may be measured at once, they only wait. ``is_steady``: one round
-    is enough, for what it finds is the same in all of them.
+    ``is_quiet``: all contenders may be measured at once, they only wait.
     """
 
     name: str
     measure: Callable[[Lab, Contender], Figures]
     is_quiet: bool = False
-    is_steady: bool = False
 
 
 MEASUREMENTS = (
@@ -339,14 +376,17 @@ MEASUREMENTS = (
     Measurement("calls", _calling(8)),
     Measurement("tasks", _calling(64)),
     Measurement("goals", goals),
+    Measurement("slow_goals", slow_goals),
     Measurement("bridge", bridge),
     Measurement("fan_out", fan_out),
+    Measurement("spread", spread),
     Measurement("fan_in", fan_in),
     Measurement("payload_16", _payloads(16)),
     Measurement("payload_200", _payloads(200)),
     Measurement("payload_10k", _payloads(10_000)),
+    Measurement("payload_1m", _payloads(BLOB)),
     Measurement("blob", blob),
     Measurement("topics", topics),
     Measurement("start", start),
-    Measurement("node", node, is_quiet=True, is_steady=True),
+    Measurement("node", node, is_quiet=True),
 )

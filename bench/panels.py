@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bench import canvas
-from bench.contenders import CONTENDERS
 from bench.record import Record
 from bench.results import Results
+from bench.roster import CONTENDERS
 
 KINDS = {who.name: who.kind for who in CONTENDERS}
 LINE, MARGIN, AROUND = 0.19, 0.55, 0.6  # inch: of a contender, around a panel, around them all

@@ -11,7 +11,7 @@ import tempfile
 import time
 from typing import Any, Self
 
-from bench.contenders import ROOT, Contender
+from bench.roster import ROOT, Contender
 
 READY_SECONDS = 20.0  # to import, connect and find the others
 ANSWER_SECONDS = 45.0  # for one measurement of a slow contender

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.contenders import ROOT
 from bench.results import Results
+from bench.roster import ROOT
 
 FOLDER = ROOT / "bench" / "results"
 NAMES = "20*.json"  # beside records, which are named by their date, the folder has scale.json
@@ -35,7 +35,7 @@ class Record:
             words = json.loads(file.read_text())
             brokers = tuple(Results.read(*item) for item in words["brokers"].items())
             return cls(words["date"], words["machine"], words["rounds"], words["versions"], brokers)
-        except (KeyError, TypeError, AttributeError) as exc:
+        except (KeyError, TypeError, AttributeError, ValueError) as exc:
             raise ValueError(f"{file} is no record of a run: {exc!r}") from exc
 
     def write(self, file: Path) -> None:

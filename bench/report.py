@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from bench.contenders import CONTENDERS
 from bench.record import FOLDER, Record
 from bench.results import Result, Results
+from bench.roster import CONTENDERS
 from bench.targets import FIGURES, Figure, Target, targets_of
 
 PAGE = FOLDER / "latest.md"
@@ -14,11 +14,11 @@ PAGE = FOLDER / "latest.md"
 # Which measurements are in which table; those that are in none are in the last one.
 SECTIONS = {
     "Rates": ("publish", "receive", "burst", "bridge"),
-    "Calls": ("call", "calls", "tasks", "goals"),
+    "Calls": ("call", "calls", "tasks", "goals", "slow_goals"),
     "Latency of messages, from when they were due": ("latency",),
     "Sizes and numbers": (
-        *("payload_16", "payload_200", "payload_10k", "blob"),
-        *("fan_out", "fan_in", "topics"),
+        *("payload_16", "payload_200", "payload_10k", "payload_1m", "blob"),
+        *("fan_out", "spread", "fan_in", "topics"),
     ),
     "Footprint": ("node", "start"),
     "Others": (),
@@ -28,10 +28,10 @@ _BESIDE = {"duplicates": "twice"}
 LEGEND = (
     "Beside a figure stands what was lost, came twice or failed, wherever anything was counted "
     "that did; and of how many rounds the figure is, if others have none. Percentiles are medians "
-    "over the rounds, as is all else; but *max* is that of all rounds, and what went wrong that of "
-    "the worst. *Of limit* and *of best peer* are ratios of ours, without uvloop; peers are "
-    "earlier releases and FastStream, other libraries are clients, and so is the limit where a "
-    "target is one of the best client.\n"
+    "over the rounds, as is all else; but *p99.9* and *max* of messages are those of the messages "
+    "of all rounds together, and what went wrong is that of the worst round. *Of limit* and *of "
+    "best peer* are ratios of ours, without uvloop; peers are earlier releases and FastStream, "
+    "other libraries are clients, and so is the limit where a target is one of the best client.\n"
 )
 
 
@@ -47,16 +47,10 @@ def document(record: Record) -> str:
 
 
 def _medians(record: Record) -> str:
-    """How many rounds there were; some measurements have one, for it finds the same each time."""
+    """How many rounds there were."""
     if record.rounds == 1:
         return "Of one round."
-    once = {
-        measurement: ""
-        for results in record.brokers
-        for measurement, by_contender in results.results.items()
-        if max(len(result.rounds) for result in by_contender.values()) == 1
-    }
-    return f"Medians of {record.rounds} rounds{', but for one of ' * bool(once)}{', '.join(once)}."
+    return f"Medians of {record.rounds} rounds."
 
 
 def tables(results: Results) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.contenders import CONTENDERS, ROOT
+from bench.roster import CONTENDERS, ROOT
 from bench.targets import Figure, Target
 
 DIGITS = 6
@@ -15,6 +15,8 @@ DIGITS = 6
 WRONG = frozenset({"lost", "duplicates", "failed"})
 # Of these, the worst round counts, not the median.
 WORST = WRONG | {"max_us", "fast_max_us"}
+# Of these, each round has what came of all up to it, so the last one counts.
+SO_FAR = frozenset({"p999_us", "fast_p999_us"})
 # Whose best is what ours is compared with.
 OTHERS = {"limit": {"limit"}, "peer": {"peer"}, "client": {"limit", "client"}}
 
@@ -41,6 +43,8 @@ class Result:
         found: list[float] = [figures[key] for figures in self.rounds if key in figures]
         if not found:
             return None
+        if key in SO_FAR:
+            return found[-1]
         return max(found) if key in WORST else statistics.median(found)
 
     @property

@@ -10,18 +10,24 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import count as counting
 from struct import Struct
 from time import perf_counter, process_time
 from typing import Any, Protocol
 
-from bench.child import NUMBER_BYTES, Command, Delays, Ledger, Tally, answer, order
+from bench.child import NUMBER_BYTES, Command, Delays, Ledger, Tally, answer, expected, order
 
 GLANCE = 64  # messages between two looks at the clock
 PROBE_SECONDS = 0.005  # between two messages to a subscriber of which nothing was seen yet
 QUIET_SECONDS = 0.3  # after which no more of those are on their way
 CALL_TIMEOUT = 2.0  # s
 FLUSH_TIMEOUT = 30.0  # s for the broker to take what was published
+
+# s, 50 ms in all: the worker on a slow goal sleeps so long, with feedback in between. Whole ms,
+# for an event loop sleeps in those; none comes at once, for released clients need the goal's id.
+PAUSES = (0.015, 0.01, 0.01, 0.015)
+FEEDBACKS = len(PAUSES) - 1
 
 as_bytes = Struct("=d").pack  # the number of a message, with which a payload begins
 
@@ -65,6 +71,13 @@ class Worker(Face, Protocol):
 
     def sender(self, name: str) -> Callable[[int, int], int]:
         """Sends such a goal and waits for its result; raises whatever went wrong."""
+        ...
+
+    def work_slowly(self, name: str) -> None:
+        """As `work`, but each goal takes `take_steps`, which gives feedback."""
+
+    def slow_sender(self, name: str) -> Callable[[int, int], int]:
+        """As `sender`; what came of the feedback by then has to pass `check_feedback`."""
         ...
 
     def bridge(self, topic: str, to: str) -> None:
@@ -112,7 +125,8 @@ def publish(
 def receive(face: Face, *, topic: str, topics: int = 1, again: int = 1, blob: int = 0) -> None:
     """Receive on so many topics, each subscribed so often.
 
-    The order is how many messages to expect, and how often each number is among them.
+    The order is how many messages to expect, and how often each number is among them. Before it
+    may come ``anew``: nothing that has come so far counts.
     """
     tally, names = Tally(), topics_of(topic, topics)
     note = tally.note_blob if blob else tally.note
@@ -121,7 +135,7 @@ def receive(face: Face, *, topic: str, topics: int = 1, again: int = 1, blob: in
     face.start()
     _probe(tally, publish, face.message(b"" if blob else None))
     answer(ready=True)
-    sent, copies = (int(word) for word in order())
+    sent, copies = expected(tally)
     tally.settle(sent)
     answer(**tally.figures(sent, copies))
 
@@ -229,7 +243,7 @@ def call(face: Face, *, name: str, at_once: int, count: int, seconds: float) -> 
     answer(**ledgers[0].figures())
 
 
-def _until_served(call: Callable[[int, int], int]) -> None:
+def _until_served(call: Callable[[int, int], object]) -> None:
     while True:
         try:
             call(0, 0)
@@ -255,16 +269,53 @@ def _call(call: Callable[[int, int], int], ledger: Ledger, caller: int) -> None:
 def work(face: Worker, *, name: str) -> None:
     """Work on goals until the end."""
     face.work(name)
+    _stay(face)
+
+
+def goals(face: Worker, *, name: str, count: int, seconds: float) -> None:
+    """Send goals one after another, each when the one before is reached."""
+    _send(face, face.sender(name), count, seconds)
+
+
+def work_slowly(face: Worker, *, name: str) -> None:
+    """Work on goals that take a while, until the end."""
+    face.work_slowly(name)
+    _stay(face)
+
+
+def slow_goals(face: Worker, *, name: str, count: int, seconds: float) -> None:
+    """As `goals`, with those that take a while and give feedback."""
+    _send(face, face.slow_sender(name), count, seconds)
+
+
+def take_steps(tell: Callable[[int], object]) -> None:
+    """Sleep through all `PAUSES`, and tell of each but the last."""
+    *steps, last = PAUSES
+    for number, pause in enumerate(steps):
+        time.sleep(pause)
+        tell(number)
+    time.sleep(last)
+
+
+def check_feedback(came: int) -> None:
+    """Raise unless all feedback of a slow goal has come, and once."""
+    if came != FEEDBACKS:
+        raise ValueError(f"{came} of {FEEDBACKS} feedbacks had come with the result")
+
+
+def _stay(face: Worker) -> None:
     face.start()
     answer(ready=True)
     order()
 
 
-def goals(face: Worker, *, name: str, count: int, seconds: float) -> None:
-    """Send goals one after another, each when the one before is reached."""
-    send = face.sender(name)
+def _send(face: Worker, send: Callable[[int, int], int], count: int, seconds: float) -> None:
+    def reach(a: int, b: int) -> None:
+        with suppress(ValueError):  # what is wrong with all of them is for the ledger to tell
+            send(a, b)
+
     face.start()
-    _until_served(send)
+    _until_served(reach)
     answer(ready=True)
     order()
     ledger = Ledger(seconds, count)
@@ -322,5 +373,8 @@ def main(face: type[Face]) -> None:
 
 ROLES: dict[str, Callable[..., None]] = {
     role.__name__: role
-    for role in (publish, receive, pace, delays, first, serve, call, node, work, goals, bridge)
+    for role in (
+        *(publish, receive, pace, delays, first, serve, call, node),
+        *(work, goals, work_slowly, slow_goals, bridge),
+    )
 }

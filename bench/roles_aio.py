@@ -6,11 +6,12 @@ import asyncio
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from time import perf_counter, process_time
 from typing import Any, Protocol
 
 from bench.child import NUMBER_BYTES, Command, Delays, Ledger, Tally, answer, order_on_loop
-from bench.roles import GLANCE, PROBE_SECONDS, QUIET_SECONDS, as_bytes, topics_of
+from bench.roles import GLANCE, PAUSES, PROBE_SECONDS, QUIET_SECONDS, as_bytes, topics_of
 
 
 class Face(Protocol):
@@ -42,6 +43,27 @@ class Face(Protocol):
     def caller(self, name: str) -> Callable[[int, int], Awaitable[int]]:
         """Calls that service; raises whatever went wrong."""
         ...
+
+
+class Worker(Face, Protocol):
+    """A contender that has actions and bridges as well."""
+
+    def work(self, name: str) -> None:
+        """Reach goals at once, with the sum of their two numbers as the result."""
+
+    def sender(self, name: str) -> Callable[[int, int], Awaitable[int]]:
+        """Sends such a goal and waits for its result; raises whatever went wrong."""
+        ...
+
+    def work_slowly(self, name: str) -> None:
+        """As `work`, but each goal takes `take_steps`, which gives feedback."""
+
+    def slow_sender(self, name: str) -> Callable[[int, int], Awaitable[int]]:
+        """As `sender`; what came of the feedback by then has to pass `check_feedback`."""
+        ...
+
+    async def bridge(self, topic: str, to: str) -> None:
+        """Pass messages on to another topic, through a bridge; returns when it works."""
 
 
 async def publish(
@@ -82,7 +104,12 @@ async def receive(
     await face.start()
     await _probe(tally, publish, face.message(b"" if blob else None))
     answer(ready=True)
-    sent, copies = (int(word) for word in await order_on_loop())
+    words = await order_on_loop()
+    if words == ["anew"]:
+        tally.reset()
+        answer(ready=True)
+        words = await order_on_loop()
+    sent, copies = map(int, words)
     await asyncio.to_thread(tally.settle, sent)
     answer(**tally.figures(sent, copies))
 
@@ -155,9 +182,7 @@ async def first(face: Face, *, topic: str) -> None:
 async def serve(face: Face, *, name: str) -> None:
     """Serve until the end."""
     face.serve(name)
-    await face.start()
-    answer(ready=True)
-    await order_on_loop()
+    await _stay(face)
 
 
 async def call(face: Face, *, name: str, at_once: int, count: int, seconds: float) -> None:
@@ -172,7 +197,7 @@ async def call(face: Face, *, name: str, at_once: int, count: int, seconds: floa
     answer(**ledger.figures())
 
 
-async def _until_served(call: Callable[[int, int], Awaitable[int]]) -> None:
+async def _until_served(call: Callable[[int, int], Awaitable[object]]) -> None:
     while True:
         try:
             await call(0, 0)
@@ -192,6 +217,66 @@ async def _call(call: Callable[[int, int], Awaitable[int]], ledger: Ledger, call
             ledger.note(sent, caller * 1_000_000 + number, reply)
         except Exception as exc:  # whatever it raises is a call that failed
             ledger.note_failure(exc)
+
+
+async def work(face: Worker, *, name: str) -> None:
+    """Work on goals until the end."""
+    face.work(name)
+    await _stay(face)
+
+
+async def goals(face: Worker, *, name: str, count: int, seconds: float) -> None:
+    """Send goals one after another, each when the one before is reached."""
+    await _send(face, face.sender(name), count, seconds)
+
+
+async def work_slowly(face: Worker, *, name: str) -> None:
+    """Work on goals that take a while, until the end."""
+    face.work_slowly(name)
+    await _stay(face)
+
+
+async def slow_goals(face: Worker, *, name: str, count: int, seconds: float) -> None:
+    """As `goals`, with those that take a while and give feedback."""
+    await _send(face, face.slow_sender(name), count, seconds)
+
+
+async def take_steps(tell: Callable[[int], Awaitable[object]]) -> None:
+    """Sleep through all `PAUSES`, and tell of each but the last."""
+    *steps, last = PAUSES
+    for number, pause in enumerate(steps):
+        await asyncio.sleep(pause)
+        await tell(number)
+    await asyncio.sleep(last)
+
+
+async def _stay(face: Face) -> None:
+    await face.start()
+    answer(ready=True)
+    await order_on_loop()
+
+
+async def _send(
+    face: Worker, send: Callable[[int, int], Awaitable[int]], count: int, seconds: float
+) -> None:
+    async def reach(a: int, b: int) -> None:
+        with suppress(ValueError):  # what is wrong with all of them is for the ledger to tell
+            await send(a, b)
+
+    await face.start()
+    await _until_served(reach)
+    answer(ready=True)
+    await order_on_loop()
+    ledger = Ledger(seconds, count)
+    await _call(send, ledger, 0)
+    answer(**ledger.figures())
+
+
+async def bridge(face: Worker, *, topic: str, to: str) -> None:
+    """Pass messages on until the end."""
+    await face.bridge(topic, to)
+    answer(ready=True)
+    await order_on_loop()
 
 
 async def node(face: Face, *, topic: str, settle: int, idle: int) -> None:
@@ -246,5 +331,9 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 
 ROLES: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
-    role.__name__: role for role in (publish, receive, pace, delays, first, serve, call, node)
+    role.__name__: role
+    for role in (
+        *(publish, receive, pace, delays, first, serve, call, node),
+        *(work, goals, work_slowly, slow_goals, bridge),
+    )
 }

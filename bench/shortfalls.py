@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bench.contenders import ROOT
 from bench.front import NAMES
 from bench.markers import Part
 from bench.record import Record
 from bench.report import number, target_text
 from bench.results import Results
+from bench.roster import ROOT
 from bench.targets import FIGURES, Figure, Target, targets_of
 
 PART = Part(ROOT / "docs" / "performance.md", "bench.shortfalls")

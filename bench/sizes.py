@@ -8,12 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench import canvas
-from bench.contenders import CONTENDERS
 from bench.record import Record
 from bench.results import Results
+from bench.roster import CONTENDERS
 
 HEIGHT = 3.9  # inch
-SIZES = {"payload_16": 16, "payload_200": 200, "payload_10k": 10_000, "blob": 1_000_000}  # bytes
+# Bytes of a payload.
+SIZES = {"payload_16": 16, "payload_200": 200, "payload_10k": 10_000, "payload_1m": 1_000_000}
 DASHES = ("-", "--", ":", "-.")  # of several contenders of one kind
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.contenders.released import Released
 from bench.roles import main
-from commlib.msg import PubSubMessage, RPCMessage
+from commlib.msg import ActionMessage, PubSubMessage, RPCMessage
 from commlib.node import Node
 
 
@@ -36,10 +36,31 @@ class AddTwoInts(RPCMessage):
         c: int = 0
 
 
+class Sum(ActionMessage):
+    """The same as a goal."""
+
+    class Goal(ActionMessage.Goal):
+        """What to add."""
+
+        a: int = 0
+        b: int = 0
+
+    class Result(ActionMessage.Result):
+        """What it makes."""
+
+        c: int = 0
+
+    class Feedback(ActionMessage.Feedback):
+        """How far it is."""
+
+        step: int = 0
+
+
 class Commlib0132(Released):
     """The contender."""
 
-    sonar, two_ints = Sonar, AddTwoInts
+    sonar, two_ints, sum = Sonar, AddTwoInts, Sum
+    action_name = "action_name"
     runs_senders = True
 
     def _new_node(self, broker: str, params: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.contenders.released import Released
 from bench.roles import main
-from commlib.msg import DataClass, PubSubMessage, RPCMessage
+from commlib.msg import ActionMessage, DataClass, PubSubMessage, RPCMessage
 from commlib.node import Node, TransportType
 
 
@@ -39,10 +39,34 @@ class AddTwoInts(RPCMessage):
         c: int = 0
 
 
+class Sum(ActionMessage):
+    """The same as a goal."""
+
+    @DataClass
+    class Goal(ActionMessage.Goal):
+        """What to add."""
+
+        a: int = 0
+        b: int = 0
+
+    @DataClass
+    class Result(ActionMessage.Result):
+        """What it makes."""
+
+        c: int = 0
+
+    @DataClass
+    class Feedback(ActionMessage.Feedback):
+        """How far it is."""
+
+        step: int = 0
+
+
 class Commlib063(Released):
     """The contender."""
 
-    sonar, two_ints = Sonar, AddTwoInts
+    sonar, two_ints, sum = Sonar, AddTwoInts, Sum
+    action_name = "action_uri"
     runs_senders = False
 
     def _new_node(self, broker: str, params: Any) -> Any:

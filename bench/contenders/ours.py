@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bench.roles import CALL_TIMEOUT, FLUSH_TIMEOUT, main
+from bench.roles import CALL_TIMEOUT, FLUSH_TIMEOUT, check_feedback, main, take_steps
 from commlib.msg import ActionMessage, PubSubMessage, RPCMessage
 from commlib.node import Node
 from commlib.serializer import BytesSerializer
@@ -48,6 +48,11 @@ class Sum(ActionMessage):
         """What it makes."""
 
         c: int = 0
+
+    class Feedback(ActionMessage.Feedback):
+        """How far a slow one is."""
+
+        step: int = 0
 
 
 def add(request: AddTwoInts.Request) -> AddTwoInts.Response:
@@ -104,6 +109,24 @@ class Ours:
         def send(a: int, b: int) -> int:
             goal = client.send_goal(Sum.Goal(a, b), timeout=CALL_TIMEOUT)
             return goal.result(CALL_TIMEOUT).c
+
+        return send
+
+    def work_slowly(self, name: str) -> None:
+        def reach(goal: Any) -> Sum.Result:
+            take_steps(lambda step: goal.send_feedback(Sum.Feedback(step)))
+            return Sum.Result(goal.data.a + goal.data.b)
+
+        self._node.create_action(name, Sum, reach)
+
+    def slow_sender(self, name: str) -> Callable[[int, int], int]:
+        client = self._node.create_action_client(name, Sum)
+
+        def send(a: int, b: int) -> int:
+            goal = client.send_goal(Sum.Goal(a, b), timeout=CALL_TIMEOUT)
+            result = goal.result(CALL_TIMEOUT)
+            check_feedback(len(list(goal.feedback)))
+            return result.c
 
         return send
 

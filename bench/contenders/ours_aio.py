@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from bench.contenders.ours import AddTwoInts, Sonar
-from bench.roles import CALL_TIMEOUT
-from bench.roles_aio import main
+from bench.contenders.ours import AddTwoInts, Sonar, Sum
+from bench.roles import CALL_TIMEOUT, check_feedback
+from bench.roles_aio import main, take_steps
 from commlib.aio import Node
 from commlib.serializer import BytesSerializer
 
@@ -21,6 +21,7 @@ class Ours:
     """All endpoints are those of one node."""
 
     def __init__(self, url: str) -> None:
+        self._url = url
         self._node = Node("bench", url)
 
     async def start(self) -> None:
@@ -58,6 +59,45 @@ class Ours:
             return response.c
 
         return call
+
+    def work(self, name: str) -> None:
+        async def reach(goal: Any) -> Sum.Result:
+            return Sum.Result(goal.data.a + goal.data.b)
+
+        self._node.create_action(name, Sum, reach)
+
+    def sender(self, name: str) -> Callable[[int, int], Awaitable[int]]:
+        client = self._node.create_action_client(name, Sum)
+
+        async def send(a: int, b: int) -> int:
+            goal = await client.send_goal(Sum.Goal(a, b), CALL_TIMEOUT)
+            return (await goal.result(CALL_TIMEOUT)).c
+
+        return send
+
+    def work_slowly(self, name: str) -> None:
+        async def reach(goal: Any) -> Sum.Result:
+            await take_steps(lambda step: goal.send_feedback(Sum.Feedback(step)))
+            return Sum.Result(goal.data.a + goal.data.b)
+
+        self._node.create_action(name, Sum, reach)
+
+    def slow_sender(self, name: str) -> Callable[[int, int], Awaitable[int]]:
+        client = self._node.create_action_client(name, Sum)
+
+        async def send(a: int, b: int) -> int:
+            goal = await client.send_goal(Sum.Goal(a, b), CALL_TIMEOUT)
+            result = await goal.result(CALL_TIMEOUT)
+            check_feedback(len([step async for step in goal.feedback]))
+            return result.c
+
+        return send
+
+    async def bridge(self, topic: str, to: str) -> None:
+        from commlib.aio.bridges import TopicBridge  # the others are measured without it
+
+        self._bridge = TopicBridge(None, topic, to, self._url, self._url)
+        await self._bridge.run()
 
 
 if __name__ == "__main__":

@@ -7,23 +7,26 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from queue import Empty, SimpleQueue
 from types import SimpleNamespace
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from bench.child import address_of
-from bench.roles import CALL_TIMEOUT, FLUSH_TIMEOUT
+from bench.roles import CALL_TIMEOUT, FLUSH_TIMEOUT, check_feedback, take_steps
 
 
 class Released(ABC):
     """All endpoints are those of one node.
 
-    A release names its messages; ``runs_senders``: publishers and clients have to be run before
-    they are used.
+    A release names its messages, and the argument that names an action. ``runs_senders``:
+    publishers and clients have to be run before they are used.
     """
 
     sonar: ClassVar[Any]
     two_ints: ClassVar[Any]
+    sum: ClassVar[Any]
+    action_name: ClassVar[str]
     runs_senders: ClassVar[bool]
 
     def __init__(self, url: str) -> None:
@@ -97,6 +100,45 @@ class Released(ABC):
             return c
 
         return call
+
+    def work_slowly(self, name: str) -> None:
+        def reach(goal: Any) -> Any:
+            take_steps(lambda step: goal.send_feedback(self.sum.Feedback(step=step)))
+            result = self.sum.Result(c=goal.data.a + goal.data.b)
+            # What is returned it only keeps after it has told the end, when its client may ask.
+            goal.set_result(result)
+            return result
+
+        self._begin(
+            self._node.create_action(
+                **{self.action_name: name}, msg_type=self.sum, on_goal=reach, debug=False
+            )
+        )
+
+    def slow_sender(self, name: str) -> Callable[[int, int], int]:
+        client = self._begin_sender(
+            self._node.create_action_client(**{self.action_name: name}, msg_type=self.sum)
+        )
+
+        def send(a: int, b: int) -> int:
+            feedback: list[Any] = []
+            results: SimpleQueue[Any] = SimpleQueue()
+            response = client.send_goal(self.sum.Goal(a=a, b=b), timeout=int(CALL_TIMEOUT))
+            if not response.goal_id:
+                raise RuntimeError("the goal was refused")
+            # Not before: until then it takes what it hears for news of the last goal. And not
+            # get_result(wait=True): 0.13.2 looks each 0.2 s, and 0.6.3 asks by a client that asks
+            # already, for the callback.
+            client.on_feedback, client.on_result = feedback.append, results.put
+            try:
+                result = results.get(timeout=CALL_TIMEOUT)
+            except Empty:
+                raise TimeoutError(f"no result within {CALL_TIMEOUT} s") from None
+            check_feedback(len(feedback))
+            c: int = result.c
+            return c
+
+        return send
 
     def bridge(self, topic: str, to: str) -> None:
         self._new_bridge(self._broker, topic, to, self._params).run()

@@ -16,11 +16,11 @@ from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from bench.brokers import BROKERS
-from bench.contenders import ROOT
 from bench.instructions import build, record
 from bench.instructions.paths import EVERYWHERE, PATHS
 from bench.instructions.record import Counts, Record
 from bench.instructions.survey import Cell, Survey, cells_of
+from bench.roster import ROOT
 
 FILE = ROOT / "bench" / "results" / "instructions.json"
 ROUNDS = 3  # to record: they show what a count varies by

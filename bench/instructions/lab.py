@@ -10,11 +10,11 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path as File
 
-from bench.contenders import ROOT
 from bench.instructions import callgrind, turns
 from bench.instructions.gate import Gate
 from bench.instructions.paths import Path
 from bench.instructions.peer import PEERS
+from bench.roster import ROOT
 
 PLACES = f"{ROOT}{os.pathsep}{ROOT / 'src'}"  # of the code: that beside this, wherever installed
 QUIETLY = "keepalive=600"  # s: no sign of life comes between

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bench import machine
 from bench.brokers import BROKERS, Broker
-from bench.contenders import ROOT
+from bench.roster import ROOT
 from bench.scale import page
 from bench.scale.judgement import judge
 from bench.scale.record import Record, medians

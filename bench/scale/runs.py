@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from os import urandom
 
 from bench.brokers import Server
-from bench.contenders import WITHOUT_UVLOOP, Contender
 from bench.processes import Child, ChildFailed
+from bench.roster import WITHOUT_UVLOOP, Contender
 
 OURS = Contender("ours", "bench.scale.roles", "ours", options=WITHOUT_UVLOOP)
 MAKE_SECONDS = 60.0  # for all of them

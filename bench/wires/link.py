@@ -49,9 +49,10 @@ class Link(asyncio.Protocol):
 
     def send_at_once(self, data: bytes) -> None:
         """Write it here and now, from any thread, and wake no other; `send` must be done before."""
-        while data:
+        left = memoryview(data)
+        while left:
             try:
-                data = data[os.write(self._file, data) :]
+                left = left[os.write(self._file, left) :]
             except BlockingIOError:
                 select.select([], [self._file], [])
 

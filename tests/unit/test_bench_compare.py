@@ -29,6 +29,19 @@ MACHINE = {
 NOISY = (0.99, 1.02, 1.0, 0.97, 1.01)  # what five rounds of one kind are like
 
 
+def test_a_file_that_is_no_record_is_told_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "some.json"
+    for words in ("", "[]", "{}"):
+        file.write_text(words)
+        monkeypatch.setattr(sys, "argv", ["compare", str(file), str(file)])
+        with pytest.raises(SystemExit) as ended:
+            compare.main()
+        assert ended.value.code == 2
+        assert f"{file} is no record" in capsys.readouterr().err
+
+
 def rates(median: float, noise: Iterable[float] = NOISY) -> Result:
     """Rounds about that rate."""
     return Result(rounds=[{"rate": median * factor, "lost": 0} for factor in noise])

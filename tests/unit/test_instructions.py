@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path as File
 
 import pytest
-from bench.contenders import ROOT
 from bench.instructions import callgrind, record
 from bench.instructions.paths import EVERYWHERE, PATHS, Path
 from bench.instructions.peer import PEERS
 from bench.instructions.record import Count, Counts, Record, Row
 from bench.instructions.survey import cells_of
+from bench.roster import ROOT
 
 RECORDED = ROOT / "bench" / "results" / "instructions.json"
 
