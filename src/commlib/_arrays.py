@@ -66,7 +66,7 @@ class NDArray(Struct, frozen=True):
         if not is_view or data.format != "B" or data.ndim != 1:
             force_setattr(self, "data", _flat(data))
         if not isinstance(self.shape, tuple):
-            force_setattr(self, "shape", tuple(self.shape))
+            force_setattr(self, "shape", _tuple(self.shape))
         expected = item_size(self.dtype) * _count(self.shape)
         if len(self.data) != expected:
             raise SerializationError(
@@ -151,7 +151,7 @@ def is_raw(content_type: str) -> bool:
 
 def item_size(dtype: str) -> int:
     """The bytes of one number. Raises SerializationError for what is no dtype that is sent."""
-    found = _DTYPE.fullmatch(dtype)
+    found = _DTYPE.fullmatch(dtype) if isinstance(dtype, str) else None
     if found is not None:
         order, kind, size = found["order"], found["kind"], int(found["size"])
         bytewise = kind == "S" or (size == 1 and kind != "U")
@@ -162,6 +162,13 @@ def item_size(dtype: str) -> int:
         f"the dtype {dtype!r} is none of an array that can be sent: that is like '<f4' or '|u1', "
         "of numbers, times or text, with its byte order"
     )
+
+
+def _tuple(shape: Any) -> tuple[Any, ...]:
+    try:
+        return tuple(shape)
+    except TypeError as exc:
+        raise SerializationError(f"{shape!r} is no shape of an array: {exc}") from exc
 
 
 def _count(shape: tuple[int, ...]) -> int:

@@ -269,6 +269,14 @@ def test_data_without_bytes_makes_no_array(data: Any) -> None:
         NDArray("|u1", (2,), data)
 
 
+@pytest.mark.parametrize(
+    "kind", [{"dtype": 3}, {"dtype": None}, {"dtype": np.uint8}, {"shape": 3}, {"shape": None}]
+)
+def test_what_is_neither_dtype_nor_shape_is_told(kind: dict[str, Any]) -> None:
+    with pytest.raises(SerializationError, match=r"the dtype .* is none|is no shape of an array"):
+        NDArray(**kind)
+
+
 def test_an_array_of_nothing_but_bytes_needs_no_numpy() -> None:
     found = NDArray("<u2", (2,), bytearray(b"\1\0\2\0"))  # type: ignore[arg-type]
     assert found.data.cast("H").tolist() == [1, 2]
