@@ -57,9 +57,6 @@ class _Flag:
     def set(self) -> None:
         self._set.put(None)
 
-    def clear(self) -> None:
-        self._set = SimpleQueue()
-
     def wait(self) -> None:
         get_heeding_signals(self._set)
 
@@ -68,7 +65,7 @@ class Runnable:
     """Something that runs until it is stopped."""
 
     def __init__(self) -> None:
-        self._stopped = _Flag()
+        self._stopped: _Flag | None = None  # only who runs for ever waits for it
 
     def run(self, wait: bool = True) -> None:
         raise NotImplementedError
@@ -82,13 +79,18 @@ class Runnable:
         Signals are heard when it is called in the main thread. ``sleep_rate`` is accepted for the
         programs of commlib-py 0.6 and not needed: nothing polls here.
         """
-        self._stopped.clear()
+        stopped = self._stopped = _Flag()
         # A signal while it still looks for its broker ends that search.
         with suppress(KeyboardInterrupt), _Signals(signal.default_int_handler, signal.SIGTERM):
             self.run()
-            with _Signals(lambda *_: self._stopped.set(), signal.SIGINT, signal.SIGTERM):
-                self._stopped.wait()
+            with _Signals(lambda *_: stopped.set(), signal.SIGINT, signal.SIGTERM):
+                stopped.wait()
         self.stop()
+
+    def _note_stop(self) -> None:
+        """Let ``run_forever`` go on to its end."""
+        if (stopped := self._stopped) is not None:
+            stopped.set()
 
     def __enter__(self) -> Self:
         try:
@@ -195,7 +197,7 @@ class Endpoint(Runnable, Generic[Core]):
 
     def stop(self) -> None:
         """Take nothing more, let callbacks finish within ``grace``, leave; idempotent."""
-        self._stopped.set()
+        self._note_stop()
         stop(self._core.hub, self._core.stop)
 
     def _begin_part(self, part: aio.Endpoint) -> None:

@@ -55,6 +55,10 @@ class Bounds(Struct, frozen=True):
                 raise ValueError(f"{name}={value!r}: room for at least 1 is needed")
 
 
+BOUNDS = Bounds()
+EMPTY: deque[Packet] = deque(maxlen=0)  # which is what nothing can be put into
+
+
 class Lane:
     """A bounded queue of packets on their way to one callback.
 
@@ -79,17 +83,18 @@ class Lane:
         self._handle = handle
         self._on_error = on_error
         self._on_slow = on_slow
-        self._bounds = bounds = bounds or Bounds()
+        self._bounds = bounds = bounds or BOUNDS
         self._max_messages = 1 if bounds.overflow == "latest" else bounds.max_messages
         self._concurrency = concurrency
         self._places: list[None] = [None] * concurrency
         """One for each worker or task that may still join those who work this lane off."""
-        self._queue: deque[Packet] = deque()
+        self._queue = EMPTY
+        """Of its own when the first packet comes: an empty one takes as much as all else here."""
         # Two counters instead of one, so that each has one writer: the loop, and the worker.
         self._bytes_in = self._bytes_out = 0
         self._overflowing = False
         self._closed: asyncio.Event | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.Lock() if concurrency > 1 else None
 
     @property
     def _active(self) -> int:
@@ -102,6 +107,8 @@ class Lane:
             self.stats.dropped += 1
             return
         self.stats.received += 1
+        if self._queue is EMPTY:
+            self._queue = deque()
         self._queue.append(packet)
         self._bytes_in += len(packet.payload)
         if (
@@ -147,10 +154,10 @@ class Lane:
         raise NotImplementedError
 
     def _pop(self) -> Packet | None:
-        if self._concurrency > 1:
-            with self._lock:
-                return self._pop_alone()
-        return self._pop_alone()
+        if self._lock is None:
+            return self._pop_alone()
+        with self._lock:
+            return self._pop_alone()
 
     def _pop_alone(self) -> Packet | None:
         if not self._queue:

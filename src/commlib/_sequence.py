@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from itertools import count
 from os import urandom
+from threading import Lock
 
 from commlib._stats import Stats
 
@@ -57,6 +58,9 @@ class _Sender:
         self.last = seq - 1
 
 
+NOBODY = _Sender("", "", 0)
+
+
 class Gaps:
     """The receiving side: compares each number with the last one of the same sender and topic.
 
@@ -69,9 +73,10 @@ class Gaps:
 
     def __init__(self, stats: Stats) -> None:
         self._stats = stats
-        self._senders: OrderedDict[tuple[str, str], _Sender] = OrderedDict()
-        self._current = _Sender("", "", 0)  # whose message came last; most often that comes next
-        self._missing: OrderedDict[tuple[str, str], list[range]] = OrderedDict()
+        self._current = NOBODY  # whose message came last; most often that comes next
+        # Both are made when they are needed: most receivers have one sender, and no gaps.
+        self._senders: OrderedDict[tuple[str, str], _Sender] | None = None
+        self._missing: OrderedDict[tuple[str, str], list[range]] | None = None
 
     def note(self, origin: str, topic: str, seq: int) -> None:
         """A message of this sender has arrived; the first one of a sender is no gap."""
@@ -87,11 +92,18 @@ class Gaps:
 
     def _find(self, origin: str, topic: str, seq: int) -> _Sender:
         """The one that this is of; it is new if there is none."""
+        first = self._current
+        if first is NOBODY:
+            return _Sender(origin, topic, seq)
+        if self._senders is None:
+            self._senders = OrderedDict({(first.origin, first.topic): first})
         key = (origin, topic)
         sender = self._senders.get(key)
         if sender is None:
             if len(self._senders) >= MAX_TOPICS:
-                self._missing.pop(self._senders.popitem(last=False)[0], None)
+                oldest, _ = self._senders.popitem(last=False)
+                if self._missing is not None:
+                    self._missing.pop(oldest, None)
             sender = self._senders[key] = _Sender(origin, topic, seq)
         return sender
 
@@ -112,6 +124,8 @@ class Gaps:
             stats.duplicates += 1
 
     def _remember(self, key: tuple[str, str], numbers: range) -> None:
+        if self._missing is None:
+            self._missing = OrderedDict()
         gaps = self._missing.setdefault(key, [])
         gaps.append(numbers)
         if len(gaps) > MAX_STRETCHES:
@@ -121,10 +135,24 @@ class Gaps:
 
     def _was_missing(self, key: tuple[str, str], seq: int) -> bool:
         """Whether this one has not come before; now it has."""
-        gaps = self._missing.get(key, [])
+        gaps = [] if self._missing is None else self._missing.get(key, [])
         for index, numbers in enumerate(gaps):
             if seq in numbers:
                 rest = range(numbers.start, seq), range(seq + 1, numbers.stop)
                 gaps[index : index + 1] = filter(None, rest)
                 return True
         return False
+
+
+class SharedGaps(Gaps):
+    """The same for several threads at once."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self, stats: Stats) -> None:
+        super().__init__(stats)
+        self._lock = Lock()
+
+    def note(self, origin: str, topic: str, seq: int) -> None:
+        with self._lock:
+            super().note(origin, topic, seq)

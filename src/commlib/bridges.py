@@ -95,7 +95,7 @@ class Bridge(_face.Endpoint[bridges.Bridge]):
 
         What could not be sent is counted as dropped.
         """
-        self._stopped.set()
+        self._note_stop()
         for hub in (self._core.hub, self._core.sink):
             _face.stop(hub, self._core.stop)
 

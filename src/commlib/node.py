@@ -187,7 +187,7 @@ class Node(Runnable, Decorators):
 
         No callback is called after it.
         """
-        self._stopped.set()
+        self._note_stop()
         stop(self._core.hub, self._core.stop)
 
     def __exit__(self, *exc_info: object) -> None:

@@ -119,7 +119,7 @@ class TCPProxy(Runnable):
 
     def stop(self) -> None:
         """End serving and every relay, listen no more; no thread is left. Idempotent."""
-        self._stopped.set()
+        self._note_stop()
         with self._lock:
             serving = self._serving
         if serving is not None and serving.thread is threading.current_thread():

@@ -185,10 +185,10 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
         closed = EndpointClosed(f"{self.name} was stopped before the goal had ended")
         for goal in list(self._goals.values()):
             self._settle(goal, Outcome(error=closed))
-        await end_tasks(list(self._following), self._grace, self.name)
+        await end_tasks(list(self._following), self._given.grace, self.name)
         await super()._end()
         if self._lane is not None:
-            await self._lane.close(self._grace)
+            await self._lane.close(self._given.grace)
             self._lane = None
 
     # ---- what a program asks for ----

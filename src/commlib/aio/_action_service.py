@@ -178,7 +178,7 @@ class ActionService(Group):
         if own is not None:
             self.hub.let_go(own)
         await self._until(
-            self._grace, lambda: all(goal.task is own is not None for goal in self._goals())
+            self._given.grace, lambda: all(goal.task is own is not None for goal in self._goals())
         )
         for goal in self._goals():
             self.log.warning("%s: stopped while on_goal was running", self.name)
@@ -187,8 +187,10 @@ class ActionService(Group):
             self._finish(goal, GoalStatus.ABORTED, _fault_of(STOPPED))
         await self._until(LINGER, lambda: all(g.was_asked for g in self._finished.newest(LINGER)))
         if self._sending is not None:
-            await asyncio.wait([self._sending], timeout=self._grace)
-        await end_tasks([task for task in self._tasks if task is not own], self._grace, self.name)
+            await asyncio.wait([self._sending], timeout=self._given.grace)
+        await end_tasks(
+            [task for task in self._tasks if task is not own], self._given.grace, self.name
+        )
         await super()._end()
 
     def _goals(self) -> list[AnyHandler]:

@@ -12,7 +12,7 @@ from commlib._bridge_stats import BridgeStats
 from commlib._hops import place
 from commlib._params import BaseParameters, NetworkParameters
 from commlib._routes import spelled
-from commlib.aio._endpoint import Endpoint, ErrorHandler, Params
+from commlib.aio._endpoint import Endpoint, ErrorHandler, Params, has_failed
 from commlib.aio._hub import Hub
 from commlib.transports import resolve
 
@@ -136,7 +136,7 @@ class Bridge(Endpoint):
             for hub, task, _ in sides:
                 hub.tell_errors(task)
 
-    def start(self) -> asyncio.Task[None]:
+    def start(self) -> asyncio.Future[None]:
         # The one that is the bridge's own lives where the other one does.
         known = self.hub if self._has_own_sink else self.sink
         for hub in (self.hub, self.sink):
@@ -198,11 +198,6 @@ def at_node(hub: Hub, from_params: Params, to_params: Params) -> BridgeOptions:
             "if messages go there, from_broker_params if they come from there"
         )
     return {"hub": hub} if from_params is None else {"sink_hub": hub}
-
-
-def has_failed(task: asyncio.Task[None]) -> bool:
-    """Whether it has ended otherwise than it should."""
-    return task.done() and (task.cancelled() or task.exception() is not None)
 
 
 def resolve_for(params: Params, scheme: str) -> BaseParameters:

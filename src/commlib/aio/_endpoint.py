@@ -8,7 +8,7 @@ import inspect
 import logging
 from collections.abc import Callable
 from threading import TIMEOUT_MAX
-from typing import TYPE_CHECKING, Any, Self, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypedDict
 
 from commlib._forms import AnySerializer
 from commlib._lanes import CALLBACK_ERRORS, Bounds, Lane, is_async, make_lane
@@ -32,6 +32,7 @@ GRACE = 0.5  # s that stop() leaves a callback to finish
 MAX_TEXT = 65_536  # characters of an error's text that are logged, or sent to a caller
 MAX_ID = 64  # characters of a message's origin that are logged
 MAX_REPORTS = 100  # different errors of one endpoint that are logged
+ON_ERROR = ("on_error", 0)  # the report that ``on_error`` itself has failed
 
 ErrorHandler = Callable[[BaseException, str], Any]
 """Told of an error that could not be raised, and the topic; on the thread where it happened."""
@@ -79,6 +80,16 @@ class Options(FormOptions, SecurityOptions, total=False):
     hub: Hub | None
 
 
+class _Given(NamedTuple):
+    """What an endpoint was told and needs at times."""
+
+    serializer: AnySerializer | None
+    compression: Compression
+    sign: SigningKey | None
+    verify: TrustedKeys | None
+    grace: float
+
+
 class Endpoint:
     """A port of a node, or one that stands alone and has a connection of its own.
 
@@ -115,21 +126,16 @@ class Endpoint:
         self.hub = hub or Hub(resolve(first_given(conn_params, connection_params)), name)
         self._on_state = on_state
         self._heed_state()
-        self._serializer = serializer
-        self._compression = compression
         check_keys(sign, verify)
-        self._sign = sign
-        self._verify = verify
-        self._grace = check_grace(grace)
+        self._given = _Given(serializer, compression, sign, verify, check_grace(grace))
         self.log = logging.getLogger(f"commlib.{type(self).__name__.lower()}")
         if debug:
             self.log.setLevel(logging.DEBUG)
         self._stats = Stats()
         self._on_error = on_error
-        self._on_error_failed = False
-        self._reported: set[tuple[str, int]] = set()
+        self._reported: set[tuple[str, int]] | None = None  # until there is something to report
         self._begun_on: Transport | None = None
-        self._beginning: asyncio.Task[None] | None = None
+        self._beginning: asyncio.Future[None] | None = None
         self.stopped = False
 
     @property
@@ -141,8 +147,8 @@ class Endpoint:
         return Writer(
             kind,
             limit=self.hub.params.max_payload,
-            serializer=self._serializer,
-            compression=self._compression,
+            serializer=self._given.serializer,
+            compression=self._given.compression,
         )
 
     def _make_reader(self, kind: Any, *, always_wrapped: bool = False) -> Reader[Any]:
@@ -150,24 +156,25 @@ class Endpoint:
             kind,
             always_wrapped=always_wrapped,
             limit=self.hub.params.max_payload,
-            serializer=self._serializer,
+            serializer=self._given.serializer,
         )
 
     def _make_signing(self, writer: Writer[Any], kind: bytes) -> Signing[Any] | None:
         """What signs the messages of a writer, None where that is not asked for."""
-        if self._sign is None:
+        if self._given.sign is None:
             return None
         from commlib._signatures import Signing  # as all of it: hardly any program needs it
 
-        return Signing(writer, self._sign, kind)
+        return Signing(writer, self._given.sign, kind)
 
     def _make_verifier(self, kind: bytes, *, is_call: bool = False) -> Verifier | None:
         """What looks at signatures, None where that is not asked for."""
-        if self._verify is None:
+        if self._given.verify is None:
             return None
         from commlib._verifier import Verifier
 
-        return Verifier(self._verify, kind, limit=self.hub.params.max_payload, is_call=is_call)
+        limit = self.hub.params.max_payload
+        return Verifier(self._given.verify, kind, limit=limit, is_call=is_call)
 
     @property
     def connected(self) -> bool:
@@ -211,7 +218,7 @@ class Endpoint:
         if wait:
             await self.hub.settle(self.name, beginning, quiet=not self._has_own_hub)
 
-    def begin(self, wait: bool) -> asyncio.Task[None]:
+    def begin(self, wait: bool) -> asyncio.Future[None]:
         """Begin; without ``wait`` nobody will wait for what it returns, so errors are logged."""
         is_new = not self._is_begun
         beginning = self.start()
@@ -219,7 +226,7 @@ class Endpoint:
             self.hub.tell_errors(beginning)
         return beginning
 
-    def start(self) -> asyncio.Task[None]:
+    def start(self) -> asyncio.Future[None]:
         """Begin in the background, if that is not done yet. On the loop."""
         self.stopped = False
         self._heed_state()
@@ -227,15 +234,18 @@ class Endpoint:
             self._begun_on = self.hub.transport
             self.hub.start()
             self._beginning = self.hub.spawn(self._begin())
+            self._beginning.add_done_callback(self._note_begun)
         return self._beginning
+
+    def _note_begun(self, beginning: asyncio.Future[None]) -> None:
+        """Keep no task that has done its work: there may be thousands of endpoints."""
+        if beginning is self._beginning and not has_failed(beginning):
+            self._beginning = self.hub.done
 
     @property
     def _is_begun(self) -> bool:
-        task = self._beginning
-        failed = task is None or (
-            task.done() and (task.cancelled() or task.exception() is not None)
-        )
-        return self._running and not failed
+        beginning = self._beginning
+        return self._running and beginning is not None and not has_failed(beginning)
 
     @property
     def ready(self) -> bool:
@@ -296,9 +306,7 @@ class Endpoint:
         else:
             self._stats.errors += 1
         traceback = None if isinstance(error, Refused) else error
-        key = (type(error).__name__, _line_of(error))
-        if key not in self._reported and len(self._reported) < MAX_REPORTS:
-            self._reported.add(key)
+        if self._is_news((type(error).__name__, _line_of(error))):
             what = "refused a message" if traceback is None else "the callback failed"
             self.log.error(
                 "%s: %s%s: %s (further ones like this are only counted)",
@@ -307,13 +315,21 @@ class Endpoint:
             )
         self._tell_error(error, packet.topic or self.name)
 
+    def _is_news(self, report: tuple[str, int]) -> bool:
+        """Whether this is not logged yet, and shall be."""
+        if self._reported is None:
+            self._reported = set()
+        if report in self._reported or len(self._reported) >= MAX_REPORTS:
+            return False
+        self._reported.add(report)
+        return True
+
     def _tell_error(self, error: BaseException, topic: str) -> None:
         if self._on_error is not None:
             try:
                 self._on_error(error, topic)
             except CALLBACK_ERRORS as exc:  # the worker, or the loop, has to go on
-                level = logging.DEBUG if self._on_error_failed else logging.ERROR
-                self._on_error_failed = True
+                level = logging.ERROR if self._is_news(ON_ERROR) else logging.DEBUG
                 self.log.log(level, "%s: on_error itself failed", self.name, exc_info=exc)
 
 
@@ -357,6 +373,11 @@ def _no_option(kind: type, name: str) -> str:
     }
     hint = nearest(name, sorted(known - {"self", "hub"}))
     return f"{kind.__name__} has no option {name!r}; {hint}"
+
+
+def has_failed(beginning: asyncio.Future[None]) -> bool:
+    """Whether it has come to an end, and not to a good one."""
+    return beginning.done() and (beginning.cancelled() or beginning.exception() is not None)
 
 
 def enough_after(count: int) -> int:

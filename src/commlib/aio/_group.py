@@ -21,11 +21,11 @@ class Group(Endpoint):
         self._enough = 0  # parts, at which it is worth while to forget the stopped ones
         self.part_options: Options = {
             "hub": self.hub,
-            "serializer": self._serializer,
-            "compression": self._compression,
-            "sign": self._sign,
-            "verify": self._verify,
-            "grace": self._grace,
+            "serializer": self._given.serializer,
+            "compression": self._given.compression,
+            "sign": self._given.sign,
+            "verify": self._given.verify,
+            "grace": self._given.grace,
             "on_error": self._on_error,
             "debug": self.debug,
         }

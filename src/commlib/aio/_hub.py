@@ -84,6 +84,7 @@ class Hub:
         self._closing: asyncio.Task[None] | None = None
         self._refused: set[str] = set()
         self._news = asyncio.Event()
+        self._done: asyncio.Future[None] | None = None
 
     def start(self) -> None:
         """Begin to connect, in the background; idempotent."""
@@ -103,7 +104,7 @@ class Hub:
             self.home.add(self)
             self.loop = self.caller.loop = self.workers.loop = loop
 
-    async def settle(self, what: str, task: asyncio.Task[Any], *, quiet: bool = False) -> None:
+    async def settle(self, what: str, task: asyncio.Future[Any], *, quiet: bool = False) -> None:
         """Wait for a task that needs the broker, but no longer than ``connect_timeout``.
 
         Raises what the task raises in that time; after it the task goes on in the background.
@@ -112,7 +113,7 @@ class Hub:
         await self.settle_all({task: what}, quiet=quiet)
 
     async def settle_all(
-        self, tasks: Mapping[asyncio.Task[Any], str], *, quiet: bool = False
+        self, tasks: Mapping[asyncio.Future[Any], str], *, quiet: bool = False
     ) -> None:
         """``settle`` for many tasks, each with what it is for: one wait for all of them.
 
@@ -173,11 +174,19 @@ class Hub:
         task.add_done_callback(self._reap)
         return task
 
+    @property
+    def done(self) -> asyncio.Future[None]:
+        """Stands for any work that has been done. On the loop."""
+        if self._done is None:
+            self._done = asyncio.get_running_loop().create_future()
+            self._done.set_result(None)
+        return self._done
+
     def let_go(self, task: asyncio.Task[Any]) -> None:
         """Let a task outlive ``close``: it is the one that wants to close."""
         self._tasks.discard(task)
 
-    def tell_errors(self, task: asyncio.Task[Any]) -> None:
+    def tell_errors(self, task: asyncio.Future[Any]) -> None:
         """Log the errors of a task that nobody waits for."""
         task.add_done_callback(self._tell)
 
@@ -186,7 +195,7 @@ class Hub:
         if not task.cancelled():
             task.exception()  # it has been seen
 
-    def _tell(self, task: asyncio.Task[Any]) -> None:
+    def _tell(self, task: asyncio.Future[Any]) -> None:
         if not task.cancelled() and (exc := task.exception()) is not None:
             level = logging.DEBUG if getattr(exc, "logged", False) else logging.ERROR
             log.log(level, "%s: %s", self.name, exc)

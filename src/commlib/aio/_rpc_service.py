@@ -185,8 +185,6 @@ class RPCService(Input):
         self._reader: Reader[Any] = self._make_reader(request, always_wrapped=True)
         self._writer: Writer[Any] = self._make_writer(response)
         self._verifier = self._make_verifier(REQUEST, is_call=True)
-        limit = self.hub.params.max_payload
-        self._presence_reader: Reader[Any] = Reader(None, always_wrapped=True, limit=limit)
         self._workers = check_workers(workers) or (TASKS if is_async(on_request) else THREADS)
         self._max_age = check_age(max_age)
         self._answers = Answers()
@@ -228,7 +226,7 @@ class RPCService(Input):
         if self._consumer is not None:
             await self._consumer.close()
         if self._lane is not None:
-            await self._lane.close(self._grace)
+            await self._lane.close(self._given.grace)
 
     def _handle(self, credit: _Credit, packet: Packet) -> None:
         """One request, from the bytes to the reply. On a worker thread."""
@@ -305,11 +303,11 @@ class RPCService(Input):
 
     def _signed_now(self, reply: Packet) -> Packet:
         """A reply that may have been kept for long: who checks signatures looks at their age."""
-        if self._sign is None:
+        if self._given.sign is None:
             return reply
         from commlib._signatures import signed_anew
 
-        return signed_anew(reply, self._sign, REPLY, self.rpc_name)
+        return signed_anew(reply, self._given.sign, REPLY, self.rpc_name)
 
     def _read(self, packet: Packet) -> Envelope:
         """The request in a packet. Raises Refused."""
@@ -350,7 +348,7 @@ class RPCService(Input):
         if not request.reply_to:
             return None
         writer = self._writer
-        if not request.id and own_reader(self._serializer) is None:
+        if not request.id and own_reader(self._given.serializer) is None:
             writer = self._writer_for_released(packet, types_of(self.msg_type)[1])
         header = Header(now_ms(), writer.properties, id=request.id)
         if response.__class__ is Reply:
@@ -426,7 +424,8 @@ class RPCService(Input):
     def _say_present(self, question: Packet) -> None:
         """Somebody asks on the presence topic whether this service is there. On the loop."""
         try:
-            header = self._presence_reader.read(question).header
+            limit = self.hub.params.max_payload
+            header = Reader(None, always_wrapped=True, limit=limit).read(question).header
             # Nowhere else: what we may publish, who asks perhaps may not.
             if header.reply_to.startswith(f"{PRESENCE}."):
                 native = self.hub.transport.traits.native_headers

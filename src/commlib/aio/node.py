@@ -275,7 +275,7 @@ class Node(Ports):
     async def _run_all(self, parts: Sequence[Endpoint], wait: bool) -> None:
         """Run them with one wait for all: one for each costs as much again as to begin."""
         others = []
-        begun: dict[asyncio.Task[Any], str] = {}
+        begun: dict[asyncio.Future[Any], str] = {}
         for part in parts:
             if part.hub is self.hub and type(part).run is Endpoint.run:
                 begun[part.begin(wait)] = part.name

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable
 from time import time
-from typing import TYPE_CHECKING, Any, Generic, Self, Unpack
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, Unpack
 from weakref import WeakSet
 
 from commlib import _topics
 from commlib._lanes import Bounds, IterLane, Lane
 from commlib._packet import MESSAGE, Envelope, Fault, Header, Packet
 from commlib._rate import rate_limit
-from commlib._sequence import Gaps, Sequence, new_origin
+from commlib._sequence import Gaps, Sequence, SharedGaps, new_origin
 from commlib._typing import T
 from commlib._wire import Reader, Refused, Writer
 from commlib.aio._endpoint import Endpoint, Input, Options, Params, arity
@@ -249,8 +248,21 @@ class SubscriberOptions(Options, total=False):
     max_rate: float | None
 
 
+class _Calling(NamedTuple):
+    """How the callback is called."""
+
+    with_topic: bool
+    concurrency: int
+    inline: bool
+    bounds: Bounds | None
+
+
 class Receiver(Input, Generic[T]):
-    """What subscribers have in common: from a packet to the callback."""
+    """What subscribers have in common: from a packet to the callback.
+
+    No instance has more than 30 attributes: up to there Python keeps their names once for all of
+    them, and an instance is a fifth as large (PEP 412).
+    """
 
     def __init__(
         self,
@@ -280,24 +292,21 @@ class Receiver(Input, Generic[T]):
         self.on_message = on_message
         self._reader: Reader[T] = self._make_reader(msg_type)
         self._verifier = self._make_verifier(MESSAGE)
-        self._gaps = Gaps(self._stats)
-        self._gaps_lock = threading.Lock()
-        self._with_topic = with_topic
-        self._concurrency = concurrency
-        self._inline = inline
-        self._bounds = bounds
+        self._gaps = Gaps(self._stats) if concurrency == 1 else SharedGaps(self._stats)
+        self._calling = _Calling(with_topic, concurrency, inline, bounds)
         self._rate = rate_limit(max_rate)
         self._to_be_run = False
         self._lane: Lane | None = None
         self._subscription: Subscription | None = None
 
     async def _begin(self) -> None:
+        how = self._calling
         self._lane = self._make_lane(
             self.on_message,
             self._handler(),
-            inline=self._inline,
-            bounds=self._bounds,
-            concurrency=self._concurrency,
+            inline=how.inline,
+            bounds=how.bounds,
+            concurrency=how.concurrency,
         )
         self._subscription = await self.hub.transport.subscribe(self.topic, self._lane.put)
 
@@ -305,7 +314,7 @@ class Receiver(Input, Generic[T]):
         if self._subscription is not None:
             await self._subscription.close()
         if self._lane is not None:
-            await self._lane.close(self._grace)
+            await self._lane.close(self._given.grace)
 
     def read(self, packet: Packet) -> Envelope:
         """The message in a packet and its header, counted. Raises Refused."""
@@ -323,20 +332,15 @@ class Receiver(Input, Generic[T]):
         return envelope
 
     def _note_number(self, header: Header, packet: Packet) -> None:
-        if not header.origin or header.seq < 0:
-            return
-        if self._concurrency == 1:
+        if header.origin and header.seq >= 0:
             self._gaps.note(header.origin, packet.topic, header.seq)
-        else:
-            with self._gaps_lock:
-                self._gaps.note(header.origin, packet.topic, header.seq)
 
     def _handler(self) -> Callable[[Packet], Any]:
         read, callback = self.read, self.on_message
         if callback is None:
             return read
         # A coroutine function gives a coroutine here, which its lane awaits.
-        if self._with_topic:
+        if self._calling.with_topic:
             return lambda packet: callback(read(packet).data, packet.topic)
         return lambda packet: callback(read(packet).data)
 
