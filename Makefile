@@ -35,7 +35,7 @@ soak: setup-test ## run under load and random faults on each broker, 3 minutes o
 interop: setup-interop ## run the tests against released commlib-py, each in an environment of its own
 	$(PY) -m pytest -m interop tests/interop $(ARGS)
 
-bench: setup-bench ## measure ours, the peers and the bare limit side by side: an hour, or less of a part
+bench: setup-bench ## measure ours, the peers and the bare limit side by side, for an hour; or a part of it
 	@PYTHONPATH=.:tests $(PY) -m bench $(ARGS)
 
 pages: setup-bench ## make anew what is shown of the newest record of make bench, pictures and all

@@ -28,7 +28,7 @@ from bench.roster import CONTENDERS, ROOT, Contender
 def main() -> None:
     """Do what the command line says."""
     options = _parser().parse_args()
-    described = machine.describe()
+    described = machine.describe() | {"source": machine.source()}
     # As an installer does: else each process would compile what it imports.
     compileall.compile_dir(ROOT / "src", quiet=1)
     compileall.compile_dir(ROOT / "bench", quiet=1)
@@ -52,9 +52,9 @@ def main() -> None:
     )
     print(report.document(record))
     if machine.source() != described["source"]:
-        sys.exit(
-            "not recorded: src or bench was edited meanwhile, and each process imports it anew"
-        )
+        edited = Path(tempfile.gettempdir()) / "bench-of-edited-sources.json"
+        record.write(edited)
+        sys.exit(f"src or bench was edited meanwhile, which each process imports: see {edited}")
     if options.record:
         record.write(options.record)
     if not options.only and not options.contenders and options.brokers == list(BROKERS):

@@ -164,7 +164,8 @@ class Tally:
         """The rate from the first message to the last, its cost, and what did not go well.
 
         ``copies``: how often each number was sent, at most; without it, nobody knows what came
-        twice. ``peak_mb`` is the memory of this process without what the tally itself takes.
+        twice. ``begin`` and ``end`` are by a clock that all processes share. ``peak_mb`` is the
+        memory of this process without what the tally itself takes.
         """
         cpu, times = process_time() - self._cpu, self._times
         own = (len(times) + len(self._numbers)) * times.itemsize
@@ -177,8 +178,10 @@ class Tally:
             figures["duplicates"] = again
         figures["lost"] = sent - len(times) + again
         apart = len(times) - 1  # as many came after the clock was started
+        if times:
+            figures["begin"], figures["end"] = times[0], max(times)
         if apart > 0:
-            figures["rate"] = apart / (max(times) - times[0])
+            figures["rate"] = apart / (figures["end"] - figures["begin"])
             figures["cpu_us"] = cpu / apart * 1e6
         return figures
 
@@ -249,7 +252,9 @@ class Ledger:
         figures: dict[str, object] = {"failed": len(self._failed), "count": len(ranked)}
         if ranked:
             # Those that were under way at the end count as well: they may be the slowest.
-            figures["rate"] = len(ranked) / (self._last - self._begin)
+            is_all = self._left <= 0
+            end = self._last if is_all else max(self._last, self._end)
+            figures["rate"] = len(ranked) / (end - self._begin)
             figures["p50_us"] = ranked[len(ranked) // 2] * 1e6
             figures["p99_us"] = ranked[len(ranked) * 99 // 100] * 1e6
         if self._failed:

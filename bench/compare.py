@@ -2,7 +2,8 @@
 
     make compare A=before.json B=after.json
 
-Every figure of every contender that both records have gets a line. The exit status is 1 if one of
+Every figure of every contender that both records have gets a line, but for p99.9 of messages, which
+is one of all rounds together. The exit status is 1 if one of
 ours became worse or fails in any round where none failed before, and 2 if none could be judged for
 want of rounds.
 

@@ -24,7 +24,7 @@ ROWS = {
     ("receive", "rate", "ours"): "receive, messages/s",
     ("burst", "rate", "ours"): "receive a burst of 50 000 from the same sender, messages/s",
     ("bridge", "rate", "ours"): "receive through a bridge, messages/s",
-    ("blob", "mb_per_s", "ours"): "receive payloads of 1 MB, MB/s",
+    ("blob", "mb_per_s", "ours"): "receive payloads of 1 MB that come all at once, MB/s",
     ("tasks", "rate", "ours, aio"): "64 calls in flight by `commlib.aio`, calls/s",
     ("calls", "rate", "ours"): "8 threads calling, calls/s",
     ("call", "p50_us", "ours"): "*call, median, µs*",

@@ -26,12 +26,12 @@ MESSAGES, SECONDS = 150_000, 0.5  # published at most
 BURST = 50_000  # messages; half of what the queue in front of our callbacks holds
 CALLS = 10_000  # at most, in CALL_SECONDS
 CALL_SECONDS = 0.5
-PACES = {"": (1000, 2000), "fast_": (10_000, 10_000)}  # messages/s, and how many of them
+PACES = {"": (1000, 2000), "fast_": (10_000, 5000)}  # messages/s, and how many of them
 SOME_BYTES = 100_000_000  # of payloads, at most: brokers keep what is not fetched yet
 BLOB, BLOBS = 1_000_000, 100  # bytes, and how many
 SLOW_GOALS_SECONDS = 1.0  # for goals that take 50 ms
 WIDE = 10  # subscriptions of one topic, or subscribers or publishers in processes of their own
-WIDE_MESSAGES, WIDE_SECONDS = 5000, 0.2  # published at most, each to ten
+WIDE_MESSAGES, WIDE_SECONDS = 20_000, 0.2  # published at most, each to ten
 FEW, MANY, SPREAD = 10, 10_000, 20_000  # subscriptions, and messages for them
 STARTS = 1  # fresh processes
 SETTLE, IDLE = 12, 5  # s: idle workers of ours end after 10
@@ -166,7 +166,7 @@ def fan_out(lab: Lab, contender: Contender) -> Figures:
 
 
 def spread(lab: Lab, contender: Contender) -> Figures:
-    """One publisher, and ten subscribers, each a process; their rates in sum."""
+    """One publisher, and ten subscribers, each a process; what all of them receive."""
     topic = fresh_name()
     with ExitStack() as children:
         children.enter_context(lab.broker.roomy(lab.server))
@@ -186,7 +186,13 @@ def spread(lab: Lab, contender: Contender) -> Figures:
         for receiver in receivers:
             receiver.tell(sent, 1)
         received = [receiver.hear() for receiver in receivers]
-    return {key: sum(found[key] for found in received) for key in ("rate", "lost", "duplicates")}
+    figures: Figures = {
+        key: sum(found.get(key, 0) for found in received) for key in ("lost", "duplicates")
+    }
+    if came := [found for found in received if "end" in found]:
+        seconds = max(found["end"] for found in came) - min(found["begin"] for found in came)
+        figures["rate"] = (sent * WIDE - figures["lost"]) / seconds
+    return figures
 
 
 def fan_in(lab: Lab, contender: Contender) -> Figures:

@@ -196,10 +196,13 @@ def _failures(results: Results) -> str:
 
 def gaps(results: Results) -> str:
     """Who was not measured in what, and why."""
-    found: dict[str, dict[str, list[str]]] = {name: {} for name in _others(results)}
+    measured = {name for by_contender in results.results.values() for name in by_contender}
+    found: dict[str, dict[str, list[str]]] = {
+        who.name: {} for who in CONTENDERS if who.name in measured
+    }
     for measurement, by_contender in results.results.items():
         for contender, result in by_contender.items():
-            if result.cannot and contender in found:
+            if result.cannot:
                 found[contender].setdefault(result.cannot, []).append(measurement)
     for contender in _uncounted(results) & found.keys():
         found[contender]["not counted"] = ["what came twice"]
@@ -233,7 +236,8 @@ def machine_line(record: Record) -> str:
     machine = record.machine
     return (
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_mb']} MB; "
-        f"{machine['system']}; {machine['python']}; load before: {machine['load_before']}."
+        f"{machine['system']}; {machine['python']}; load before: {machine['load_before']}; "
+        f"sources: {machine.get('source', 'not known')}."
     )
 
 

@@ -6,12 +6,20 @@ import asyncio
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import suppress
 from time import perf_counter, process_time
 from typing import Any, Protocol
 
 from bench.child import NUMBER_BYTES, Command, Delays, Ledger, Tally, answer, order_on_loop
-from bench.roles import GLANCE, PAUSES, PROBE_SECONDS, QUIET_SECONDS, as_bytes, topics_of
+from bench.roles import (
+    FEEDBACKS,
+    GLANCE,
+    PAUSES,
+    PROBE_SECONDS,
+    QUIET_SECONDS,
+    as_bytes,
+    topics_of,
+    wrong,
+)
 
 
 class Face(Protocol):
@@ -58,8 +66,8 @@ class Worker(Face, Protocol):
     def work_slowly(self, name: str) -> None:
         """As `work`, but each goal takes `take_steps`, which gives feedback."""
 
-    def slow_sender(self, name: str) -> Callable[[int, int], Awaitable[int]]:
-        """As `sender`; what came of the feedback by then has to pass `check_feedback`."""
+    def slow_sender(self, name: str) -> Callable[[int, int], Awaitable[tuple[int, int]]]:
+        """As `sender`, for goals of `work_slowly`; how much feedback came by then as well."""
         ...
 
     async def bridge(self, topic: str, to: str) -> None:
@@ -109,7 +117,7 @@ async def receive(
         tally.reset()
         answer(ready=True)
         words = await order_on_loop()
-    sent, copies = map(int, words)
+    sent, copies = (int(word) for word in words)
     await asyncio.to_thread(tally.settle, sent)
     answer(**tally.figures(sent, copies))
 
@@ -238,7 +246,14 @@ async def work_slowly(face: Worker, *, name: str) -> None:
 
 async def slow_goals(face: Worker, *, name: str, count: int, seconds: float) -> None:
     """As `goals`, with those that take a while and give feedback."""
-    await _send(face, face.slow_sender(name), count, seconds)
+    send_one, missed = face.slow_sender(name), list[int]()
+
+    async def send(a: int, b: int) -> int:
+        result, came = await send_one(a, b)
+        missed.append(FEEDBACKS - came)
+        return result
+
+    await _send(face, send, count, seconds, missed)
 
 
 async def take_steps(tell: Callable[[int], Awaitable[object]]) -> None:
@@ -257,19 +272,19 @@ async def _stay(face: Face) -> None:
 
 
 async def _send(
-    face: Worker, send: Callable[[int, int], Awaitable[int]], count: int, seconds: float
+    face: Worker,
+    send: Callable[[int, int], Awaitable[int]],
+    count: int,
+    seconds: float,
+    missed: Sequence[int] = (),
 ) -> None:
-    async def reach(a: int, b: int) -> None:
-        with suppress(ValueError):  # what is wrong with all of them is for the ledger to tell
-            await send(a, b)
-
     await face.start()
-    await _until_served(reach)
+    await _until_served(send)
     answer(ready=True)
     await order_on_loop()
-    ledger = Ledger(seconds, count)
+    ledger, before = Ledger(seconds, count), len(missed)
     await _call(send, ledger, 0)
-    answer(**ledger.figures())
+    answer(**ledger.figures(), **wrong(missed[before:]))
 
 
 async def bridge(face: Worker, *, topic: str, to: str) -> None:

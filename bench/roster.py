@@ -60,17 +60,14 @@ def _all(reason: str, *measurements: str) -> dict[str, str]:
 
 # Why not.
 PAYLOADS = ("payload_16", "payload_200", "payload_10k", "payload_1m")
-WIDE = ("fan_out", "spread", "fan_in")
+FAN = ("fan_out", "spread", "fan_in")
 NO_ASYNCIO = _all("it has no asyncio", "tasks")
-NOT_AGAIN_WITH_UVLOOP = _all(
-    "to keep a run short: as without uvloop", *WIDE, *PAYLOADS, "topics", "slow_goals"
-)
-NO_THREADS = _all("it has no threads that call", "calls")
+NOT_AGAIN_WITH_UVLOOP = _all("to keep a run short", *FAN, *PAYLOADS)
 ACTIONS = ("goals", "slow_goals")
 BARE_SOCKET = _all("it is a bare socket", *ACTIONS, "bridge", "fan_out", "topics", "start", "node")
 NO_LIBRARY = _all("that is up to the program", *ACTIONS, "bridge", "fan_out", "topics", "node")
 ANOTHER_CLIENT = _all(
-    "to keep a run short: of the other clients", "burst", "spread", "fan_in", *PAYLOADS
+    "to keep a run short: other clients are measured", "burst", "spread", "fan_in", *PAYLOADS
 )
 A_TOOL = _all(
     "it is a tool",
@@ -78,7 +75,6 @@ A_TOOL = _all(
 )
 RELEASED = _all("its payloads are JSON", *PAYLOADS, "blob") | {
     "tasks": "it has no asyncio",
-    **_all("to keep a run short: ten processes of it take seconds to start", "spread", "fan_in"),
     "topics": "it starts a thread for each subscription",
     "goals": "that a goal has ended is told before its client knows which it is, and is lost",
 }
@@ -127,7 +123,6 @@ CONTENDERS = (
         "ours, aio",
         "bench.contenders.ours_aio",
         "ours",
-        NO_THREADS,
         imports=OUR_AIO_IMPORTS,
         options=WITHOUT_UVLOOP,
     ),
@@ -161,7 +156,7 @@ CONTENDERS = (
         "ours, aio, uvloop",
         "bench.contenders.ours_aio",
         "ours",
-        NO_THREADS | NOT_AGAIN_WITH_UVLOOP,
+        NOT_AGAIN_WITH_UVLOOP,
         imports=OUR_AIO_IMPORTS + ", uvloop",
         options=WITH_UVLOOP,
     ),

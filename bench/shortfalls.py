@@ -26,8 +26,9 @@ NOISE_OF_BROKER = (
 REASONS: dict[tuple[str, str, str], str] = {
     ("redis", "call", "p50_us"): (
         "A quarter of the best peer's time is about what the bare socket takes that is the limit, "
-        "with no thread and no queue. What is beyond that is the waking of two threads"
+        "with no thread and no queue. What is beyond that is the waking of two threads, see below"
     ),
+    ("mqtt", "call", "p50_us"): THREADS,
     ("redis", "calls", "rate"): THREADS,
     ("mqtt", "calls", "rate"): THREADS,
     ("amqp", "calls", "rate"): (
@@ -35,7 +36,8 @@ REASONS: dict[tuple[str, str, str], str] = {
         "10 000 calls a second; the rest is the waking of threads, see below"
     ),
     ("amqp", "call", "p50_us"): (
-        "RabbitMQ takes half of the time, as the limit shows; the rest is the waking of two threads"
+        "RabbitMQ takes half of the time, as the limit shows; the rest is the waking of two "
+        "threads, see below"
     ),
     ("redis", "topics", "all_busy_ratio"): (
         "It is the processor's cache: 300 busy topics of the 10 000 cost what 10 do, from 1000 on "

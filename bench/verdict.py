@@ -15,7 +15,7 @@ That has its price. Five rounds on each side show a difference of a single figur
 two sets do not overlap, which chance brings about 2 times in 252. They can show nothing among many:
 the clearest there is may then be chance, and all that is said of it is "perhaps", by which is known
 what to measure again. Ten rounds show what does not overlap among 900 figures, and a whole run has
-some 200 of ours: take ten. No number of rounds shows what is smaller than the noise within them.
+some 400 of ours: take ten. No number of rounds shows what is smaller than the noise within them.
 
 The test is written out, for that is shorter than a dependency: it runs with nothing installed.
 """

@@ -211,7 +211,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 @pytest.fixture(autouse=True)
 def _no_node_goes_on() -> Iterator[None]:
-    """Fails a test that leaves a node running, and stops it: it would trouble all others."""
+    """Fails a test that leaves a synchronous node running, and stops it.
+
+    It would trouble all others. What is left on loops of their own ends with those.
+    """
     before = _hubs()
     yield
     left = _hubs() - before
@@ -240,7 +243,8 @@ def portal() -> Iterator[_portal.Portal]:
 
 
 def _hubs() -> set[Hub]:
-    return set() if _portal._portal is None else set(_portal._portal.hubs)
+    portal = _portal._portal  # which its own thread may set to None meanwhile
+    return set() if portal is None else set(portal.hubs)
 
 
 def _threads() -> set[threading.Thread]:

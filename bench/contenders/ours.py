@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bench.roles import CALL_TIMEOUT, FLUSH_TIMEOUT, check_feedback, main, take_steps
+from bench.roles import CALL_TIMEOUT, FLUSH_TIMEOUT, main, take_steps
 from commlib.msg import ActionMessage, PubSubMessage, RPCMessage
 from commlib.node import Node
 from commlib.serializer import BytesSerializer
@@ -119,14 +119,13 @@ class Ours:
 
         self._node.create_action(name, Sum, reach)
 
-    def slow_sender(self, name: str) -> Callable[[int, int], int]:
+    def slow_sender(self, name: str) -> Callable[[int, int], tuple[int, int]]:
         client = self._node.create_action_client(name, Sum)
 
-        def send(a: int, b: int) -> int:
+        def send(a: int, b: int) -> tuple[int, int]:
             goal = client.send_goal(Sum.Goal(a, b), timeout=CALL_TIMEOUT)
             result = goal.result(CALL_TIMEOUT)
-            check_feedback(len(list(goal.feedback)))
-            return result.c
+            return result.c, len(list(goal.feedback))
 
         return send
 

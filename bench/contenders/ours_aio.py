@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from bench.contenders.ours import AddTwoInts, Sonar, Sum
-from bench.roles import CALL_TIMEOUT, check_feedback
+from bench.roles import CALL_TIMEOUT
 from bench.roles_aio import main, take_steps
 from commlib.aio import Node
 from commlib.serializer import BytesSerializer
@@ -22,10 +22,12 @@ class Ours:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._is_running = False
         self._node = Node("bench", url)
 
     async def start(self) -> None:
         await self._node.run()
+        self._is_running = True
         if not self._node.connected:
             raise ConnectionError("the broker does not answer")
 
@@ -43,8 +45,11 @@ class Ours:
     async def subscribe(
         self, topics: Sequence[str], on_message: Callable[[Any], None], *, blob: bool
     ) -> None:
-        for topic in topics:
-            self._node.create_subscriber(topic, on_message, bytes if blob else Sonar)
+        kind = bytes if blob else Sonar
+        made = [self._node.create_subscriber(topic, on_message, kind) for topic in topics]
+        if self._is_running:
+            for subscriber in made:  # they have begun; this waits for the broker's word
+                await subscriber.run()
 
     def serve(self, name: str) -> None:
         self._node.create_rpc(name, add, AddTwoInts)
@@ -82,14 +87,13 @@ class Ours:
 
         self._node.create_action(name, Sum, reach)
 
-    def slow_sender(self, name: str) -> Callable[[int, int], Awaitable[int]]:
+    def slow_sender(self, name: str) -> Callable[[int, int], Awaitable[tuple[int, int]]]:
         client = self._node.create_action_client(name, Sum)
 
-        async def send(a: int, b: int) -> int:
+        async def send(a: int, b: int) -> tuple[int, int]:
             goal = await client.send_goal(Sum.Goal(a, b), CALL_TIMEOUT)
             result = await goal.result(CALL_TIMEOUT)
-            check_feedback(len([step async for step in goal.feedback]))
-            return result.c
+            return result.c, len([step async for step in goal.feedback])
 
         return send
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from bench.child import address_of
-from bench.roles import CALL_TIMEOUT, FLUSH_TIMEOUT, check_feedback, take_steps
+from bench.roles import CALL_TIMEOUT, FLUSH_TIMEOUT, take_steps
 
 
 class Released(ABC):
@@ -115,12 +115,12 @@ class Released(ABC):
             )
         )
 
-    def slow_sender(self, name: str) -> Callable[[int, int], int]:
+    def slow_sender(self, name: str) -> Callable[[int, int], tuple[int, int]]:
         client = self._begin_sender(
             self._node.create_action_client(**{self.action_name: name}, msg_type=self.sum)
         )
 
-        def send(a: int, b: int) -> int:
+        def send(a: int, b: int) -> tuple[int, int]:
             feedback: list[Any] = []
             results: SimpleQueue[Any] = SimpleQueue()
             response = client.send_goal(self.sum.Goal(a=a, b=b), timeout=int(CALL_TIMEOUT))
@@ -134,9 +134,7 @@ class Released(ABC):
                 result = results.get(timeout=CALL_TIMEOUT)
             except Empty:
                 raise TimeoutError(f"no result within {CALL_TIMEOUT} s") from None
-            check_feedback(len(feedback))
-            c: int = result.c
-            return c
+            return result.c, len(feedback)
 
         return send
 

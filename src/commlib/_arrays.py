@@ -66,7 +66,7 @@ class NDArray(Struct, frozen=True):
         if not is_view or data.format != "B" or data.ndim != 1:
             force_setattr(self, "data", _flat(data))
         if not isinstance(self.shape, tuple):
-            force_setattr(self, "shape", _tuple(self.shape))
+            force_setattr(self, "shape", _shape(self.shape))
         expected = item_size(self.dtype) * _count(self.shape)
         if len(self.data) != expected:
             raise SerializationError(
@@ -164,7 +164,7 @@ def item_size(dtype: str) -> int:
     )
 
 
-def _tuple(shape: Any) -> tuple[Any, ...]:
+def _shape(shape: Any) -> tuple[Any, ...]:
     try:
         return tuple(shape)
     except TypeError as exc:
