@@ -73,7 +73,8 @@ PICTURES = (
         "scale-using",
         "Many of everything",
         "What a message or a call costs if there are many topics, services, clients or nodes in a "
-        "process. What is level costs no more; the faint lines are as steep as twice for twice.",
+        "process; nodes with connections of their own go to 2000. What is level costs no more; the "
+        "faint lines are as steep as twice for twice.",
         "Cost of a message over the number of subscriptions, services, clients, nodes, to 10 000",
     ),
     Picture(
