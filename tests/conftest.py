@@ -18,6 +18,7 @@ from brokers import (
     NatsServer,
     RabbitServer,
     RedisServer,
+    Server,
     making,
     running,
     running_valkey,
@@ -31,6 +32,7 @@ from commlib.transports import resolve
 from raw_peer import RawPeer
 
 LEAVING_SECONDS = 5.0
+LOG_TAIL = 3000  # characters of a broker's log beside a failure
 
 # How long an example takes says nothing on a busy machine.
 settings.register_profile(
@@ -140,6 +142,17 @@ def broker(request: pytest.FixtureRequest) -> Broker:
 def topic(broker: Broker) -> str:
     """A name of one word that no other test has."""
     return broker.unique("topic")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Beside a failure stands what its brokers have said, and whether they run."""
+    report: pytest.TestReport = yield
+    if report.failed and report.when != "teardown" and isinstance(item, pytest.Function):
+        for name, server in item.funcargs.items():
+            if isinstance(server, Server):
+                report.sections.append((f"{name}, {server.state}", server.log[-LOG_TAIL:]))
+    return report
 
 
 # ---- nodes ----

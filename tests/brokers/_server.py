@@ -112,6 +112,14 @@ class Server(ABC):
         """What it has written to its log since it was started."""
         return (self.folder / "log").read_text(errors="replace")
 
+    @property
+    def state(self) -> str:
+        """Whether it runs, in words."""
+        if self._process is None:
+            return "not running"
+        status = self._process.poll()
+        return "running" if status is None else f"ended by itself with status {status}"
+
     def start(self) -> Self:
         """Start it and return when it answers."""
         assert self._process is None, "it runs already"
