@@ -68,8 +68,9 @@ def _conditions(record: Record) -> str:
     pipelined = [_quotient(results, publish, PIPELINED) for results in record.brokers]
     return (
         "To *receive* is end to end: each is fed by a publisher of its own, and none receives "
-        "faster than that one publishes. The *burst* is of receivers alone, for one sender feeds "
-        f"them all: ours receives it {_span(record, burst, 'peer')} as fast as the best peer. On "
+        "faster than that one publishes meanwhile. The *burst* is of receivers alone, for one "
+        "sender feeds them all: ours receives it "
+        f"{_span(record, burst, 'peer')} as fast as the best peer. On "
         "Redis, peers' publishing returns with the broker's answer to each message, ours when "
         "the message is in the bounded outgoing queue; all are measured until the broker has all "
         f"messages. Beside the fastest Python client with pipelines ({PIPELINED}; a hundred "
@@ -135,7 +136,8 @@ def _terms(record: Record) -> str:
     brokers = ", ".join(results.version for results in record.brokers)
     return (
         "In the lines *in italics*, less is better. *Of best peer*: the quotient of ours and the "
-        f"best of {', '.join(PEERS)}, which were measured in turn with ours. {rounds} on "
+        f"best of {', '.join(PEERS)}, which were measured in turn with ours; ours is without "
+        f"uvloop. {rounds} on "
         f"{record.date[:10]}; {machine['processor']}, {machine['cores']} cores, "
         f"{machine['system']}, {machine['python']}; {brokers}, all on one machine."
     )

@@ -72,28 +72,29 @@ PICTURES = (
     Picture(
         "scale-using",
         "Many of everything",
-        "What a message or a call costs if there are many topics, services, clients or nodes in a "
-        "process; nodes with connections of their own go to 2000. What is level costs no more; the "
-        "faint lines are as steep as twice for twice.",
-        "Cost of a message over the number of subscriptions, services, clients, nodes, to 10 000",
+        "What a message or a call costs if there are many topics, services or clients in a "
+        "process. What is level costs no more; the faint lines are as steep as twice for twice. "
+        "How often it was measured, and all else, says bench/results/scale.md.",
+        "Cost of a message over the number of subscriptions, publishers, services or clients",
     ),
     Picture(
         "scale-making",
         "",
-        "The time to make all of them, until the broker has confirmed the last:",
-        "Seconds to make many subscriptions, publishers, services, clients, nodes, to 10 000",
+        "The time to make many subscriptions or nodes, until the broker has confirmed the last; "
+        "nodes with connections of their own go to 2000:",
+        "Seconds to make many subscriptions, or nodes",
     ),
     Picture(
         "scale-further",
         "",
         "The time to make a further one, when there are so many:",
-        "Microseconds for one more subscription, publisher, service, client, node, to 10 000",
+        "Microseconds for one more subscription, service or node, to 10 000",
     ),
     Picture(
         "scale-memory",
         "",
-        "The memory of all of them:",
-        "Megabytes for many subscriptions, publishers, services, clients, nodes, to 10 000",
+        "The memory of subscriptions:",
+        "Megabytes for many subscriptions, to 10 000",
     ),
 )
 
