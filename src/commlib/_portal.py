@@ -259,6 +259,9 @@ def _after_fork_in_child() -> None:
         _portal = None
     for hub in list(hubs):
         _inherited.append(hub.transport)
+        if hub.loop is not None:
+            # None of them ends any more, and asyncio complains of those that are collected.
+            _inherited.append(asyncio.all_tasks(hub.loop))
         hub.abandon()
 
 
