@@ -240,7 +240,7 @@ def call(face: Face, *, name: str, at_once: int, count: int, seconds: float) -> 
     answer(**ledgers[0].figures())
 
 
-def _until_served(call: Callable[[int, int], object]) -> None:
+def _until_served(call: Callable[[int, int], int]) -> None:
     while True:
         try:
             call(0, 0)

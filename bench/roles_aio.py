@@ -205,7 +205,7 @@ async def call(face: Face, *, name: str, at_once: int, count: int, seconds: floa
     answer(**ledger.figures())
 
 
-async def _until_served(call: Callable[[int, int], Awaitable[object]]) -> None:
+async def _until_served(call: Callable[[int, int], Awaitable[int]]) -> None:
     while True:
         try:
             await call(0, 0)

@@ -319,7 +319,9 @@ class Endpoint:
         """Whether this is not logged yet, and shall be."""
         if self._reported is None:
             self._reported = set()
-        if report in self._reported or len(self._reported) >= MAX_REPORTS:
+        if report in self._reported:
+            return False
+        if len(self._reported) >= MAX_REPORTS and report != ON_ERROR:
             return False
         self._reported.add(report)
         return True
