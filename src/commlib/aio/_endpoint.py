@@ -235,6 +235,7 @@ class Endpoint:
             self.hub.start()
             self._beginning = self.hub.spawn(self._begin())
             self._beginning.add_done_callback(self._note_begun)
+            self.hub.note_change()
         return self._beginning
 
     def _note_begun(self, beginning: asyncio.Future[None]) -> None:
@@ -275,6 +276,7 @@ class Endpoint:
             self._begun_on = None
             self._beginning.cancel()
             await asyncio.wait([self._beginning])
+            self.hub.note_change()
             await self._end()
         if self._has_own_hub:
             await self.hub.close()

@@ -7,7 +7,8 @@ import dataclasses
 import logging
 import threading
 import weakref
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from os import urandom
 from typing import Any
 
 from commlib._lanes import CALLBACK_ERRORS, end_tasks
@@ -66,6 +67,8 @@ class Hub:
         """Topics of nodes themselves: a refusal there says nothing about those of the program."""
         self.users: weakref.WeakSet[object] = weakref.WeakSet()
         """The nodes that share it, until each is stopped; the last one closes it."""
+        self.link = urandom(4).hex()
+        """By which others know this connection."""
         self.home: set[Hub] = set()
         """Where it is noted as long as it lives on a loop."""
         self._reset()
@@ -85,6 +88,15 @@ class Hub:
         self._refused: set[str] = set()
         self._news = asyncio.Event()
         self._done: asyncio.Future[None] | None = None
+        self.on_change: Callable[[Hub], None] | None = None
+        """Told when an endpoint begins or ends."""
+        self.refusals: dict[str, Callable[[Exception], None]] = {}
+        """Who is told that the broker refuses messages on some topics of our own."""
+
+    def note_change(self) -> None:
+        """An endpoint on this connection has begun or ended."""
+        if self.on_change is not None:
+            self.on_change(self)
 
     def start(self) -> None:
         """Begin to connect, in the background; idempotent."""
@@ -246,6 +258,9 @@ class Hub:
                 log.exception("%s: on_state failed", self.name)
 
     def _note_refused(self, target: str, error: Exception) -> None:
+        if target in self.refusals:
+            self.refusals[target](error)
+            return
         known = str(error).partition(":")[2][:30]  # what is wrong, without where
         if target in self.apart:
             known = f"apart{known}"

@@ -39,8 +39,11 @@ from commlib.transports import resolve
 from commlib.transports.base import StateHandler
 
 if TYPE_CHECKING:
+    from commlib.aio._beacon import Beacon
     from commlib.logger import RemoteLogger
     from commlib.signing import SigningKey, TrustedKeys
+
+APPEARS_AFTER = 0.3  # s from its start until others are told of a node
 
 
 class NodeState(IntEnum):
@@ -65,6 +68,8 @@ class NodeOptions(FormOptions, SecurityOptions, total=False):
     * ``heartbeat_uri``: their topic; by default ``<namespace>.heartbeat``.
     * ``heartbeat_interval`` (s): the time between two of them; after three without one a node is
       to be taken for dead.
+    * ``discovery``: tell others that it is there and what its ports are, and warn where they do not
+      go together with those of others; see ``commlib.aio.discovery``.
     * ``has_start_rpc``, ``has_stop_rpc``, or ``ctrl_services`` for both: see
       ``create_start_service`` and ``create_stop_service``.
     """
@@ -80,6 +85,7 @@ class NodeOptions(FormOptions, SecurityOptions, total=False):
     has_start_rpc: bool
     has_stop_rpc: bool
     ctrl_services: bool
+    discovery: bool
 
 
 def check_options(kind: type, given: Iterable[str], options: Iterable[str]) -> None:
@@ -129,6 +135,7 @@ class Node(Ports):
         has_start_rpc: bool = False,
         has_stop_rpc: bool = False,
         ctrl_services: bool = False,
+        discovery: bool = True,
         sign: SigningKey | None = None,
         verify: TrustedKeys | None = None,
         **form: Unpack[FormOptions],
@@ -162,6 +169,9 @@ class Node(Ports):
         self._own: list[Endpoint] = []
         """What is no port, but a part of the node: it goes on while the ports are stopped."""
         self._turning = asyncio.Lock()
+        self._has_discovery = discovery
+        self._beacon: Beacon | None = None
+        self._appearing: asyncio.TimerHandle | None = None
         if heartbeats and heartbeat_thread:
             topic = heartbeat_uri or join(self.namespace, "heartbeat")
             beat = Heartbeat(topic, heartbeat_interval, self.hub, envelope=envelope, sign=sign)
@@ -271,6 +281,24 @@ class Node(Ports):
         except Exception:
             self.state = NodeState.IDLE
             raise
+        if self._has_discovery and self._beacon is None and self._appearing is None:
+            # Not before its program has begun to work, nor if that is over by then.
+            self._appearing = asyncio.get_running_loop().call_later(APPEARS_AFTER, self._appear)
+
+    def _appear(self) -> None:
+        from commlib.aio._beacon import beacon_for
+
+        self._appearing = None
+        self._beacon = beacon_for(self.hub)
+        self._beacon.add(self)
+
+    def _disappear(self) -> None:
+        appearing, self._appearing = self._appearing, None
+        beacon, self._beacon = self._beacon, None
+        if appearing is not None:
+            appearing.cancel()
+        if beacon is not None and beacon.loop is asyncio.get_running_loop():  # not in a fork
+            beacon.remove(self)
 
     async def _run_all(self, parts: Sequence[Endpoint], wait: bool) -> None:
         """Run them with one wait for all: one for each costs as much again as to begin."""
@@ -318,6 +346,7 @@ class Node(Ports):
             self._stopping.set()
         if self.running:
             self._forget_stopped()  # or the next run would begin with them
+        self._disappear()
         # First the control services, so that nobody starts again what is being stopped.
         await asyncio.gather(*(part.stop() for part in self._own if part is not self._logs))
         await self._stop_ports()

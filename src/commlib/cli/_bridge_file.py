@@ -117,7 +117,7 @@ class _FileReader:
         self.errors.append(f"{where}: {what}" if where else what)
 
     def _load(self) -> Any:
-        import yaml  # type: ignore[import-untyped] # for this command alone
+        import yaml  # for this command alone
 
         try:
             return yaml.safe_load(self._path.read_text(encoding="utf8"))

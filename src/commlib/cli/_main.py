@@ -25,6 +25,7 @@ COMMANDS = {
     "bridge": Lazy("commlib.cli.bridge:bridge", "Connect brokers, as a file says."),
     "broker": Lazy("commlib.cli.broker:broker", "Run a broker on this machine."),
     "demo": Lazy("commlib.cli.demo:demo", "Show what commlib does, in several processes."),
+    "node": Lazy("commlib.cli.node:node", "List nodes, look at one, see whether it answers."),
 }
 
 
