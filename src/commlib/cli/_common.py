@@ -19,16 +19,19 @@ import click
 import msgspec
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from commlib._params import BaseParameters
 from commlib._portal import new_loop
 from commlib.aio import Node
 from commlib.aio.discovery import Discovery, NodeInfo
+from commlib.cli._shown import printable
 from commlib.exceptions import CommlibError, ConnectError
 from commlib.transports import resolve
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+INTERRUPTED = 130  # the exit status after Ctrl-C in what would have come to an end by itself
 CONNECT_SECONDS = 5.0  # that a command waits for its broker; a person waits with it
 WAIT = click.option(
     "--wait",
@@ -65,7 +68,7 @@ def command(work: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
             with suppress(BrokenPipeError):
                 sys.stdout.close()
         except KeyboardInterrupt:
-            raise SystemExit(130) from None
+            raise SystemExit(INTERRUPTED) from None
 
     return run
 
@@ -101,8 +104,11 @@ async def nodes_on(url: BaseParameters, wait: float) -> list[NodeInfo]:
         return discovery.nodes
 
 
-async def until_stopped(*works: Awaitable[Any]) -> None:
-    """Return when Ctrl-C or SIGTERM comes, or one of ``works`` has ended; raise what it raises."""
+async def until_stopped(*works: Awaitable[Any]) -> bool:
+    """Return when Ctrl-C or SIGTERM comes, or one of ``works`` has ended; raise what it raises.
+
+    True: it was a signal.
+    """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     numbers = (signal.SIGINT, signal.SIGTERM)
@@ -114,6 +120,7 @@ async def until_stopped(*works: Awaitable[Any]) -> None:
         done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
+        return done == {stopping}
     finally:
         for task in (*tasks, stopping):
             task.cancel()
@@ -134,7 +141,7 @@ def as_json(data: Any) -> str:
     """JSON on one line, of plain data, Structs and what else messages hold."""
     from commlib import _json
 
-    return _json.encode(data).decode()
+    return _json.write_json(data).decode()
 
 
 def print_json(data: Any) -> None:
@@ -145,16 +152,28 @@ def print_json(data: Any) -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
     """A table, or the sentence ``empty`` where there are no rows.
 
-    Where nobody looks (no terminal) there are no borders, so that other programs can read it.
+    Where nobody looks (no terminal) it is as wide as it must be, for other programs to read.
     """
-    rows = list(rows)
-    if not rows:
+    # As it is: `list[int]` would be taken for markup, and strangers choose names.
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
+    if not cells:
         click.echo(empty, err=True)
         return
     screen = console()
+    if not screen.is_terminal:
+        _print_plain([list(columns), *cells])
+        return
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=not screen.is_terminal)
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_column(column, overflow="fold")
+    for row in cells:
+        table.add_row(*map(Text, row))
     screen.print(table)
+
+
+def _print_plain(rows: Sequence[Sequence[str]]) -> None:
+    """Columns side by side, whatever that takes: rich would cut them at 80 characters."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(padded).rstrip())

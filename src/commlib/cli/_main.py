@@ -10,6 +10,7 @@ import importlib
 from typing import NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 from commlib import __version__
 
@@ -22,10 +23,23 @@ class Lazy(NamedTuple):
 
 
 COMMANDS = {
+    "action": Lazy("commlib.cli.action:action", "List actions, look at one, send goals, end them."),
+    "asyncapi": Lazy("commlib.cli.asyncapi:asyncapi", "Describe what runs, as AsyncAPI."),
+    "bench": Lazy("commlib.cli.bench:bench", "Measure how fast this broker is with commlib."),
     "bridge": Lazy("commlib.cli.bridge:bridge", "Connect brokers, as a file says."),
     "broker": Lazy("commlib.cli.broker:broker", "Run a broker on this machine."),
+    "completion": Lazy("commlib.cli.completion:completion", "Let the shell complete words."),
     "demo": Lazy("commlib.cli.demo:demo", "Show what commlib does, in several processes."),
+    "doctor": Lazy("commlib.cli.doctor:doctor", "Find out what is wrong, and how to mend it."),
+    "event": Lazy("commlib.cli.event:event", "Tell that something has happened."),
+    "graph": Lazy("commlib.cli.graph:graph", "Draw nodes, and what is between them."),
     "node": Lazy("commlib.cli.node:node", "List nodes, look at one, see whether it answers."),
+    "rpc": Lazy("commlib.cli.rpc:rpc", "List services, look at one, call it."),
+    "topic": Lazy("commlib.cli.topic:topic", "List topics, see what comes on them, publish, measure."),
+    "top": Lazy("commlib.cli.top:top", "Watch what is published, topic by topic."),
+    "info": Lazy("commlib.cli.info:info", "Tell what is in a recording."),
+    "record": Lazy("commlib.cli.record:record", "Record topics to a file."),
+    "replay": Lazy("commlib.cli.replay:replay", "Publish a recording again."),
 }
 
 
@@ -42,6 +56,15 @@ class LazyGroup(click.Group):
         # click's own would import every command for its help.
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name].help) for name in self.list_commands(ctx)])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        # So would this.
+        named = [
+            CompletionItem(name, help=COMMANDS[name].help)
+            for name in self.list_commands(ctx)
+            if name.startswith(incomplete)
+        ]
+        return [*named, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
 def _load(target: str) -> click.Command:

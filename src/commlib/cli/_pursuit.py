@@ -1,0 +1,153 @@
+"""A goal that the command sends and follows to its end, and what Ctrl-C does to it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, Self
+
+from commlib._goal import NEXT, TERMINAL, GoalStatus
+from commlib.aio import Node
+from commlib.aio._action import StatusNews, part_name
+from commlib.aio.action import ClientGoal
+from commlib.cli._goal_views import View
+from commlib.exceptions import CommlibError
+
+ACCEPT_SECONDS = 10.0  # for the service to take the goal, or refuse it
+CANCEL_SECONDS = 10.0  # for the service to say whether it will end it
+SUCCEEDED, CANCELING, CANCELED = "SUCCEEDED", "CANCELING", "CANCELED"
+EARLY = 1000  # states of goals, ours perhaps, that are heard before it is known which is ours
+
+
+class Stops:
+    """Ctrl-C and SIGTERM while it is entered: the first is a wish, the second an order.
+
+    ``tell`` is called with the first.
+    """
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self.wished = asyncio.Event()
+        self.ordered = asyncio.Event()
+        self._tell = tell
+
+    def __enter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._hear)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+    def _hear(self) -> None:
+        if self.wished.is_set():
+            self.ordered.set()
+        else:
+            self.wished.set()
+            self._tell()
+
+    async def race(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Whether ``work`` came to its end before the order to stop; raises what it raises."""
+        working = asyncio.ensure_future(work)
+        ordered = asyncio.ensure_future(self.ordered.wait())
+        try:
+            await asyncio.wait({working, ordered}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                return False
+            working.result()
+            return True
+        finally:
+            working.cancel()
+            ordered.cancel()
+            await asyncio.gather(working, ordered, return_exceptions=True)
+
+
+class Pursuit:
+    """Sends a goal to the action ``name`` and tells a view what becomes of it."""
+
+    def __init__(self, node: Node, name: str, view: View) -> None:
+        self.goal: ClientGoal[Any, Any] | None = None
+        """None until the service has answered."""
+        self._node = node
+        self._name = name
+        self._view = view
+        self._followed: ClientGoal[Any, Any] | None = None
+        self._state = int(GoalStatus.ACCEPTED)
+        self._early: deque[StatusNews] = deque(maxlen=EARLY)
+
+    async def send(self, data: Any, timeout: float | None) -> ClientGoal[Any, Any]:
+        """Have the service take the goal. Raises GoalRefused, and what a call may raise."""
+        client = self._node.create_action_client(self._name)
+        states = self._node.create_subscriber(
+            part_name(self._name, "status"), self._hear, StatusNews, inline=True
+        )
+        await states.run()
+        patience = min(ACCEPT_SECONDS, timeout or ACCEPT_SECONDS)
+        goal = await client.send_goal(data, patience)
+        if not goal.status and goal.done:
+            goal.outcome()  # raises why it was refused
+        self.goal = goal
+        self._view.accepted(goal.goal_id)
+        return goal
+
+    async def follow(self, goal: ClientGoal[Any, Any], stops: Stops) -> None:
+        """Tell of its feedback and states until it has ended; with the wish to stop cancel it."""
+        canceling = asyncio.ensure_future(self._cancel_when_wished(goal, stops))
+        self._followed = goal
+        for news in self._early:
+            self._hear(news)
+        try:
+            async for feedback in goal.feedback:
+                self._tell_feedback(feedback)
+        finally:
+            canceling.cancel()
+            await asyncio.gather(canceling, return_exceptions=True)
+
+    async def _cancel_when_wished(self, goal: ClientGoal[Any, Any], stops: Stops) -> None:
+        await stops.wished.wait()
+        try:
+            if not await goal.cancel(CANCEL_SECONDS) and not goal.done:
+                self._view.note("the service does not cancel it")
+        except CommlibError as exc:
+            self._view.note(f"it cannot be cancelled: {exc}")
+
+    def _hear(self, news: StatusNews) -> None:
+        goal = self._followed
+        if goal is None:
+            self._early.append(news)
+        elif news.goal_id == goal.goal_id and news.status in NEXT:
+            if news.status > GoalStatus.EXECUTING:
+                with suppress(IndexError):
+                    while True:  # what was said before comes first
+                        self._tell_feedback(goal.feedback.pop())
+            self._tell_state(news.status)
+
+    def _tell_feedback(self, feedback: Any) -> None:
+        self._tell_state(GoalStatus.EXECUTING)  # of which the news may come later, or never
+        self._view.feedback(feedback)
+
+    def _tell_state(self, status: int) -> None:
+        if status > self._state:
+            self._state = status
+            if status not in TERMINAL:  # the end is told with its result
+                self._view.status(name_of(status))
+
+
+def name_of(status: int) -> str:
+    """The name of a state; empty for a number that is none."""
+    # Its first name is misspelt, as it is on the wire.
+    return {4: SUCCEEDED}.get(status, GoalStatus(status).name) if status in NEXT else ""
+
+
+def end_of(goal: ClientGoal[Any, Any]) -> tuple[str, Any, CommlibError | None]:
+    """How a goal has ended: the name of its last state, its result, or why there is none."""
+    status = name_of(goal.status)
+    try:
+        return status, goal.outcome(), None
+    except CommlibError as exc:
+        return status, None, exc
