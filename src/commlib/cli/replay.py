@@ -1,0 +1,136 @@
+"""`commlib replay`: publishes what was recorded, in the same order and at the same distances."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from commlib._params import BaseParameters
+from commlib.cli._common import command, connected, console, until_stopped
+from commlib.cli.record import as_seconds, clock, size_text
+from commlib.exceptions import CommlibError
+from commlib.transports import resolve
+
+if TYPE_CHECKING:
+    from commlib.recording import Played, Player
+
+REFRESH_SECONDS = 0.1
+
+
+@click.command()
+@click.argument(
+    "files", nargs=-1, required=True, metavar="FILE.mcap...",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+)  # fmt: skip
+@click.option(
+    "--rate", "-r", type=click.FloatRange(min=0), default=1.0, show_default=True,
+    help="How many times as fast; 0 is without pauses.",
+)  # fmt: skip
+@click.option("--loop", "-l", is_flag=True, help="Begin again at the end, until Ctrl-C.")
+@click.option(
+    "--topics", "-t", multiple=True, metavar="TOPIC", help="These alone; may be patterns."
+)
+@click.option(
+    "--start",
+    callback=as_seconds,
+    metavar="TIME",
+    help="Leave out what comes before this time: 90s, 5m.",
+)
+@click.option(
+    "--end", callback=as_seconds, metavar="TIME", help="Leave out what comes after this time."
+)
+@click.option("--to", metavar="URL", help="The same as --url.")
+@click.option(
+    "--keep-headers", is_flag=True,
+    help="Send sender, number, time and signature as they were recorded.",
+)  # fmt: skip
+@command
+async def replay(
+    url: BaseParameters,
+    files: tuple[Path, ...],
+    rate: float,
+    loop: bool,
+    topics: tuple[str, ...],
+    start: float | None,
+    end: float | None,
+    to: str | None,
+    keep_headers: bool,
+) -> None:
+    """Publish a recording again: the same messages, in the same order, at the same distances.
+
+    Several files are played one after the other. The messages are new ones of this sender, with
+    numbers without gaps and the time of now; --keep-headers leaves them as they were. The broker
+    may be another one, also of another kind. Recorded calls of services are not repeated. It ends
+    when the broker has confirmed all.
+    """
+    from commlib.recording import Player
+
+    params = url if to is None else resolve(to)
+    # So that it waits for a broker that is slow, or away for a moment, instead of dropping.
+    params = dataclasses.replace(params, offline="wait")
+    async with connected(params, "replay") as node:
+        player = Player(
+            files,
+            hub=node.hub,
+            rate=rate,
+            loop=loop,
+            topics=topics,
+            start=start or 0.0,
+            end=end,
+            keep_headers=keep_headers,
+        )
+        playing = asyncio.ensure_future(player.play())
+        try:
+            await until_stopped(playing, _show(player, files, end))
+        finally:
+            await player.stop()
+    _tell(player.played)
+
+
+def _tell(played: Played) -> None:
+    click.echo(f"{played.messages} messages published, {size_text(played.bytes)}")
+    if played.calls:
+        click.echo(f"{played.calls} requests and responses were left out", err=True)
+    if played.foreign:
+        click.echo(f"{played.foreign} messages of other programs are no JSON: left out", err=True)
+    if played.refused:
+        raise CommlibError(f"{played.refused} messages were refused; the last: {played.reason}")
+    if played.lost:
+        raise CommlibError(f"{played.lost} messages were not confirmed by the broker")
+
+
+async def _show(player: Player, files: tuple[Path, ...], end: float | None) -> None:
+    """Show on a terminal how far it has come, for ever."""
+    screen = console()
+    if not screen.is_terminal:
+        await asyncio.get_running_loop().create_future()
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    from commlib.recording import read_summary
+
+    summaries = [await asyncio.to_thread(read_summary, file) for file in files]
+    last = max(each.end for each in summaries)
+    first = min((each.start for each in summaries if each.messages), default=last)
+    length = (last - first) / 1e9
+    length = length if end is None else min(length, end)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[at]} of {task.fields[length]}  {task.fields[messages]} messages"),
+    )
+    with Progress(*columns, console=screen, transient=True) as bar:
+        task = bar.add_task("replay", total=length, at="", length=clock(length), messages=0)
+        while True:
+            played = player.played
+            bar.update(
+                task,
+                completed=played.position,
+                at=clock(played.position),
+                messages=played.messages,
+                description=f"round {played.rounds + 1}" if played.rounds else "replay",
+            )
+            await asyncio.sleep(REFRESH_SECONDS)

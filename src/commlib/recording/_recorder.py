@@ -1,0 +1,355 @@
+"""The recorder: hears topics, counts what is missing, and puts all of it into a file."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import re
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Any, Unpack
+
+from msgspec import Struct
+
+from commlib import __version__, _topics
+from commlib._discovery import ANNOUNCE, Event
+from commlib._lanes import CALLBACK_ERRORS
+from commlib._letter import Letter
+from commlib._packet import Packet
+from commlib._stats import Stats
+from commlib.aio._action import part_name
+from commlib.aio._endpoint import Endpoint, Options, Params
+from commlib.aio._names import check_name, check_pattern
+from commlib.aio.discovery import Discovery, NodeInfo
+from commlib.recording._about import find_about
+from commlib.recording._counts import About, TopicCounter
+from commlib.recording._file import Limits, RecordingFile
+from commlib.recording._part import Compression, Entry, RecordingError
+from commlib.recording._records import open_packet
+from commlib.transports.base import Subscription
+
+DISCOVERY_SECONDS = 1.0  # that nodes have to tell their schemas before the file begins
+MAX_TOPICS = 20_000  # MCAP numbers channels with 16 bits, and a topic may need three
+OTHERS = "(other topics)"
+MAX_CALLS = 10_000  # whose replies are waited for
+CALLS = ("send_goal", "cancel_goal", "get_result")
+_REPLY = re.compile(r"rpc-[0-9a-f]{32}[./].")
+_TWO_LEVELS = "+/+"  # where replies come on MQTT: in rpc-<id>/<token>
+
+
+class Progress(Struct, frozen=True):
+    """How far a recording has come: messages, their bytes, what was lost, bytes of the files.
+
+    ``lost_before`` is lost on the way to the recorder, ``lost_inside`` had no room there.
+    """
+
+    messages: int = 0
+    bytes: int = 0
+    lost_before: int = 0
+    lost_inside: int = 0
+    size: int = 0
+    topics: int = 0
+    path: str = ""
+
+
+class Recorder(Endpoint):
+    """Records topics to an MCAP file, from ``run()`` to ``stop()``.
+
+    ``topics`` are names and patterns; ``"*"`` is all of them. ``actions`` are names of actions:
+    their status and feedback are recorded everywhere. ``rpc`` are names of services; their
+    requests and responses, and those of ``actions``, can be heard on MQTT alone, and elsewhere
+    ``rpc`` raises ValueError.
+
+    ``split_size`` (bytes) and ``split_seconds`` begin another file; ``max_size`` (bytes, of all
+    files) ends the recording. ``max_waiting`` (bytes) is what may wait for the disk; what is more
+    is dropped, and counted. Options: those of every endpoint.
+
+    ``file_compression`` is ``"zstd"``, ``"lz4"`` or ``"none"``. ``run()`` raises
+    RecordingError if there can be no such file.
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        topics: Iterable[str] = (),
+        conn_params: Params = None,
+        *,
+        rpc: Iterable[str] = (),
+        actions: Iterable[str] = (),
+        split_size: int | None = None,
+        split_seconds: float | None = None,
+        max_size: int | None = None,
+        max_waiting: int = 64 * 1024 * 1024,
+        file_compression: Compression = "zstd",
+        overwrite: bool = False,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__("recorder", conn_params, **options)
+        self.path = Path(path)
+        self.rpc, self.actions = tuple(rpc), tuple(actions)
+        self.topics = tuple(dict.fromkeys(topics))
+        if not (self.topics or self.rpc or self.actions):
+            raise ValueError("name at least one topic, service or action to record; '*' is all")
+        for topic in self.topics:
+            check_pattern(topic, self.hub)
+        for name in (*self.rpc, *self.actions):
+            check_name(name, self.hub, "name")
+        self.hears_calls = _hears_calls(self.hub.transport.traits)
+        if self.rpc and not self.hears_calls:
+            raise ValueError(no_calls(self.hub.params))
+        self._limits = Limits(split_size, split_seconds, max_size, max_waiting)
+        self._file_options = (file_compression, overwrite)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._counters: dict[str, TopicCounter] = {}
+        self._calls: OrderedDict[str, str] = OrderedDict()
+        self._file: RecordingFile | None = None
+        self._subscriptions: list[Subscription] = []
+        self._discovery: Discovery | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._ended: asyncio.Future[None] | None = None
+
+    @property
+    def progress(self) -> Progress:
+        """How far it has come."""
+        if self._file is None:
+            return Progress()
+        counts, counters = self._file.counts, self._counters.values()
+        return Progress(
+            messages=counts.messages,
+            bytes=counts.bytes,
+            lost_before=sum(each.stats.gaps for each in counters),
+            lost_inside=sum(each.inside for each in counters),
+            size=counts.size,
+            topics=len(counters),
+            path=str(self._file.path),
+        )
+
+    @property
+    def stats(self) -> Stats:
+        counters = self._counters.values()
+        return dataclasses.replace(
+            super().stats,
+            dropped=sum(each.inside for each in counters),
+            gaps=sum(each.stats.gaps for each in counters),
+            duplicates=sum(each.stats.duplicates for each in counters),
+            reordered=sum(each.stats.reordered for each in counters),
+        )
+
+    async def wait(self) -> None:
+        """Return when ``max_size`` is reached. Raises RecordingError when the disk is full."""
+        if self._ended is None:
+            raise RecordingError(f"{self.path}: run() it before you wait for its end")
+        await asyncio.shield(self._ended)
+
+    # ---- beginning and end ----
+
+    async def _begin(self) -> None:
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+        ended.add_done_callback(lambda _: ended.cancelled() or ended.exception())  # it was seen
+        self._forget()
+        self._ended = ended
+        transport = self.hub.transport
+        await transport.connect()  # first, so that nobody is left with an empty file
+        compression, overwrite = self._file_options
+        self._wall, self._monotonic = time.time_ns(), time.monotonic_ns()
+
+        def on_end(error: RecordingError | None) -> None:
+            loop.call_soon_threadsafe(_settle, ended, error)
+
+        self._file = RecordingFile(
+            self.path,
+            self._limits,
+            compression,
+            overwrite,
+            self._about_recording(),
+            "native" if transport.traits.native_headers else "beside",
+            on_end,
+        )
+        try:
+            await self._subscribe_all()
+        except BaseException:
+            await self._end()
+            raise
+        self._discovery = Discovery(hub=self.hub, on_change=self._note_node)
+        self._starting = self.hub.spawn(self._start(self._discovery, self._file))
+
+    async def _start(self, discovery: Discovery, file: RecordingFile) -> None:
+        """Begin to write, as soon as it is known what the messages look like."""
+        try:
+            async with asyncio.timeout(2 * DISCOVERY_SECONDS):
+                await discovery.run()
+                await discovery.ask(DISCOVERY_SECONDS)
+        except TimeoutError:
+            pass  # a broker that has just gone: the schemas come when it is back
+        finally:
+            for counter in self._counters.values():
+                counter.about = self._find_about(counter.about)
+            file.start()
+
+    async def _end(self) -> None:
+        for subscription in self._subscriptions:
+            await subscription.close()
+        self._subscriptions = []
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.wait([self._starting])
+        if self._discovery is not None:
+            await self._discovery.stop()
+        file = self._file
+        if file is not None:
+            await asyncio.to_thread(file.close, list(self._counters.values()))
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
+
+    def _about_recording(self) -> dict[str, str]:
+        return {
+            "version": __version__,
+            "broker": str(self.hub.params),
+            "host": socket.gethostname(),
+            "topics": " ".join(self.topics),
+            "rpc": " ".join(self.rpc),
+            "actions": " ".join(self.actions),
+        }
+
+    # ---- what is heard ----
+
+    async def _subscribe_all(self) -> None:
+        topics = [*self.topics]
+        for action in self.actions:
+            topics += [part_name(action, "status"), part_name(action, "feedback")]
+        before: list[Callable[[str], bool]] = []
+        native = self.hub.transport.traits.native_wildcards
+        for topic in _without_covered(topics, native):
+            is_exact = not _topics.is_pattern(topic, native)
+            take = partial(self._take, tuple(before), is_exact)
+            await self._subscribe(topic, take)
+            matches = _topics.matcher(topic, native)
+            if matches is not None:
+                before.append(matches)
+        services = [*self.rpc] if self.hears_calls else []
+        if self.hears_calls:
+            services += [part_name(action, call) for action in self.actions for call in CALLS]
+        if services:
+            await self._subscribe(_TWO_LEVELS, self._take_reply)
+        for service in services:
+            await self._subscribe(service, partial(self._take_request, service))
+
+    async def _subscribe(self, topic: str, take: Callable[[Packet], None]) -> None:
+        def handle(packet: Packet) -> None:
+            try:
+                take(packet)
+            except CALLBACK_ERRORS as exc:  # the transport has to go on
+                self._report(packet, exc)
+
+        self._subscriptions.append(await self.hub.transport.subscribe(topic, handle))
+
+    def _take(
+        self, before: tuple[Callable[[str], bool], ...], is_exact: bool, packet: Packet
+    ) -> None:
+        """A message. Calls are none, which look like messages to a pattern on MQTT."""
+        topic = packet.topic
+        if any(matches(topic) for matches in before):
+            return  # another subscription of ours brings it, too
+        if not is_exact and (_is_own(topic) or _REPLY.match(topic)):
+            return
+        letter = open_packet(packet, self.hub.params.max_payload)
+        if letter.header.reply_to:
+            return
+        self._put(topic, letter, About(topic))
+
+    def _take_request(self, service: str, packet: Packet) -> None:
+        letter = open_packet(packet, self.hub.params.max_payload)
+        reply_to = letter.header.reply_to
+        if not reply_to:
+            return  # a message on a topic of that name
+        self._calls[reply_to] = service
+        if len(self._calls) > MAX_CALLS:
+            self._calls.popitem(last=False)
+        self._put(f"{service}.request", letter, About(service, "request"))
+
+    def _take_reply(self, packet: Packet) -> None:
+        service = self._calls.pop(packet.topic, None)
+        if service is not None:
+            letter = open_packet(packet, self.hub.params.max_payload)
+            self._put(f"{service}.response", letter, About(service, "response"))
+
+    def _put(self, topic: str, letter: Letter, about: About) -> None:
+        now = self._wall + time.monotonic_ns() - self._monotonic  # which never goes back
+        assert self._file is not None, "it is there as long as something is heard"
+        if not self._file.is_open:
+            return
+        counter = self._counters.get(topic) or self._counter(topic, about)
+        self._stats.received += 1
+        if counter.name == OTHERS:
+            counter.inside += 1
+            return
+        counter.note(letter.header)
+        if not self._file.put(Entry(counter, letter, now, counter.losses)):
+            counter.inside += 1
+
+    def _counter(self, topic: str, about: About) -> TopicCounter:
+        if len(self._counters) >= MAX_TOPICS:
+            self.log.warning("%s: too many topics; no further ones are recorded", self.path)
+            topic, about = OTHERS, About(OTHERS)
+            return self._counters.setdefault(OTHERS, TopicCounter(OTHERS, about))
+        counter = self._counters[topic] = TopicCounter(topic, self._find_about(about))
+        return counter
+
+    # ---- what the messages look like ----
+
+    def _note_node(self, event: Event, node: NodeInfo) -> None:
+        if event == "death":
+            return
+        for counter in self._counters.values():
+            if counter.about.schema is None:
+                counter.about = self._find_about(counter.about)
+
+    def _find_about(self, about: About) -> About:
+        if self._discovery is None:
+            return about
+        return find_about(about, self._discovery.nodes)
+
+
+def _settle(ended: asyncio.Future[None], error: RecordingError | None) -> None:
+    if ended.done():
+        return
+    if error is None:
+        ended.set_result(None)
+    else:
+        ended.set_exception(error)
+
+
+def _without_covered(topics: list[str], native: str) -> list[str]:
+    """Patterns first, and no topic that one of them brings anyhow."""
+    patterns = [topic for topic in topics if _topics.is_pattern(topic, native)]
+    exact = [topic for topic in topics if not _topics.is_pattern(topic, native)]
+    matchers = [matches for each in patterns if (matches := _topics.matcher(each, native))]
+    kept = [t for t in exact if _is_own(t) or not any(matches(t) for matches in matchers)]
+    return [*kept, *patterns]
+
+
+def _is_own(topic: str) -> bool:
+    """Whether nodes tell of themselves there: replayed, that would make ghosts."""
+    return topic.replace("/", ".").startswith(ANNOUNCE)
+
+
+def _hears_calls(traits: Any) -> bool:
+    """Whether requests and replies can be heard without taking them: where queues are topics."""
+    return traits.separator == "/" and "+" in traits.native_wildcards
+
+
+def no_calls(params: object) -> str:
+    """Why calls cannot be recorded on this broker, and what can be done."""
+    return (
+        f"calls cannot be recorded at {params}: there a request lies in a queue, and whoever looks "
+        "at it takes it from the service. They can on MQTT; status and feedback of an action can "
+        "everywhere"
+    )

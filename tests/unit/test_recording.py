@@ -1,0 +1,690 @@
+"""Recordings: what gets into a file, what is counted, and what comes out again."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mcap.reader import make_reader
+
+from brokers import Broker
+from collected import DEADLINE
+from commlib import aio
+from commlib._hops import place
+from commlib._letter import open_letter
+from commlib._packet import MAX_PAYLOAD, PROPERTIES, Header, Packet
+from commlib._schemas import schema_of
+from commlib._wire import pack
+from commlib.action import GoalStatus
+from commlib.aio._hub import Hub
+from commlib.events import Event
+from commlib.msg import NDArray
+from commlib.recording import (
+    Player,
+    Recorder,
+    RecordingError,
+    _file,
+    _part,
+    _recorder,
+    read_summary,
+)
+from commlib.recording._reading import Reading
+from commlib.recording._records import from_record, open_packet, to_record
+from commlib.recording._schema import viewable
+from commlib.serializer import MessagePackSerializer
+from commlib.transports import resolve
+from messages import Move, Pose, Sonar
+
+HEADER = Header(1_700_000_000_000, PROPERTIES, "abcd1234", 7)
+ENVELOPE = pack({"a": [1, "ü"]}, HEADER, native=False).payload
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a recorder waits for, shortened: nobody here looks at the time."""
+    monkeypatch.setattr(_recorder, "DISCOVERY_SECONDS", 0.05)
+    monkeypatch.setattr(_file, "FLUSH_SECONDS", 0.05)
+
+
+async def holds(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds that nobody tells of."""
+    async with asyncio.timeout(DEADLINE):
+        while not condition():  # noqa: ASYNC110 - nothing sets an event
+            await asyncio.sleep(0.002)
+
+
+async def heard(url: str, topic: str = "*") -> tuple[Hub, list[Packet]]:
+    """All that is published from now on; the hub is to be closed."""
+    hub = Hub(resolve(url), "ear")
+    packets: list[Packet] = []
+    hub.start()
+    await hub.transport.subscribe(topic, packets.append)
+    return hub, packets
+
+
+def packets_in(path: Path) -> list[Packet]:
+    return [
+        from_record(found.message.data, found.channel.topic)[0]
+        for found in Reading(path).messages()
+    ]
+
+
+def contents(packets: list[Packet]) -> list[tuple[str, bytes, str]]:
+    """Topic, data and kind of data: what is the same on every broker."""
+    found = []
+    for packet in packets:
+        plain, properties = open_letter(packet, MAX_PAYLOAD).plain()
+        found.append((packet.topic, bytes(plain), properties.content_type))
+    return found
+
+
+# ---- records ----
+
+PAYLOADS = {
+    "an envelope": ENVELOPE,
+    "an envelope with blanks": json.dumps(json.loads(ENVELOPE)).encode(),
+    "an envelope of a number": pack(5, HEADER, native=False).payload,
+    "an envelope in MessagePack": msgspec.msgpack.encode(json.loads(ENVELOPE)),
+    "an envelope with a header that is no text": ENVELOPE.replace(b"abcd", b"ab\xff\xff"),
+    "an envelope in zlib": zlib.compress(ENVELOPE),
+    "an object": b'{"value":5,"_x":1}',
+    "no field": b"{ }",
+    "a line": b'{"a":1}\n',
+    "a list": b"[1, 2]",
+    "null": b"null",
+    "NaN": b'{"a":NaN}',
+    "an infinity": b'{"a":1e999}',
+    "text": "grüß dich".encode(),
+    "nothing": b"",
+    "bytes": b"\xff\x00\xfe",
+    "a map in MessagePack": msgspec.msgpack.encode({"a": b"\x00", 3: None}),
+    "a record of ours": b'{"a":1,"_commlib":{}}',
+    "our key in a header": b'{"header":{"timestamp":1,"_commlib":{}},"data":{}}',
+}
+
+
+@pytest.mark.parametrize("header", [None, HEADER], ids=["alone", "beside a header"])
+@pytest.mark.parametrize("payload", PAYLOADS.values(), ids=PAYLOADS.keys())
+def test_a_record_is_a_json_object_and_gives_every_byte_back(
+    payload: bytes, header: Header | None
+) -> None:
+    packet = Packet(payload, "t", header)
+    record = to_record(open_packet(packet, MAX_PAYLOAD), "native")
+    assert isinstance(json.loads(record.data), dict)
+    assert from_record(record.data, "t")[0] == packet
+
+
+@given(st.binary(max_size=60) | st.text(max_size=30).map(str.encode))
+def test_any_payload_survives(payload: bytes) -> None:
+    for packet in (Packet(payload), Packet(payload, "", HEADER)):
+        record = to_record(open_packet(packet, MAX_PAYLOAD), "beside")
+        assert isinstance(json.loads(record.data), dict)
+        assert from_record(record.data, "")[0] == packet
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=8
+    )
+)
+def test_any_data_in_an_envelope_survives(data: Any) -> None:
+    packet = Packet(json.dumps({"header": {"timestamp": 1}, "data": data}).encode())
+    record = to_record(open_packet(packet, MAX_PAYLOAD), "native")
+    assert from_record(record.data, "")[0] == packet
+
+
+def test_the_fields_of_a_message_are_those_of_its_record() -> None:
+    record = to_record(open_packet(Packet(ENVELOPE), MAX_PAYLOAD), "native")
+    told = json.loads(record.data)
+    assert told.pop("_commlib")["header"]["origin"] == "abcd1234"
+    assert told == {"a": [1, "ü"]}
+
+
+def test_what_is_no_record_is_not_taken_for_one() -> None:
+    for data in (b'{"a":1}', b'{"a":1,"_commlib":5}', b'"_commlib":', b""):
+        with pytest.raises(ValueError, match="no record of commlib"):
+            from_record(data, "t")
+
+
+# ---- schemas ----
+
+
+def test_the_schema_in_a_file_has_no_references_and_no_unions() -> None:
+    schema = viewable(schema_of(Sonar))
+    assert "$ref" not in str(schema)
+    assert "anyOf" not in str(schema)
+    pose = {"x": {"type": "number"}, "y": {"type": "number"}}
+    assert schema["type"] == "object"
+    assert schema["properties"]["pose"]["properties"] == pose
+    assert schema["properties"]["path"]["items"]["properties"] == pose
+    assert schema["properties"]["limit"] == {"type": "number"}
+
+
+def test_a_field_of_several_types_and_one_without_end_are_left_out() -> None:
+    fields = viewable({"$ref": "#/$defs/T", "$defs": {"T": {
+        "type": "object",
+        "properties": {
+            "below": {"type": "array", "items": {"$ref": "#/$defs/T"}},
+            "either": {"anyOf": [{"type": "integer"}, {"type": "string"}]},
+            "name": {"type": "string"},
+        },
+    }}})["properties"]  # fmt: skip
+    assert "either" not in fields
+    assert fields["name"] == {"type": "string"}
+
+
+def test_what_is_no_object_has_the_schema_of_any_object() -> None:
+    assert viewable(None) == viewable({"type": "array"}) == {"type": "object"}
+
+
+# ---- record and replay, on each broker ----
+
+
+async def test_all_that_a_robot_says_is_recorded_and_said_again(
+    broker: Broker, tmp_path: Path
+) -> None:
+    path, name = tmp_path / "robot.mcap", broker.unique("rover")
+    ear, published = await heard(broker.url, f"{name}.*")
+    robot = aio.Node(name, broker.url, heartbeats=False)
+    sonar = robot.create_publisher(f"{name}.sonar", msg_type=Sonar)
+    packed = robot.create_publisher(f"{name}.packed", serializer=MessagePackSerializer)
+    small = robot.create_publisher(f"{name}.small", compression="zlib")
+    image = robot.create_publisher(f"{name}.image", msg_type=NDArray)
+    plain = robot.create_publisher(f"{name}.plain")
+    events = robot.create_event_emitter()
+    bare = robot.create_publisher(f"{name}.bare", envelope=False)
+
+    async def drive(goal: Any) -> Move.Result:
+        await goal.send_feedback(Move.Feedback(cm=1))
+        return Move.Result(cm=5)
+
+    robot.create_action(f"{name}.drive", Move, drive)
+    client = robot.create_action_client(f"{name}.drive", Move)
+    async with robot, Recorder(path, [f"{name}.*"], broker.url) as recorder:
+        for count in range(20):
+            await sonar.publish(Sonar(distance=count / 2, count=count, pose=Pose(x=1.0)))
+            await packed.publish({"count": count, "raw": b"\x00\xff"})
+            await small.publish({"text": "long " * 50, "count": count})
+            await image.publish(numpy.arange(12, dtype="uint8").reshape(3, 4) + count)
+            await plain.publish([count, None])
+            await bare.publish({"count": count})
+        await events.send_event(Event(name="Ring", uri=f"{name}.bell", payload={"n": 1}))
+        goal = await client.send_goal(Move.Goal(cm=5))
+        assert (await goal.result(timeout=DEADLINE)).cm == 5
+        assert goal.status is GoalStatus.SUCCEEDED
+        await holds(lambda: {f"{name}.drive.feedback", f"{name}.bell"} <= topics_of(published))
+        said = [packet for packet in published if not is_call(packet)]
+        await holds(lambda: recorder.stats.received >= len(said))
+
+    await ear.close()
+    said = [packet for packet in published if not is_call(packet)]
+    recorded = packets_in(path)
+    assert recorded == said
+
+    # Its own library reads it, and finds its checksums right.
+    with path.open("rb") as file:
+        reader = make_reader(file, validate_crcs=True)
+        found = [(channel.topic, json.loads(message.data)) for _, channel, message in
+                 reader.iter_messages()]  # fmt: skip
+    assert [topic for topic, _ in found] == [packet.topic for packet in said]
+    assert found[0][1]["pose"] == {"x": 1.0, "y": 0.0}
+
+    summary = read_summary(path)
+    assert summary.complete
+    assert summary.messages == len(said)
+    for topic in summary.topics:
+        assert (topic.lost_before, topic.lost_inside, topic.duplicates) == (0, 0, 0)
+        assert topic.published == sum(packet.topic == topic.name for packet in said)
+
+    # On another kind of broker it is the same messages, in the same order.
+    elsewhere = f"memory://{broker.unique('elsewhere')}"
+    ear, again = await heard(elsewhere)
+    watcher = aio.Node("watcher", elsewhere, heartbeats=False, discovery=False)
+    subscriber = watcher.create_subscriber(f"{name}.*", on_message=lambda msg: None)
+    async with watcher, Player(path, elsewhere, rate=0) as player:
+        played = await player.play()
+        await holds(lambda: subscriber.stats.received == len(said) == len(again))
+        assert subscriber.stats.gaps == 0
+    await ear.close()
+    assert contents(again) == contents(said)
+    assert (played.messages, played.lost, played.refused) == (len(said), 0, 0)
+
+    # On its own one they come in the same form; every byte is the same, if that is wanted.
+    ear, again = await heard(broker.url, f"{name}.*")
+    async with Player(path, broker.url, rate=0) as player:
+        await player.play()
+        await holds(lambda: len(again) == len(said))
+    await ear.close()
+    assert contents(again) == contents(said)
+    assert [(bool(each.header), each.payload[:1]) for each in again] == [
+        (bool(each.header), each.payload[:1]) for each in said
+    ]
+    ear, again = await heard(broker.url, f"{name}.*")
+    async with Player(path, broker.url, rate=0, keep_headers=True) as player:
+        await player.play()
+        await holds(lambda: len(again) == len(said))
+    await ear.close()
+    assert again == said
+
+
+def topics_of(packets: list[Packet]) -> set[str]:
+    return {packet.topic for packet in packets}
+
+
+def is_call(packet: Packet) -> bool:
+    return bool(open_letter(packet, MAX_PAYLOAD).header.reply_to)
+
+
+async def test_calls_are_recorded_where_they_can_be_heard_and_refused_elsewhere(
+    broker: Broker, tmp_path: Path
+) -> None:
+    path, name = tmp_path / "calls.mcap", broker.unique("adder")
+    if broker.traits.separator != "/":
+        with pytest.raises(ValueError, match="calls cannot be recorded"):
+            Recorder(path, rpc=[name], conn_params=broker.url)
+        return
+    node = aio.Node("adder", broker.url, heartbeats=False, discovery=False)
+    node.create_rpc(name, lambda request: {"sum": request["a"] + request["b"]})
+    client = node.create_rpc_client(name)
+    async with node, Recorder(path, ["*"], broker.url, rpc=[name]) as recorder:
+        for count in range(3):
+            assert await client.call({"a": count, "b": 1}, timeout=DEADLINE) == {"sum": count + 1}
+        await holds(lambda: recorder.stats.received >= 6)
+    topics = {topic.name: topic for topic in read_summary(path).topics}
+    assert {name: (each.kind, each.messages) for name, each in topics.items()} == {
+        f"{name}.request": ("request", 3),
+        f"{name}.response": ("response", 3),
+    }
+    # A replay calls nobody.
+    async with Player(path, broker.url, rate=0) as player:
+        played = await player.play()
+    assert (played.messages, played.calls) == (0, 6)
+
+
+# ---- counted ----
+
+
+@pytest.fixture
+def slow_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is written until the recorder is stopped."""
+
+    async def start(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Recorder, "_start", start)
+
+
+async def peer(url: str) -> Hub:
+    hub = Hub(resolve(url), "peer")
+    hub.start()
+    await hub.transport.connect()
+    return hub
+
+
+def message(seq: int, origin: str = "abcd1234") -> Packet:
+    return Packet(b'{"n":%d}' % seq, "", Header(1_700_000_000_000, PROPERTIES, origin, seq))
+
+
+async def test_what_was_lost_before_the_recorder_and_in_it_adds_up(
+    tmp_path: Path, slow_disk: None
+) -> None:
+    path, url = tmp_path / "lossy.mcap", "memory://lossy"
+    sender = await peer(url)
+    async with Recorder(path, ["t.*"], url, max_waiting=40) as recorder:
+        for seq in range(100):
+            if seq % 10 != 3:  # each tenth gets lost on the way
+                sender.transport.publish("t.a", message(seq))
+            sender.transport.publish("t.b", Packet(b'{"bare":true}'))
+        for seq in (100, 100):
+            sender.transport.publish("t.c", message(seq))
+        await holds(lambda: recorder.stats.received == 192)
+    await sender.close()
+    progress = recorder.progress
+    assert progress.lost_inside > 0
+    assert progress.lost_before == 10
+    topics = {topic.name: topic for topic in read_summary(path).topics}
+    assert topics["t.a"].lost_before == 10
+    assert topics["t.a"].published == 100
+    assert topics["t.b"].unnumbered == topics["t.b"].published == 100
+    assert topics["t.c"].duplicates == 1
+    assert topics["t.c"].published == 1
+    assert sum(each.lost_inside for each in topics.values()) == progress.lost_inside
+
+
+async def test_what_has_got_in_late_is_not_lost(tmp_path: Path) -> None:
+    path, url = tmp_path / "late.mcap", "memory://late"
+    sender = await peer(url)
+    async with Recorder(path, ["t"], url) as recorder:
+        for seq in (0, 2, 1, 3):
+            sender.transport.publish("t", message(seq))
+        await holds(lambda: recorder.stats.received == 4)
+    await sender.close()
+    assert read_summary(path).topics[0].lost_before == 0
+
+
+async def test_nodes_do_not_tell_of_themselves_in_a_recording_of_everything(
+    tmp_path: Path,
+) -> None:
+    path, url = tmp_path / "all.mcap", "memory://all"
+    sender = await peer(url)
+    async with Recorder(path, ["*", "t.*", "t.a"], url) as recorder:
+        sender.transport.publish("commlib.discovery.alive", message(0))
+        sender.transport.publish("t.a", message(0))
+        await holds(lambda: recorder.stats.received == 1)
+    await sender.close()
+    assert [packet.topic for packet in packets_in(path)] == ["t.a"]
+
+
+async def test_the_schema_of_a_message_class_is_in_the_file(tmp_path: Path) -> None:
+    path, url = tmp_path / "typed.mcap", "memory://typed"
+    node = aio.Node("robot", url, heartbeats=False)
+    publisher = node.create_publisher("sonar", msg_type=Sonar)
+    async with node, Recorder(path, ["sonar"], url) as recorder:
+        await holds(lambda: bool(recorder._discovery and recorder._discovery.nodes))
+        await publisher.publish(Sonar(distance=1.0))
+        await holds(lambda: recorder.progress.messages == 1)
+    topic = read_summary(path).topics[0]
+    assert topic.type.endswith("Sonar")
+    assert topic.schema == viewable(schema_of(Sonar))
+
+
+async def test_what_grows_when_it_is_expanded_has_room_for_that_only(
+    tmp_path: Path, slow_disk: None
+) -> None:
+    path, url = tmp_path / "bomb.mcap", "memory://bomb"
+    bomb = zlib.compress(pack({"zeros": "0" * 1_000_000}, HEADER, native=False).payload)
+    sender = await peer(url)
+    async with Recorder(path, ["t"], url, max_waiting=3_500_000) as recorder:
+        for _ in range(10):
+            sender.transport.publish("t", Packet(bomb))
+        await holds(lambda: recorder.stats.received == 10)
+        assert recorder.progress.lost_inside == 7
+    await sender.close()
+    topic = read_summary(path).topics[0]
+    assert topic.messages + topic.lost_inside == 10
+
+
+# ---- files ----
+
+
+async def recorded(path: Path, count: int, **options: Any) -> Recorder:
+    """A recording of so many messages on topic t."""
+    url = f"memory://{path.stem}"
+    sender = await peer(url)
+    recorder = Recorder(path, ["t"], url, **options)
+    async with recorder:
+        for seq in range(count):
+            sender.transport.publish("t", message(seq))
+        if "max_size" in options:
+            async with asyncio.timeout(DEADLINE):
+                await recorder.wait()
+        else:
+            await holds(lambda: recorder.stats.received == count)
+    await sender.close()
+    return recorder
+
+
+async def test_a_recording_in_several_files_adds_up_and_is_replayed_as_one(
+    tmp_path: Path,
+) -> None:
+    await recorded(tmp_path / "run.mcap", 500, split_size=20_000, file_compression="none")
+    files = sorted(tmp_path.glob("run-*.mcap"))
+    assert len(files) > 1
+    assert files[0].name == "run-0001.mcap"
+    assert all(file.stat().st_size < 30_000 for file in files)
+    assert sum(read_summary(file).messages for file in files) == 500
+    ear, packets = await heard("memory://again", "t")
+    async with Player(files, "memory://again", rate=0) as player:
+        await player.play()
+        await holds(lambda: len(packets) == 500)
+    await ear.close()
+    assert [json.loads(packet.payload)["n"] for packet in packets] == [*range(500)]
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lz4", "none"])
+async def test_a_recording_ends_when_it_is_large_enough(compression: Any, tmp_path: Path) -> None:
+    path = tmp_path / f"{compression}.mcap"
+    recorder = await recorded(path, 20, max_size=1, file_compression=compression)
+    summary = read_summary(path)
+    assert summary.complete
+    assert summary.messages == summary.topics[0].published == recorder.progress.messages >= 1
+    assert recorder.progress.lost_inside == 0
+
+
+async def test_a_file_that_is_there_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "there.mcap"
+    path.write_text("mine")
+    with pytest.raises(RecordingError, match="is there already"):
+        await recorded(path, 1)
+    assert path.read_text() == "mine"
+    await recorded(path, 1, overwrite=True)
+    assert read_summary(path).messages == 1
+
+
+async def test_a_full_disk_is_told_and_leaves_a_file_that_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, url = tmp_path / "full.mcap", "memory://full"
+    sender = await peer(url)
+    recorder = Recorder(path, ["t"], url)
+    await recorder.run()
+    sender.transport.publish("t", message(0))
+    await holds(lambda: recorder.progress.messages == 1 and recorder.progress.size > 200)
+    write = os.write
+
+    def no_room(fd: int, data: Any) -> int:
+        if len(data) > 20:
+            return write(fd, data[:20])  # which is what a disk does that is nearly full
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(_part.os, "write", no_room)
+    sender.transport.publish("t", message(1))
+    with pytest.raises(RecordingError, match="the disk is full"):
+        async with asyncio.timeout(DEADLINE):
+            await recorder.wait()
+    monkeypatch.undo()
+    with pytest.raises(RecordingError, match="the disk is full"):
+        await recorder.stop()
+    await sender.close()
+    summary = read_summary(path)
+    assert not summary.complete
+    assert summary.messages == 1
+
+
+async def test_a_file_that_was_cut_off_anywhere_is_read_as_far_as_it_is_whole(
+    tmp_path: Path,
+) -> None:
+    whole = tmp_path / "whole.mcap"
+    await recorded(whole, 60, split_size=None, file_compression="none")
+    data, messages = whole.read_bytes(), packets_in(whole)
+    assert len(messages) == 60
+    seen = set()
+    for size in [*range(8, len(data), 97), len(data) - 1]:
+        cut = tmp_path / "cut.mcap"
+        cut.write_bytes(data[:size])
+        left = packets_in(cut)
+        seen.add(len(left))
+        assert left == messages[: len(left)]
+        summary = read_summary(cut)
+        assert summary.messages == len(left)
+        assert not summary.complete
+    assert {0, 60} <= seen
+
+
+def test_what_is_no_recording_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.mcap"
+    with pytest.raises(RecordingError, match="No such file"):
+        read_summary(path)
+    path.write_bytes(b"\x89MCAP")
+    with pytest.raises(RecordingError, match="no MCAP file"):
+        read_summary(path)
+
+
+KILLED = """
+import asyncio, os, signal, sys
+from commlib import aio
+from commlib.recording import Recorder, _file, _recorder
+
+_recorder.DISCOVERY_SECONDS = _file.FLUSH_SECONDS = 0.05
+
+async def main():
+    node = aio.Node("robot", "memory://", heartbeats=False, discovery=False)
+    publisher = node.create_publisher("t")
+    async with node, Recorder(sys.argv[1], ["t"], "memory://") as recorder:
+        count = 0
+        while True:
+            await publisher.publish({"n": count})
+            count += 1
+            await asyncio.sleep(0.001)
+            if recorder.progress.size > 2000:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+def test_a_recorder_that_is_killed_leaves_all_but_the_last_moment(tmp_path: Path) -> None:
+    path = tmp_path / "killed.mcap"
+    process = subprocess.run([sys.executable, "-c", KILLED, path], timeout=60, check=False)
+    assert process.returncode == -signal.SIGKILL
+    numbers = [json.loads(packet.payload)["n"] for packet in packets_in(path)]
+    assert numbers == [*range(len(numbers))]
+    assert numbers
+    assert not read_summary(path).complete
+
+
+# ---- players ----
+
+
+async def played(path: Path, **options: Any) -> list[Packet]:
+    url = f"memory://played-{path.stem}"
+    ear, packets = await heard(url)
+    async with Player(path, url, **options) as player:
+        told = await player.play()
+        await holds(lambda: len(packets) == told.messages)
+    await ear.close()
+    return packets
+
+
+async def test_a_replay_has_a_sender_of_its_own_that_counts_without_gaps(tmp_path: Path) -> None:
+    path = tmp_path / "gaps.mcap"
+    sender = await peer("memory://gaps")
+    async with Recorder(path, ["t"], "memory://gaps") as recorder:
+        for seq in (5, 9):
+            sender.transport.publish("t", message(seq))
+        traced = message(12)
+        assert traced.header is not None
+        traced.header.traceparent = "00-abc"
+        sender.transport.publish("t", traced)
+        await holds(lambda: recorder.stats.received == 3)
+    await sender.close()
+    headers = [packet.header for packet in await played(path, rate=0)]
+    assert [header.seq for header in headers if header] == [0, 1, 2]
+    assert {header.origin for header in headers if header}.isdisjoint({"abcd1234"})
+    assert headers[2] is not None
+    assert headers[2].traceparent == "00-abc"
+
+
+async def test_a_replay_where_a_bridge_has_taken_it_away_goes_over_the_bridge(
+    tmp_path: Path,
+) -> None:
+    here, elsewhere = place(resolve("memory://hops").address, "t"), "01234567"
+    assert await hops_of(tmp_path / "hops.mcap", (here, elsewhere)) == ()
+    assert await hops_of(tmp_path / "hops.mcap", (elsewhere,)) == (elsewhere,)
+
+
+async def hops_of(path: Path, hops: tuple[str, ...]) -> tuple[str, ...]:
+    """The hops of a message that had others when it was recorded."""
+    sender, passed = await peer("memory://hops"), message(0)
+    assert passed.header is not None
+    passed.header.hops = hops
+    async with Recorder(path, ["t"], "memory://hops", overwrite=True) as recorder:
+        sender.transport.publish("t", passed)
+        await holds(lambda: recorder.stats.received == 1)
+    ear, packets = await heard("memory://hops")
+    async with Player(path, "memory://hops", rate=0) as player:
+        await player.play()
+        await holds(lambda: len(packets) == 1)
+    await ear.close()
+    await sender.close()
+    assert packets[0].header is not None
+    return packets[0].header.hops
+
+
+async def test_the_distances_of_messages_are_kept_at_the_given_rate(tmp_path: Path) -> None:
+    path = tmp_path / "timed.mcap"
+    sender = await peer("memory://timed")
+    async with Recorder(path, ["t"], "memory://timed") as recorder:
+        sender.transport.publish("t", message(0))
+        await holds(lambda: recorder.stats.received == 1)
+        await asyncio.sleep(0.2)  # is what is measured
+        sender.transport.publish("t", message(1))
+        await holds(lambda: recorder.stats.received == 2)
+    await sender.close()
+    length = read_summary(path).duration
+    assert length >= 0.2
+    clock = asyncio.get_running_loop().time
+    begin = clock()
+    await played(path, rate=2)
+    assert clock() - begin >= length / 2
+
+
+async def test_a_replay_in_a_loop_goes_on_counting(tmp_path: Path) -> None:
+    path = tmp_path / "loop.mcap"
+    await recorded(path, 3)
+    ear, packets = await heard("memory://looped")
+    async with Player(path, "memory://looped", rate=0, loop=True) as player:
+        playing = asyncio.ensure_future(player.play())
+        await holds(lambda: player.played.rounds >= 3)
+        playing.cancel()
+        await asyncio.wait([playing])
+    await ear.close()
+    numbers = [packet.header.seq for packet in packets if packet.header]
+    assert numbers == [*range(len(numbers))]
+    assert [json.loads(packet.payload)["n"] for packet in packets[:7]] == [0, 1, 2, 0, 1, 2, 0]
+
+
+async def test_topics_and_times_choose_what_is_replayed(tmp_path: Path) -> None:
+    path = tmp_path / "chosen.mcap"
+    await recorded(path, 5)
+    assert await played(path, rate=0, topics=["other.*"]) == []
+    assert len(await played(path, rate=0, topics=["t"])) == 5
+    assert await played(path, rate=0, start=3600) == []
+    assert len(await played(path, rate=0, end=0)) == 1
+    with pytest.raises(ValueError, match="negative"):
+        Player(path, rate=-1)
+
+
+async def test_json_of_other_programs_is_replayed_and_the_rest_counted(tmp_path: Path) -> None:
+    from mcap.writer import Writer
+
+    path = tmp_path / "foreign.mcap"
+    with path.open("wb") as file:
+        writer: Any = Writer(file)
+        writer.start()
+        for topic, encoding, data in (("a", "json", b'{"n":1}'), ("b", "cdr", b"\x00")):
+            channel = writer.register_channel(topic, encoding, 0)
+            writer.add_message(channel, 1, data, 1)
+        writer.finish()
+    assert [topic.name for topic in read_summary(path).topics] == ["a", "b"]
+    ear, packets = await heard("memory://foreign")
+    async with Player(path, "memory://foreign", rate=0) as player:
+        told = await player.play()
+        await holds(lambda: len(packets) == 1)
+    await ear.close()
+    assert (told.messages, told.foreign) == (1, 1)
+    assert packets[0].payload == b'{"n":1}'
