@@ -21,6 +21,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from commlib._packet import Packet
+from commlib._records import about
 from commlib._stats import Stats
 from commlib._workers import Workers
 
@@ -101,6 +102,11 @@ class Lane:
         """How many work it off."""
         return self._concurrency - len(self._places)
 
+    @property
+    def waiting(self) -> int:
+        """How many packets wait for their callback."""
+        return len(self._queue)
+
     def put(self, packet: Packet) -> None:
         """Queue a packet and see that somebody works it off."""
         if self._closed is not None:
@@ -147,6 +153,7 @@ class Lane:
             log.warning(
                 "%s: the callback is too slow, messages are dropped (%s)",
                 *(self.name, self._bounds.overflow),
+                extra=about(self.name),
             )
             self._on_slow()
 
@@ -193,7 +200,8 @@ class Lane:
             left += 1
         if left:
             self.stats.dropped += left
-            log.warning("%s: %d messages were still waiting when it was stopped", self.name, left)
+            text = "%s: %d messages were still waiting when it was stopped"
+            log.warning(text, self.name, left, extra=about(self.name))
 
 
 class ThreadLane(Lane):
@@ -320,6 +328,11 @@ class IterLane(Lane):
             self._news.clear()
             await self._news.wait()
         return self._pop_alone()
+
+    def forget(self) -> None:
+        """Drop what waits, without a word: whoever asked for it has seen enough."""
+        while self._pop_alone() is not None:
+            pass
 
     async def close(self, grace: float) -> None:
         await super().close(grace)

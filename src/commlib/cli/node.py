@@ -21,13 +21,14 @@ from commlib.cli._common import (
     print_json,
     print_table,
 )
+from commlib.cli._complete import node_names
 
 NOBODY = (
     "no node answers; those with discovery=False, and those of commlib-py before 1.0, "
     "tell nobody of themselves"
 )
 PING_PAUSE = 0.2  # s between two questions
-NAME = click.argument("name")
+NAME = click.argument("name", shell_complete=node_names)
 
 
 @click.group()

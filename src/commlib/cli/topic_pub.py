@@ -1,0 +1,143 @@
+"""`commlib topic pub`: a message of one's own, checked, sent, and confirmed."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from commlib._discovery import DOES
+from commlib._params import BaseParameters
+from commlib.aio import Node, Publisher
+from commlib.cli._common import (
+    JSON,
+    WAIT,
+    command,
+    connected,
+    discovering,
+    print_json,
+    until_stopped,
+)
+from commlib.cli._complete import names_of
+from commlib.cli._payload import HELP, check_payload, read_payload, read_text
+from commlib.cli._topic_ports import concerned
+from commlib.serializer import TextSerializer
+
+CONFIRM_SECONDS = 10.0  # that the broker has to confirm what was published
+TURN = 64  # messages in a row before others on the loop have theirs, Ctrl-C among them
+
+
+def _publisher_options(work: Callable[..., Any]) -> Callable[..., Any]:
+    """How a message is sent."""
+    options = [
+        click.option("--qos", type=click.IntRange(0, 2), default=0, show_default=True),
+        click.option("--retain", is_flag=True, help="The broker keeps it for later subscribers."),
+        click.option("--bare", is_flag=True, help="No envelope, for what is not commlib."),
+        click.option(
+            "--text", is_flag=True, help="MESSAGE is text as it stands, neither JSON nor YAML."
+        ),
+    ]
+    return functools.reduce(lambda done, option: option(done), reversed(options), work)
+
+
+@click.command(epilog=HELP)
+@click.argument("name", metavar="TOPIC", shell_complete=names_of("publisher", "subscriber"))
+@click.argument("message")
+@click.option("--count", "-c", type=click.IntRange(min=1), help="How often; by default once.")
+@click.option(
+    "--rate",
+    "-r",
+    type=click.FloatRange(min=0.001, max=100_000),
+    metavar="HZ",
+    help="So often a second, until Ctrl-C or --count.",
+)
+@_publisher_options
+@click.option("--no-check", is_flag=True, help="Ask no node what messages it takes.")
+@WAIT
+@JSON
+@command
+async def pub(
+    url: BaseParameters,
+    name: str,
+    message: str,
+    count: int | None,
+    rate: float | None,
+    no_check: bool,
+    wait: float,
+    as_json: bool,
+    text: bool,
+    **how: Any,
+) -> None:
+    """Publish MESSAGE on TOPIC, as soon as it is known to be what others there take.
+
+    Ends when the broker has confirmed.
+    """
+    data = read_text(message)[0] if text else read_payload(message)
+    how["envelope"] = not how.pop("bare")
+    async with connected(url) as node:
+        serializer = TextSerializer if text else None
+        publisher = Publisher[Any](name, hub=node.hub, serializer=serializer, **how)
+        async with publisher:
+            if not no_check:
+                await _check(node, name, data, wait)
+            times = count or (None if rate else 1)
+            was_stopped = await until_stopped(_publish(publisher, data, times, rate))
+            await _confirm(publisher)
+    sent = publisher.stats.sent
+    if as_json:
+        print_json({"topic": name, "published": sent})
+    else:
+        click.echo(f"published {sent} message{'s' * (sent != 1)} on {name}")
+    if was_stopped and times:
+        raise SystemExit(130)
+
+
+async def _check(node: Node, name: str, data: Any, wait: float) -> None:
+    """Raises ClickException if somebody there takes other messages."""
+    async with discovering(node, wait) as discovery:
+        ports = concerned(discovery.nodes, name, node.hub.transport.traits)
+    readers = [port for port in ports if port[1].kind == "subscriber"]
+    if not readers:
+        click.echo(f"no node that answers reads {name}", err=True)
+    seen: set[str] = set()
+    for info, port in (*readers, *(port for port in ports if port not in readers)):
+        mark = port.parts.get("message", "")
+        if mark not in seen:
+            seen.add(mark)
+            whose = f"{info.label}, which {DOES[port.kind]} {port.type},"
+            check_payload(data, info.schema(port, "message"), whose)
+
+
+async def _publish(
+    publisher: Publisher[Any], data: Any, count: int | None, rate: float | None
+) -> None:
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    for number in itertools.count(1):
+        await publisher.publish(data)
+        if number == count:
+            return
+        if rate:
+            await asyncio.sleep(max(0.0, begin + number / rate - loop.time()))
+        elif number % TURN == 0:
+            await asyncio.sleep(0)
+
+
+async def _confirm(publisher: Publisher[Any]) -> None:
+    """Return when the broker has all of it. Raises ClickException if it has not."""
+    try:
+        async with asyncio.timeout(CONFIRM_SECONDS):
+            await publisher.hub.transport.flush()
+    except TimeoutError:
+        raise click.ClickException(
+            f"the broker has not confirmed within {CONFIRM_SECONDS:g} s: nobody knows what "
+            "has arrived"
+        ) from None
+    stats = publisher.stats
+    lost = stats.rejected + stats.unconfirmed + stats.discarded
+    if lost:
+        raise click.ClickException(f"{lost} of {stats.sent} messages did not get to the broker")

@@ -1,0 +1,216 @@
+"""`commlib node` as its user sees it, and what all commands share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+from rich.console import Console
+
+from brokers import Broker
+from collected import DEADLINE
+from commlib._discovery import ANNOUNCE, EndpointInfo, NodeInfo
+from commlib.cli import _common
+from commlib.cli._common import command, print_table
+from commlib.cli._main import commlib
+from commlib.cli.node import find, quality
+from commlib.exceptions import CommlibError
+from commlib.msg import PubSubMessage
+from commlib.node import Node
+from raw_peer import RawPeer
+
+NOBODY = ("--wait", "0.1")  # where no node answers
+
+
+class Sonar(PubSubMessage):
+    distance: float = 0.0
+
+
+@pytest.fixture(autouse=True)
+def _answers_come_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is one process that answers, so nobody need be waited for."""
+    monkeypatch.setattr("commlib.aio.node.APPEARS_AFTER", 0.0)
+    monkeypatch.setattr("commlib.aio._beacon.JITTER", 0.0)
+    monkeypatch.setattr("commlib.aio.discovery.QUIET", 0.02)
+
+
+@pytest.fixture
+def url() -> str:
+    """A broker in this process that no other test has."""
+    return Broker.named("memory", lambda name: None).url
+
+
+@pytest.fixture
+def robot(url: str) -> Iterator[Node]:
+    """A node that answers those who ask."""
+    with _robot(url) as node:
+        yield node
+
+
+class _robot:
+    """A running node with two ports; it is there as soon as it has told others of itself."""
+
+    def __init__(self, url: str) -> None:
+        self._raw, self._node = RawPeer(url), Node("robot", url, heartbeats=False)
+
+    def __enter__(self) -> Node:
+        told = self._raw.subscribe(ANNOUNCE)
+        self._node.create_publisher("sonar", msg_type=Sonar)
+        self._node.create_subscriber("sonar", print, msg_type=Sonar)
+        self._node.run()
+        told.wait()
+        return self._node
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._node.stop()
+        self._raw.close()
+
+
+def run(url: str, *arguments: str) -> Result:
+    """What `commlib node` does; it is patient with nodes unless told otherwise."""
+    wait = () if "--wait" in arguments else ("--wait", str(DEADLINE))
+    result = CliRunner().invoke(commlib, ["node", *arguments, *wait, "--url", url])
+    if not isinstance(result.exception, SystemExit | None):
+        raise result.exception
+    return result
+
+
+def printed(result: Result) -> str:
+    """What it has printed, if it went well."""
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+# ---- commands ----
+
+
+@pytest.mark.parametrize("broker", ["redis", "mqtt", "amqp"], indirect=True)
+def test_a_node_is_listed_and_answers_on_every_broker(broker: Broker) -> None:
+    with _robot(broker.url):
+        found = json.loads(printed(run(broker.url, "list", "--json")))
+        (node,) = (each for each in found if each["name"] == "robot")
+        told = json.loads(printed(run(broker.url, "ping", node["id"], "-c", "1", "--json")))
+    assert told["id"] == node["id"]
+    assert told["seconds"][0] > 0
+
+
+def test_nodes_are_listed_with_where_they_run_and_how_many_ports_they_have(
+    url: str, robot: Node
+) -> None:
+    head, row = printed(run(url, "list")).splitlines()
+    assert head.split() == ["NODE", "ID", "HOST", "PID", "PORTS", "SINCE"]
+    assert row.split()[0] == "robot"
+    assert row.split()[4] == "2"
+
+
+def test_info_shows_the_ports_of_a_node(url: str, robot: Node) -> None:
+    lines = printed(run(url, "info", "robot")).splitlines()
+    assert lines[0].startswith("robot, id ")
+    assert [line.split() for line in lines[3:]] == [
+        ["publisher", "sonar", "Sonar", "0"],
+        ["subscriber", "sonar", "Sonar"],
+    ]
+    (told,) = json.loads(printed(run(url, "info", "robot", "--json")))
+    assert [port["kind"] for port in told["endpoints"]] == ["publisher", "subscriber"]
+
+
+@pytest.mark.parametrize("what", ["info", "ping"])
+def test_a_node_that_does_not_answer_is_an_error(url: str, what: str) -> None:
+    result = run(url, what, "robot", *NOBODY)
+    assert result.exit_code == 1
+    assert "no node 'robot' answers; those that do: none" in result.stderr
+
+
+def test_ping_tells_each_answer(url: str, robot: Node) -> None:
+    lines = printed(run(url, "ping", "robot", "-c", "2")).splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("robot (pid") and line.endswith(" ms") for line in lines)
+
+
+def test_that_nobody_answers_is_told_beside_the_output(url: str) -> None:
+    result = run(url, "list", *NOBODY)
+    assert printed(result) == ""
+    assert "no node answers" in result.stderr
+
+
+def test_nodes_are_found_by_name_or_id() -> None:
+    one, two = NodeInfo("robot", "a"), NodeInfo("robot", "b")
+    assert find([one, two], "robot") == [one, two]
+    assert find([one, two], "b") == [two]
+    with pytest.raises(click.ClickException, match=r"those that do: robot$"):
+        find([one, two], "rob")
+
+
+@pytest.mark.parametrize(
+    ("port", "text"),
+    [
+        (EndpointInfo("publisher", "t", qos=1, retain=True), "1, retained"),
+        (EndpointInfo("publisher", "t"), "0"),
+        (EndpointInfo("subscriber", "t"), ""),
+    ],
+)
+def test_only_publishers_have_a_quality(port: EndpointInfo, text: str) -> None:
+    assert quality(port) == text
+
+
+# ---- what commands share ----
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (CommlibError("mend this"), 1),
+        (ValueError("mend this"), 1),
+        (BrokenPipeError(), 0),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_errors_that_are_the_users_to_mend_are_one_line(error: BaseException, status: int) -> None:
+    @click.command()
+    @command
+    async def fails(url: object) -> None:
+        raise error
+
+    result = CliRunner().invoke(fails, ["--url", "memory://x"])
+    assert result.exit_code == status
+    assert ("Error: mend this" in result.stderr) is (status == 1)
+    assert "Traceback" not in result.output
+
+
+def test_a_url_of_no_broker_is_told_in_one_line() -> None:
+    result = run("nonsense://x", "list")
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_table_that_nobody_looks_at_is_as_wide_as_it_must_be(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_table(("NAME", "COUNT"), [("x" * 200, 1), ("list[int]", 22)], "none")
+    assert capsys.readouterr().out.splitlines() == [
+        f"NAME{' ' * 198}COUNT",
+        f"{'x' * 200}  1",
+        f"list[int]{' ' * 193}22",
+    ]
+
+
+def test_a_table_on_a_terminal_hides_nothing_and_obeys_nothing_that_strangers_wrote(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen = Console(width=30, force_terminal=True, record=True, color_system=None)
+    monkeypatch.setattr(_common, "console", lambda: screen)
+    print_table(("NAME", "TYPE"), [("n" * 50, "list[int]"), ("\x1b[31m", "[red]")], "none")
+    text = screen.export_text()
+    assert text.count("n") == 50 + 1  # the one in "int"
+    assert "[red]" in text
+    assert "\\u001b[31m" in text
+
+
+def test_a_table_without_rows_is_a_sentence_beside_the_output(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_table(("NAME",), [], "there is nothing")
+    assert capsys.readouterr() == ("", "there is nothing\n")
