@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
 from commlib._goal import TERMINAL, GoalStatus
 from commlib._lanes import Lane, LoopLane, ThreadLane, end_tasks, is_async
 from commlib._packet import Envelope, Fault, Header, Packet
+from commlib._records import about
 from commlib._stats import Stats
 from commlib._typing import FeedbackT, GoalT, ResultT
 from commlib._wire import Reader, Refused, Writer
@@ -463,7 +464,7 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
                 "ended longer ago than it keeps results"
             )
         error = GoalLost(f"goal {goal.goal_id} is lost: {why}")
-        self.log.warning("%s", error)
+        self.log.warning("%s", error, extra=about(self.name, node=self.hub.node_of(self)))
         return error
 
     def _outcome(

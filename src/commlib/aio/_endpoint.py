@@ -14,6 +14,7 @@ from commlib._forms import AnySerializer
 from commlib._lanes import CALLBACK_ERRORS, Bounds, Lane, is_async, make_lane
 from commlib._packet import Packet, peek
 from commlib._params import nearest
+from commlib._records import about
 from commlib._stats import Stats
 from commlib._wire import Reader, Refused, Writer
 from commlib.aio._hub import Hub
@@ -191,6 +192,11 @@ class Endpoint:
         return await self.hub.wait_connected(timeout)
 
     @property
+    def serializer(self) -> AnySerializer | None:
+        """How its messages are written, None for JSON."""
+        return self._given.serializer
+
+    @property
     def own_stats(self) -> Stats:
         """The counters of this endpoint alone, without those of its connection."""
         return self._stats
@@ -310,10 +316,12 @@ class Endpoint:
         traceback = None if isinstance(error, Refused) else error
         if self._is_news((type(error).__name__, _line_of(error))):
             what = "refused a message" if traceback is None else "the callback failed"
+            topic, (origin, seq) = packet.topic or self.name, _message_id(packet)
             self.log.error(
                 "%s: %s%s: %s (further ones like this are only counted)",
-                *(packet.topic or self.name, what, _message_id(packet), text_of(error)),
+                *(topic, what, origin and f" (message {origin}/{seq})", text_of(error)),
                 exc_info=traceback,
+                extra=about(topic, origin and f"{origin}:{seq}", self.hub.node_of(self)),
             )
         self._tell_error(error, packet.topic or self.name)
 
@@ -334,7 +342,13 @@ class Endpoint:
                 self._on_error(error, topic)
             except CALLBACK_ERRORS as exc:  # the worker, or the loop, has to go on
                 level = logging.ERROR if self._is_news(ON_ERROR) else logging.DEBUG
-                self.log.log(level, "%s: on_error itself failed", self.name, exc_info=exc)
+                self.log.log(
+                    level,
+                    "%s: on_error itself failed",
+                    self.name,
+                    exc_info=exc,
+                    extra=about(topic, node=self.hub.node_of(self)),
+                )
 
 
 class Input(Endpoint):
@@ -428,12 +442,12 @@ def _line_of(error: BaseException) -> int:
     return trace.tb_lineno if trace is not None else 0
 
 
-def _message_id(packet: Packet) -> str:
-    """`` (message <origin>/<seq>)`` if the packet tells, for the log."""
+def _message_id(packet: Packet) -> tuple[str, int]:
+    """Whose message it is, and which of those, for the log; empty if the packet does not tell."""
     header = packet.header or peek(packet.payload)
     if header is None or not header.origin:
-        return ""
-    return f" (message {header.origin[:MAX_ID]}/{header.seq})"
+        return "", -1
+    return header.origin[:MAX_ID], header.seq
 
 
 def arity(callback: Any) -> tuple[int, float]:

@@ -7,12 +7,14 @@ import dataclasses
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from os import urandom
-from typing import Any
+from typing import Any, Protocol
 
 from commlib._lanes import CALLBACK_ERRORS, end_tasks
+from commlib._last_word import ANNOUNCE, last_word
 from commlib._params import BaseParameters
+from commlib._records import about
 from commlib._workers import Workers
 from commlib.aio._caller import Caller
 from commlib.aio._listeners import Listeners
@@ -47,15 +49,41 @@ def shared_hub(params: BaseParameters, loop: asyncio.AbstractEventLoop | None) -
         return hub
 
 
+class Witness(Protocol):
+    """Who tells others of the nodes on a connection. On the loop."""
+
+    def note_change(self, hub: Hub) -> None:
+        """An endpoint has begun or ended."""
+
+    def note_closing(self, hub: Hub) -> None:
+        """The connection is about to be closed."""
+
+    def note_refusal(self, hub: Hub, topic: str, error: Exception) -> bool:
+        """The broker has refused a message; whether that was a message of the witness's own."""
+        ...
+
+
+def copied(some: weakref.WeakSet[Any]) -> list[Any]:
+    """What is in a set that other threads may change meanwhile."""
+    while True:
+        try:
+            return list(some)
+        except RuntimeError:  # it has changed under our hands
+            continue
+
+
 class Hub:
     """A connection to one broker and the threads that work for it.
 
     All methods are for the loop it was started on, but for ``transport.publish`` and ``send``.
+    ``has_last_word``: where a broker can do that, it tells that the nodes here are gone when the
+    connection ends without a word.
     """
 
-    def __init__(self, params: BaseParameters, name: str) -> None:
+    def __init__(self, params: BaseParameters, name: str, *, has_last_word: bool = False) -> None:
         self.params = params
         self.name = name
+        self._has_last_word = has_last_word
         self.shared_on: asyncio.AbstractEventLoop | None = None
         self.listeners = Listeners()
         """Told when the connection comes and goes."""
@@ -67,8 +95,6 @@ class Hub:
         """Topics of nodes themselves: a refusal there says nothing about those of the program."""
         self.users: weakref.WeakSet[object] = weakref.WeakSet()
         """The nodes that share it, until each is stopped; the last one closes it."""
-        self.link = urandom(4).hex()
-        """By which others know this connection."""
         self.home: set[Hub] = set()
         """Where it is noted as long as it lives on a loop."""
         self._reset()
@@ -76,7 +102,12 @@ class Hub:
 
     def _reset(self) -> None:
         self.home.discard(self)  # first: who sees no loop may begin its next life at once
-        self.transport: Transport = self.params.make_transport()
+        self.link = urandom(6).hex()
+        """By which others know this life of the connection."""
+        params = self.params
+        if self._has_last_word:
+            params = params.with_will(ANNOUNCE, last_word(self.link))
+        self.transport: Transport = params.make_transport()
         self.transport.on_state = self._note_state
         self.transport.on_refused = self._note_refused
         self.workers = Workers(self.name)
@@ -88,15 +119,27 @@ class Hub:
         self._refused: set[str] = set()
         self._news = asyncio.Event()
         self._done: asyncio.Future[None] | None = None
-        self.on_change: Callable[[Hub], None] | None = None
-        """Told when an endpoint begins or ends."""
-        self.refusals: dict[str, Callable[[Exception], None]] = {}
-        """Who is told that the broker refuses messages on some topics of our own."""
+        self.witness: Witness | None = None
+        """Who tells others of the nodes here."""
+
+    def nodes(self) -> list[Any]:
+        """The nodes that use it and are not stopped. From any thread."""
+        return copied(self.users)
+
+    def node_of(self, endpoint: object | None) -> str:
+        """The name of the node that an endpoint belongs to; empty if it has none.
+
+        None: of the only node that uses this connection.
+        """
+        nodes = self.nodes()
+        if len(nodes) > 1:  # they share it
+            nodes = [] if endpoint is None else [node for node in nodes if node.has(endpoint)]
+        return str(nodes[0].node_name) if nodes else ""
 
     def note_change(self) -> None:
         """An endpoint on this connection has begun or ended."""
-        if self.on_change is not None:
-            self.on_change(self)
+        if self.witness is not None:
+            self.witness.note_change(self)
 
     def start(self) -> None:
         """Begin to connect, in the background; idempotent."""
@@ -222,6 +265,8 @@ class Hub:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
+        if self.witness is not None:
+            self.witness.note_closing(self)
         await self._cancel_tasks()
         try:
             await self.caller.close()
@@ -258,8 +303,7 @@ class Hub:
                 log.exception("%s: on_state failed", self.name)
 
     def _note_refused(self, target: str, error: Exception) -> None:
-        if target in self.refusals:
-            self.refusals[target](error)
+        if self.witness is not None and self.witness.note_refusal(self, target, error):
             return
         known = str(error).partition(":")[2][:30]  # what is wrong, without where
         if target in self.apart:
@@ -267,4 +311,9 @@ class Hub:
         level = logging.DEBUG if known in self._refused else logging.ERROR
         if len(self._refused) < MAX_REFUSED:
             self._refused.add(known)
-        log.log(level, "%s: a message was refused by the broker: %s", self.name, error)
+        log.log(
+            level,
+            "%s: a message was refused by the broker: %s",
+            *(self.name, error),
+            extra=about(target, node=self.node_of(None)),
+        )

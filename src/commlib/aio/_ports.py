@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, Unpack, overload
 
 from commlib._topics import check_pattern, check_topic
 from commlib._typing import FeedbackT, GoalT, Req, Resp, ResultT, T
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         ActionServiceOptions,
         ActionTypes,
     )
+    from commlib.tracing import Tracing
 
 C = TypeVar("C", bound=Callable[..., Any])
 E = TypeVar("E", bound=Endpoint)
@@ -111,12 +112,16 @@ class Ports(Decorators):
     ``defaults`` are options that hold for all endpoints that do not say otherwise.
     """
 
+    tracing: ClassVar[Tracing | None] = None
+    """How nodes are traced that do not say otherwise; ``commlib.tracing.instrument`` sets it."""
+
     def __init__(self, hub: Hub, defaults: dict[str, Any]) -> None:
         self.hub = hub
         self.endpoints: list[Endpoint] = []
         """Those made so far; of those that were stopped one by one not all are forgotten yet."""
         self._enough = 0  # endpoints, at which it is worth while to forget the stopped ones
         self._defaults = defaults
+        self._trace: Callable[[Endpoint], None] | None = None
 
     @property
     def running(self) -> bool:
@@ -136,10 +141,19 @@ class Ports(Decorators):
 
     def add(self, endpoint: E) -> E:
         """Take an endpoint that was made with this node's hub."""
+        if self._trace is not None:
+            self._trace(endpoint)
         if self.running and len(self.endpoints) >= self._enough:
             self._forget_stopped()
         self.endpoints.append(endpoint)
         return endpoint
+
+    def has(self, endpoint: object) -> bool:
+        """Whether it is one of these, or a part of one. From any thread."""
+        return any(
+            endpoint is known or endpoint in getattr(known, "parts", ())
+            for known in list(self.endpoints)
+        )
 
     def _forget_stopped(self) -> None:
         """Those that were stopped one by one are done with."""
