@@ -78,7 +78,11 @@ def read_payload(text: str) -> Any:
     import yaml
 
     try:
-        return _with_text_keys(yaml.load(text, _loader()))
+        loader = _loader()(text)
+        try:
+            return _with_text_keys(loader.get_single_data())
+        finally:
+            loader.dispose()
     except (yaml.YAMLError, ValueError, RecursionError) as exc:
         reason = " ".join(str(exc).split()) or type(exc).__name__
         raise click.ClickException(f"{where}neither JSON nor YAML: {reason}") from exc
