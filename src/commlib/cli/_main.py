@@ -35,7 +35,7 @@ COMMANDS = {
     "graph": Lazy("commlib.cli.graph:graph", "Draw nodes, and what is between them."),
     "node": Lazy("commlib.cli.node:node", "List nodes, look at one, see whether it answers."),
     "rpc": Lazy("commlib.cli.rpc:rpc", "List services, look at one, call it."),
-    "topic": Lazy("commlib.cli.topic:topic", "List topics, see what comes on them, publish, measure."),
+    "topic": Lazy("commlib.cli.topic:topic", "List topics, see what comes, publish, measure."),
     "top": Lazy("commlib.cli.top:top", "Watch what is published, topic by topic."),
     "info": Lazy("commlib.cli.info:info", "Tell what is in a recording."),
     "record": Lazy("commlib.cli.record:record", "Record topics to a file."),

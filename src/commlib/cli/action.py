@@ -25,6 +25,7 @@ from commlib.cli._common import (
     nodes_on,
     print_json,
 )
+from commlib.cli._complete import names_of
 from commlib.cli._goal_views import View, view_for
 from commlib.cli._payload import HELP, read_payload
 from commlib.cli._pursuit import CANCELED, CANCELING, SUCCEEDED, Pursuit, Stops, end_of, name_of
@@ -42,7 +43,7 @@ from commlib.cli._served import (
 )
 from commlib.exceptions import GoalRefused, RPCTimeout
 
-NAME = click.argument("name")
+NAME = click.argument("name", shell_complete=names_of("action"))
 NOTICE = "canceling; Ctrl-C again leaves the goal to itself"
 
 

@@ -24,6 +24,7 @@ from commlib.cli._common import (
     until_stopped,
 )
 from commlib.cli._common import as_json as json_line
+from commlib.cli._complete import names_of
 from commlib.cli._payload import HELP, read_payload
 from commlib.cli._served import (
     SERVICE,
@@ -40,7 +41,7 @@ from commlib.cli._served import (
 from commlib.cli._shown import lines, printable
 from commlib.exceptions import CommlibError, RPCRemoteError, RPCTimeout
 
-NAME = click.argument("name")
+NAME = click.argument("name", shell_complete=names_of("service"))
 
 
 @click.group()

@@ -3,18 +3,27 @@
 A transport is any class of this shape; it need not import anything from here. It never sees a
 message class, a user's callback or the timeout of a call. Everything runs on the event loop that
 called ``connect``, except ``publish`` and ``send``, which any thread may call.
+
+For a transport of your own there is more here: ``BaseParameters``, from which its parameters
+derive; ``Packet``; ``matcher(pattern)``, the function that tells whether a name matches; and
+``TopicInbox``. One that derives from ``Transport`` has the methods that many brokers need nothing
+for: ``flush``, ``clock`` and ``abandon``.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from os import urandom
+from typing import Protocol, Self
 
 from msgspec import Struct
 
-from commlib._packet import Packet
+from commlib._packet import Packet as Packet
+from commlib._params import BaseParameters as BaseParameters
 from commlib._topics import MAX_NAME_BYTES
+from commlib._topics import matcher as matcher
 from commlib.exceptions import CommlibError
 
 Handler = Callable[[Packet], None]
@@ -33,7 +42,8 @@ class Traits(Struct, frozen=True):
     ``delivery_levels``: the QoS that a packet can have. ``retained``: it can keep the last packet
     of a topic for those who subscribe later.
     ``longest_name``: the most bytes that a name can have. ``takes_parts``: what is published may
-    have a long payload in ``_parts.Parts`` instead of bytes.
+    have a long payload in ``_parts.Parts`` instead of bytes. ``tells_time``: ``clock()`` is the
+    broker's own, elsewhere it is this machine's.
     """
 
     native_headers: bool = False
@@ -47,6 +57,7 @@ class Traits(Struct, frozen=True):
     retained: bool = False
     longest_name: int = MAX_NAME_BYTES
     takes_parts: bool = False
+    tells_time: bool = False
 
 
 @dataclass(slots=True)
@@ -189,8 +200,48 @@ class Transport(Protocol):
         """Return when the broker has confirmed all that was published so far."""
 
     def clock(self) -> int:
-        """The broker's time in ms since 1970, as well as it is known."""
-        ...
+        """The broker's time in ms since 1970, as well as it is known; else this machine's."""
+        return int(time.time() * 1000)
 
     def abandon(self) -> None:
         """After a fork, in the child: let go of the sockets without a word to the broker."""
+
+
+class TopicInbox:
+    """An inbox for a broker on which one subscription takes all replies.
+
+    An address is a topic of two words, the first of which nobody else knows; so a reply is
+    published, and each ``send`` to an ``Address`` has to do that.
+    """
+
+    capacity = 10_000
+    _subscription: Subscription
+
+    def __init__(self, handler: ReplyHandler) -> None:
+        self._handler = handler
+        self._prefix = f"rpc-{urandom(12).hex()}/"
+        self._tokens: set[str] = set()
+
+    @classmethod
+    async def open(cls, transport: Transport, handler: ReplyHandler) -> Self:
+        """A new one, subscribed to its topics: what ``open_inbox`` has to return."""
+        inbox = cls(handler)
+        inbox._subscription = await transport.subscribe(f"{inbox._prefix}*", inbox._take)
+        return inbox
+
+    def address(self, token: str) -> Address:
+        self._tokens.add(token)
+        return Address(self._prefix + token)
+
+    def release(self, token: str, *, unused: bool = False) -> None:
+        self._tokens.discard(token)
+
+    def _take(self, packet: Packet) -> None:
+        token = packet.topic.removeprefix(self._prefix)
+        if token not in self._tokens:
+            self._handler(None, packet)
+        elif self._handler(token, packet):
+            self._tokens.discard(token)
+
+    async def close(self) -> None:
+        await self._subscription.close()

@@ -95,7 +95,9 @@ class _Requests(NamedTuple):
 class RedisTransport:
     """The seven verbs on Redis."""
 
-    traits = Traits(stores_unread=True, native_wildcards=WILDCARDS, takes_parts=True)
+    traits = Traits(
+        stores_unread=True, native_wildcards=WILDCARDS, takes_parts=True, tells_time=True
+    )
 
     def __init__(self, params: ConnectionParameters) -> None:
         self.params = params

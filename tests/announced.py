@@ -1,0 +1,33 @@
+"""Nodes of a test that others know of: commands that ask who is there find them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from collected import eventually
+from commlib._discovery import ANNOUNCE, Announcement
+from commlib._wire import Reader
+from commlib.node import Node
+from raw_peer import RawPeer
+
+
+@contextmanager
+def announced(url: str, *nodes: Node) -> Iterator[None]:
+    """Run nodes that have all their ports, until all of them are told of; then stop them."""
+    peer = RawPeer(url)
+    try:
+        told, read = peer.subscribe(ANNOUNCE), Reader(Announcement)
+        with ExitStack() as stack:
+            for node in nodes:
+                stack.enter_context(node)
+            names = {node.node_name for node in nodes}
+
+            def known() -> set[str]:
+                said = (read.read(packet).data for packet in list(told.items))
+                return {node.name for one in said for node in one.nodes}
+
+            eventually(lambda: names <= known(), lambda: f"told of: {known()}")
+            yield
+    finally:
+        peer.close()
