@@ -68,6 +68,14 @@ class Workers:
         """Whether a lane is waiting for a worker."""
         return bool(self._line)
 
+    @property
+    def busy(self) -> bool:
+        """Whether something is being worked off, or waits for it. From any thread."""
+        with self._lock:
+            if self._line or self._idle < len(self._threads):
+                return True
+        return any(thread.is_alive() for thread in list(self._alone))
+
     def serve(self, lane: Work) -> None:
         """Have a worker work the lane off."""
         self._line.append(lane)

@@ -68,7 +68,8 @@ class ConnectionParameters(BaseParameters):
 
     def make_transport(self) -> MemoryTransport:
         """A new transport to the broker of this name."""
-        return MemoryTransport(self)
+        broker = _brokers.get(self.name)
+        return MemoryTransport(self) if broker is None else broker.new_transport(self)
 
     @classmethod
     def _from_url_parts(cls, parts: SplitResult) -> dict[str, Any]:
@@ -132,6 +133,14 @@ class _Broker:
         self._consumers: dict[str, list[_Consumer]] = {}
         self._pending: dict[str, deque[tuple[float, Packet]]] = {}
 
+    def new_transport(self, params: ConnectionParameters) -> MemoryTransport:
+        """A transport that leads here; brokers of ``commlib.testing`` have one of their own."""
+        return MemoryTransport(params)
+
+    def now(self) -> float:
+        """The time in seconds that requests grow old by."""
+        return time.monotonic()
+
     def add(self, subscription: _Subscription) -> None:
         with self._lock:
             if subscription.matches is not None:
@@ -180,7 +189,7 @@ class _Broker:
             if len(pending) >= MAX_PENDING:
                 pending.popleft()
                 free.transport.stats.overflow += 1
-            expires = float("inf") if packet.ttl is None else time.monotonic() + packet.ttl
+            expires = float("inf") if packet.ttl is None else self.now() + packet.ttl
             pending.append((expires, packet))
         return None
 
@@ -213,7 +222,7 @@ class _Broker:
         pending = self._pending.get(consumer.queue)
         while pending and consumer.credit > 0:
             expires, packet = pending.popleft()
-            left = expires - time.monotonic()
+            left = expires - self.now()
             if left > 0:
                 self._hand_over(consumer, packet, None if packet.ttl is None else left)
             else:

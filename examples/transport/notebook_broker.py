@@ -1,0 +1,54 @@
+"""Notebook, a made-up broker: a file that the programs of one machine write into.
+
+What is said is for all who read, what is given for one of those who take it. SQLite sees to it that
+they do not get in each other's way, threads neither.
+"""
+
+import sqlite3
+
+KEPT = 100_000  # of what was said; who is further behind misses something
+TABLES = """
+PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;
+CREATE TABLE IF NOT EXISTS said (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT, payload BLOB);
+CREATE TABLE IF NOT EXISTS given (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT, payload BLOB);
+CREATE INDEX IF NOT EXISTS queues ON given (name, id);
+"""
+SAY = "INSERT INTO said (name, payload) VALUES (?, ?)"
+GIVE = "INSERT INTO given (name, payload) VALUES (?, ?)"
+FIRST = "SELECT min(id) FROM given WHERE name = ?"
+
+
+class Notebook:
+    """The file, open."""
+
+    def __init__(self, path: str) -> None:
+        self.file = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self.file.executescript(TABLES)
+
+    def say(self, name: str, payload: bytes) -> None:
+        number = self.file.execute(SAY, (name, payload)).lastrowid or 0
+        if number % 1000 == 0:
+            self.file.execute("DELETE FROM said WHERE id <= ?", (number - KEPT,))
+
+    def newest(self) -> int:
+        """The number of what was said last."""
+        return self.file.execute("SELECT coalesce(max(id), 0) FROM said").fetchone()[0]
+
+    def said_since(self, number: int) -> list[tuple[int, str, bytes]]:
+        """What was said after that: number, name and payload."""
+        found = self.file.execute("SELECT * FROM said WHERE id > ? ORDER BY id", (number,))
+        return found.fetchall()
+
+    def give(self, name: str, payload: bytes) -> None:
+        self.file.execute(GIVE, (name, payload))
+
+    def take(self, name: str) -> bytes | None:
+        """The oldest that is there, if any; nobody else gets it."""
+        while (first := self.file.execute(FIRST, (name,)).fetchone()[0]) is not None:
+            taken = "DELETE FROM given WHERE id = ? RETURNING payload"
+            for (payload,) in self.file.execute(taken, (first,)).fetchall():
+                return payload  # else somebody was quicker
+        return None
+
+    def close(self) -> None:
+        self.file.close()
