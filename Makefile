@@ -7,15 +7,17 @@ VENV ?= .venv
 export VENV
 
 PY := $(VENV)/bin/python
-CODE := $(wildcard src tests examples bench soak fuzz)
+CODE := $(wildcard src tests examples bench soak fuzz docs)
 
 # Its own check for a newer release needs the network and says nothing about this code.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+# Says what will be maintained in a year from now; nothing about these pages.
+export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test tests faults soak interop bench pages compare instructions scale idle fuzz check format clean
-.PHONY: setup-demo setup-check setup-test setup-interop setup-bench setup-instructions setup-fuzz
+.PHONY: help demo test tests faults soak interop bench pages compare instructions scale idle fuzz docs check format clean
+.PHONY: setup-demo setup-check setup-test setup-interop setup-bench setup-instructions setup-fuzz setup-docs
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +58,9 @@ idle: setup-bench ## count how often a node wakes up that has nothing to do, our
 fuzz: setup-fuzz ## look for bytes that crash the readers and links, a minute each
 	@PYTHONPATH=.:tests $(PY) -m fuzz $(ARGS)
 
+docs: setup-docs ## build the documentation into site/; a dead link or a public name without docstring ends it
+	$(PY) -m mkdocs build --strict $(ARGS)
+
 tests: test ## the same as make test
 
 check: setup-check ## check format, lint and types
@@ -69,8 +74,8 @@ format: setup-check ## bring the code into the format that make check asks for
 	$(PY) -m ruff format $(CODE)
 
 clean: ## remove what the other targets made, .venv included
-	rm -rf .venv .venv-interop .venv-bench .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf .venv .venv-interop .venv-bench .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist site
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
-setup-demo setup-check setup-test setup-interop setup-bench setup-instructions setup-fuzz:
+setup-demo setup-check setup-test setup-interop setup-bench setup-instructions setup-fuzz setup-docs:
 	@scripts/setup.sh $(@:setup-%=%)

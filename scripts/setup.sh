@@ -8,6 +8,7 @@
 #   scripts/setup.sh bench    as test, with what draws pictures, and the contenders, likewise
 #   scripts/setup.sh instructions  as test, and what counts instructions
 #   scripts/setup.sh fuzz     as check, and the engine that looks for inputs
+#   scripts/setup.sh docs     as check, and what builds the documentation
 #
 # VENV is the folder of the virtual environment (.venv), PYTHON the interpreter to make it with.
 # System packages are installed when we are root and there is apt-get; otherwise one line says
@@ -72,6 +73,7 @@ need_brokers() {
     has mosquitto && has mosquitto_passwd || set -- "$@" mosquitto
     has mosquitto_pub && has mosquitto_sub || set -- "$@" mosquitto-clients
     has rabbitmq-server || set -- "$@" rabbitmq-server
+    has openssl || set -- "$@" openssl  # an example makes certificates with it
     if [ $# = 0 ]; then return; fi
     can_install || fail "the tests need brokers; install them with: sudo apt-get install $*"
     apt_install "$@"
@@ -178,5 +180,6 @@ case $mode in
         install dev -e "$package" --group dev
         ;;
     fuzz) install fuzz -e "$package" --group dev --group fuzz ;;
-    *) fail "usage: scripts/setup.sh demo|check|test|interop|bench|instructions|fuzz" ;;
+    docs) install docs -e "$package" --group dev --group docs ;;
+    *) fail "usage: scripts/setup.sh demo|check|test|interop|bench|instructions|fuzz|docs" ;;
 esac

@@ -1,4 +1,4 @@
-"""Every Python example of the README and the docs runs, and prints what it says it prints."""
+"""Every example of the README and the docs runs, and prints what it says it prints."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from brokers import MosquittoServer, RabbitServer, RedisServer
+import stories
+from brokers import MosquittoServer, RabbitServer, RedisServer, free_port, running
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINKING = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", ROOT / "examples" / "README.md"]
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PRINTED = re.compile(r"^ *#> (.*)$", re.MULTILINE)
+STORIES = [page for page in PAGES if stories.steps(page)]
 LONGEST = 30.0
 
 
@@ -41,6 +44,13 @@ def blocks() -> list[Block]:
     ]
 
 
+@pytest.fixture(scope="module")
+def mosquitto() -> Iterator[MosquittoServer]:
+    """One that keeps what the pages let it retain, which other tests do not expect."""
+    with running(MosquittoServer) as server:
+        yield server
+
+
 def test_there_are_examples() -> None:
     assert {block.page for block in blocks()} >= {"README.md"}
 
@@ -49,13 +59,13 @@ def test_there_are_examples() -> None:
 def test_an_example_runs_and_prints_what_it_says(
     block: Block,
     redis_server: RedisServer,
-    mqtt_server: MosquittoServer,
+    mosquitto: MosquittoServer,
     amqp_server: RabbitServer,
     tmp_path: Path,
 ) -> None:
     urls = {
         "COMMLIB_URL": redis_server.url,
-        "MQTT_URL": mqtt_server.url,
+        "MQTT_URL": mosquitto.url,
         "AMQP_URL": amqp_server.url,
     }
     program = tmp_path / "example.py"
@@ -71,6 +81,18 @@ def test_an_example_runs_and_prints_what_it_says(
     )
     assert process.returncode == 0, process.stderr
     assert process.stdout.splitlines() == PRINTED.findall(block.code), process.stderr
+
+
+def test_there_are_stories() -> None:
+    assert {page.name for page in STORIES} >= {"tutorial.md"}
+
+
+@pytest.mark.parametrize("page", STORIES, ids=lambda page: page.stem)
+def test_what_a_page_has_one_type_shows_what_it_says(
+    page: Path, mosquitto: MosquittoServer, tmp_path: Path
+) -> None:
+    ports = {"6379": free_port(), "1883": mosquitto.port, "8883": free_port()}
+    stories.tell(page, tmp_path, ports)
 
 
 @pytest.mark.parametrize("page", LINKING, ids=lambda page: str(page.relative_to(ROOT)))
