@@ -37,6 +37,7 @@ PATTERNS = {
     "test_groups": "many topics or services on one connection",
     "test_node": "nodes",
     "test_node_services": "heartbeats, control services, remote log",
+    "test_discovery": "discovery",
     "test_bridges": "bridges",
     "test_aio": "all of it in asyncio",
     "test_errors": "errors, garbage",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 DEADLINE = 15.0
@@ -50,3 +52,13 @@ def eventually(holds: Callable[[], bool], what: Callable[[], object] = lambda: "
     while not holds():
         assert time.monotonic() < deadline, what()
         look.wait(0.002)
+
+
+async def met(holds: Callable[[], bool]) -> None:
+    """``eventually`` on a loop, which goes on meanwhile."""
+    look = asyncio.Event()
+    async with asyncio.timeout(DEADLINE):
+        while not holds():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.002):
+                    await look.wait()

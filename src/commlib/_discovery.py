@@ -16,12 +16,13 @@ from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
+from commlib._last_word import ANNOUNCE as ANNOUNCE
 from commlib._schemas import Schema, conflicts
+from commlib._topics import has_control
 
-ANNOUNCE = "commlib.discovery"
-ALIVE = "commlib.discovery.alive"
-PROBE = "commlib.discovery.probe"
-ANSWER = "commlib.discovery.answer"
+ALIVE = f"{ANNOUNCE}.alive"
+PROBE = f"{ANNOUNCE}.probe"
+ANSWER = f"{ANNOUNCE}.answer"
 
 LEASE = 30.0  # s after its last word that a process is taken for gone
 
@@ -30,6 +31,8 @@ Direction = Literal["in", "out"]
 Event = Literal["birth", "change", "present", "death"]
 
 MAX_ID = 64  # characters of an id
+MAX_SHOWN = 200  # characters of a name, where strangers may have chosen it
+MAX_UNLIKE = 64  # ports of one name that are compared with each other
 
 WRITERS: dict[str, tuple[Kind, Kind]] = {
     "message": ("publisher", "subscriber"),
@@ -99,7 +102,7 @@ class NodeInfo(Struct, frozen=True, omit_defaults=True):
     @property
     def label(self) -> str:
         """Its name and where it runs, for people."""
-        return f"{self.name} (pid {self.pid} on {self.host})"
+        return f"{shown(self.name)} (pid {self.pid} on {shown(self.host)})"
 
 
 class Announcement(Struct, omit_defaults=True):
@@ -141,6 +144,23 @@ def is_id(text: str) -> bool:
     return 0 < len(text) <= MAX_ID and text.isascii() and text.isalnum()
 
 
+def is_sound(node: NodeInfo) -> bool:
+    """Whether its texts are such as a node can have: no control characters, which terminals obey.
+
+    Of endpoints those that are used as names.
+    """
+    texts = [node.name, node.host, node.namespace, node.version]
+    for endpoint in node.endpoints:
+        texts += endpoint.name, endpoint.type
+    return is_id(node.id) and not any(has_control(text) for text in texts)
+
+
+def shown(text: str) -> str:
+    """A text as it may be shown: strangers must not write to logs and terminals as they like."""
+    text = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
 def answer_topic(asker: str) -> str:
     """Where the answers to a probe go."""
     return f"{ANSWER}.{asker}"
@@ -164,15 +184,23 @@ class Mismatch(NamedTuple):
 Port = tuple[NodeInfo, EndpointInfo]
 
 
+def is_comparable(endpoint: EndpointInfo) -> bool:
+    """Whether it has one name, and not those of a pattern."""
+    return "*" not in endpoint.name
+
+
 def look(endpoint: EndpointInfo) -> Hashable:
     """All of an endpoint that can be at odds with another one of its name."""
-    return endpoint.kind, *sorted(endpoint.parts.items()), endpoint.qos, endpoint.retain
+    marks = (endpoint.parts.get(part, "")[:MAX_ID] for part in WRITERS)
+    return endpoint.kind, *marks, endpoint.qos, endpoint.retain
 
 
 def mismatch(one: Port, other: Port) -> Mismatch | None:
     """Why two ports of one name do not go together, None if they do."""
-    why = (*_delivery(one[1], other[1]), *_conflicts_between(one, other))
-    return Mismatch(one[1].name, _told(one), _told(other), why) if why else None
+    why = [*_delivery(one[1], other[1]), *_conflicts_between(one, other)]
+    if not why:
+        return None
+    return Mismatch(shown(one[1].name), _told(one), _told(other), tuple(map(shown, why)))
 
 
 def _conflicts_between(one: Port, other: Port) -> Iterator[str]:
@@ -188,7 +216,7 @@ def _conflicts_between(one: Port, other: Port) -> Iterator[str]:
 
 def _told(port: Port) -> str:
     node, endpoint = port
-    return f"{node.label} {DOES[endpoint.kind]} {endpoint.type or 'plain data'}"
+    return f"{node.label} {DOES[endpoint.kind]} {shown(endpoint.type) or 'plain data'}"
 
 
 def _delivery(one: EndpointInfo, other: EndpointInfo) -> Iterator[str]:
@@ -205,12 +233,12 @@ def mismatches(nodes: Iterable[NodeInfo]) -> list[Mismatch]:
     by_name: dict[str, list[Port]] = {}
     for node in nodes:
         for endpoint in node.endpoints:
-            if "*" not in endpoint.name:
+            if is_comparable(endpoint):
                 by_name.setdefault(endpoint.name, []).append((node, endpoint))
     found = []
     for ports in by_name.values():
         unlike = list({look(endpoint): (node, endpoint) for node, endpoint in ports}.values())
-        for one, other in combinations(unlike, 2):
+        for one, other in combinations(unlike[:MAX_UNLIKE], 2):
             if (wrong := mismatch(one, other)) is not None:
                 found.append(wrong)
     return found

@@ -96,6 +96,13 @@ class BaseParameters:
         """Which broker it is: connections with the same one share all topics."""
         return str(self)
 
+    def with_will(self, topic: str, payload: bytes) -> Self:
+        """These parameters, or, where a broker does such a thing, with a message for it to publish.
+
+        It does when the connection ends without a word. One that the user gave has precedence.
+        """
+        return self
+
     def make_transport(self) -> Transport:
         """A new transport for these parameters; it connects when told to."""
         raise NotImplementedError

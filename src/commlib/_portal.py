@@ -54,6 +54,9 @@ class Portal:
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
         self.loop.run_until_complete(_end_tasks())
+        if _former is self and self.hubs:
+            # What was cancelled just now had begun anew in the last turn.
+            self.loop.run_until_complete(self._leave())
         self.loop.close()
 
     def post(self, callback: Callable[..., object], *args: Any) -> None:
@@ -82,12 +85,22 @@ class Portal:
         self.refuse_on_loop("this")
         errand: _Errand[T] = _Errand(work, args)
         try:
-            self.post(errand.begin)
+            self.post(self._begin, errand)
             return errand.wait(timeout)
         except BaseException:
             with suppress(EndpointClosed):
                 self.post(errand.abandon)
             raise
+
+    def _begin(self, errand: _Errand[Any]) -> None:
+        """Begin an errand, but not between the end and the last turn of the loop.
+
+        What it begins there would be bound to a loop that turns no more.
+        """
+        if self.ending:
+            errand.refuse()
+        else:
+            errand.begin()
 
     def refuse_on_loop(self, what: str) -> None:
         """Raise BlockingCall if the caller is the loop, which must never wait for itself."""
@@ -112,12 +125,12 @@ class Portal:
 
         What was posted before has been done, so no hub can be on its way here.
         """
-        global _portal
+        global _portal, _former
         with _lock, self._lock:
             if self.hubs or self.ending:
                 return False
             if _portal is self:
-                _portal = None
+                _portal, _former = None, self
             self._end()
             return True
 
@@ -163,12 +176,16 @@ class _Errand(Generic[T]):
         self._work = work
         self._args = args
         self._task: asyncio.Task[T] | None = None
-        self._ended: SimpleQueue[asyncio.Task[T]] = SimpleQueue()
+        self._ended: SimpleQueue[asyncio.Task[T] | None] = SimpleQueue()
 
     def begin(self) -> None:
         """Start it. On the loop."""
         self._task = asyncio.get_running_loop().create_task(self._work(*self._args))
         self._task.add_done_callback(self._ended.put)
+
+    def refuse(self) -> None:
+        """It is too late to begin."""
+        self._ended.put(None)
 
     def abandon(self) -> None:
         """Nobody waits any more: cancel it. On the loop."""
@@ -182,9 +199,11 @@ class _Errand(Generic[T]):
         except Empty:
             raise TimeoutError(f"not done within {timeout} s") from None
         try:
-            return task.result()
+            if task is not None:
+                return task.result()
         except asyncio.CancelledError:
-            raise EndpointClosed("it was stopped meanwhile, or the program is ending") from None
+            pass
+        raise EndpointClosed("it was stopped meanwhile, or the program is ending") from None
 
 
 async def _end_tasks() -> None:
@@ -194,6 +213,8 @@ async def _end_tasks() -> None:
 
 
 _portal: Portal | None = None
+_former: Portal | None = None
+"""The one before, which nobody needed any more."""
 _finalizer: object = None
 _lock = threading.RLock()
 _inherited: list[object] = []  # what a fork brought along: kept, so that nobody finalizes it
@@ -210,6 +231,8 @@ def enter(hub: Hub) -> Portal:
             _portal = Portal()
             _heed_multiprocessing()
         _portal.check_open()
+        if _former is not None and hub.loop is _former.loop:
+            _former.check_open()  # the hub is about to leave it
         if hub.loop is None:
             hub.home = _portal.hubs
             hub.bind(_portal.loop)
@@ -251,9 +274,12 @@ def _heed_multiprocessing() -> None:
 
 def _after_fork_in_child() -> None:
     """Forget the parent's loop and connections; nothing of it is closed through asyncio."""
-    global _portal, _finalizer, _lock
+    global _portal, _former, _finalizer, _lock
     _lock = threading.RLock()
     _finalizer = None
+    if _former is not None:
+        _inherited.append(_former)
+        _former = None
     if _portal is not None:
         _inherited.append(_portal)
         _portal = None

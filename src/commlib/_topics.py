@@ -18,7 +18,10 @@ MAX_NAME_BYTES = 65_535
 """The longest name, in UTF-8: the limit of an MQTT string (section 1.5.4)."""
 
 # C0 and C1 without exception: MQTT (section 1.5.4) lets a broker cut the connection for them.
-_CONTROL = frozenset(map(chr, (*range(0x20), *range(0x7F, 0xA0))))
+# What Unicode has set aside is no character, and Mosquitto ends the connection of who sends it.
+_NONE = (*range(0xFDD0, 0xFDF0), *(plane + last for plane in range(0, 0x110000, 0x10000)
+                                  for last in (0xFFFE, 0xFFFF)))  # fmt: skip
+_CONTROL = frozenset(map(chr, (*range(0x20), *range(0x7F, 0xA0), *_NONE)))
 
 
 # ---- what is a name ----
@@ -59,7 +62,7 @@ def _check_name(name: object, what: str) -> str:
         raise TypeError(f"a {what} is a str such as 'sensors.front', not {name!r}")
     if not name.strip():
         raise ValueError(f"a {what} needs at least one word, such as 'sensors.front', not {name!r}")
-    if not name.isprintable() and not _CONTROL.isdisjoint(name):
+    if has_control(name):
         control = next(char for char in name if char in _CONTROL)
         raise ValueError(f"remove the control character {control!r} from the {what} {name!r}")
     try:
@@ -71,6 +74,11 @@ def _check_name(name: object, what: str) -> str:
             f"the {what} {name[:20]!r}... is {size} bytes long, shorten it to {MAX_NAME_BYTES}"
         )
     return name
+
+
+def has_control(text: str) -> bool:
+    """Whether there are control characters in it."""
+    return not text.isprintable() and not _CONTROL.isdisjoint(text)
 
 
 def join(*names: str) -> str:

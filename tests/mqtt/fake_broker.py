@@ -28,6 +28,9 @@ class FakeBroker(FakePeer):
     def __init__(self) -> None:
         super().__init__()
         self.refuses = 0
+        self.refuses_wills = False
+        self.wills: list[bool] = []
+        """Of each client whether it had one."""
         self.greeting = CONNACK
         self.closes_at_once = False
         self.once_subscribed: list[bytes] = []
@@ -36,8 +39,13 @@ class FakeBroker(FakePeer):
         """The first byte of each packet behind CONNECT."""
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await _read_packet(reader)
+        _, connect = await _read_packet(reader)
         self.connects += 1
+        has_will = bool(connect[7] & 0x04)  # section 3.1.2.3, behind the name and the version
+        self.wills.append(has_will)
+        if has_will and self.refuses_wills:
+            await self._send(writer, b"\x20\x03\x00\x87\x00")  # not authorized
+            return
         if self.refuses:
             self.refuses -= 1
             return

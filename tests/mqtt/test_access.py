@@ -12,6 +12,7 @@ import pytest
 from brokers import MosquittoServer
 from collected import Collected, eventually
 from commlib import _session
+from commlib.aio import _beacon
 from commlib.node import Node
 
 MakeMosquitto = Callable[..., MosquittoServer]
@@ -37,7 +38,9 @@ def test_what_may_not_be_published_takes_nothing_else_with_it(
 ) -> None:
     # Mosquitto 2.0.11 ends ten connections here, and the pauses between them grow.
     monkeypatch.setattr(_session, "LONGEST_PAUSE", 0.05)
-    server = make_mosquitto(users=ROBOT, acl=["user robot", "topic readwrite allowed/#"])
+    rights = ["allowed/#", "commlib/discovery/#"]
+    acl = ["user robot", *(f"topic readwrite {topic}" for topic in rights)]
+    server = make_mosquitto(users=ROBOT, acl=acl)
     url, seen = server.url_as("robot"), Collected()
     with (
         Node("spy", connection_params=url, heartbeats=False) as spy,
@@ -51,3 +54,39 @@ def test_what_may_not_be_published_takes_nothing_else_with_it(
                 forbidden.publish(number)
             publisher.publish(number)
         eventually(lambda: set(seen.items) == set(range(100)), lambda: publisher.stats)
+
+
+def test_a_broker_that_ends_the_connection_of_who_tells_of_himself_does_so_a_few_times(
+    make_mosquitto: MakeMosquitto, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Mosquitto 2.0.11 with a file of rights does; others drop what may not be published.
+    monkeypatch.setattr(_session, "LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(_beacon, "CALM_SECONDS", 0.05)
+    server = make_mosquitto(users=ROBOT, acl=["user robot", "topic readwrite allowed/#"])
+    url, seen = server.url_as("robot"), Collected()
+    ends = ends_connections(url)
+    with Node("n", connection_params=url, heartbeats=False) as node:
+        node.create_subscriber("allowed.numbers", seen)
+        publisher = node.create_publisher("allowed.numbers")
+        if ends:
+            eventually(lambda: "no discovery" in caplog.text)
+            eventually(lambda: node.connected)
+        reconnects = publisher.stats.reconnects
+        assert reconnects <= _beacon.STRIKES
+        for number in range(100):
+            node.create_publisher(f"allowed.more{number}").publish(number)
+            publisher.publish(number)
+        assert seen.until(99) == list(range(99))
+        assert publisher.stats.reconnects == reconnects
+    assert caplog.text.count("no discovery") == ends
+
+
+def ends_connections(url: str) -> bool:
+    """Whether this broker ends the connection of who publishes what he may not."""
+    seen = Collected()
+    with Node("n", connection_params=url, heartbeats=False, discovery=False) as node:
+        node.create_subscriber("allowed.end", seen)
+        node.create_publisher("forbidden").publish(1)
+        last = node.create_publisher("allowed.end")
+        eventually(lambda: bool(seen.items) or bool(last.publish(1)))
+        return last.stats.reconnects > 0

@@ -97,7 +97,7 @@ async def test_one_attempt_fails_as_one_that_finds_nobody(greeting: bytes) -> No
         params = ConnectionParameters("127.0.0.1", broker.port)
         with pytest.raises((ConnectError, OSError)):
             async with asyncio.timeout(0.2):  # as a session does it
-                await dial("broker", params, "robot", 5, is_main=True)
+                await dial("broker", params, "robot", 5, has_will=True)
 
 
 async def test_a_broker_that_once_hangs_up_is_not_taken_for_one_of_an_older_version() -> None:
@@ -188,7 +188,7 @@ FRAME = frames.publish(text("sonar/front"), b'{"distance": 1.5}', 0, frames.NO_P
 async def linked(broker: FakeBroker) -> AsyncIterator[tuple[MqttLink, list[bytes]]]:
     """A connection to it, and the payloads that come."""
     params = ConnectionParameters("127.0.0.1", broker.port)
-    link = await dial("broker", params, "robot", 5, is_main=True)
+    link = await dial("broker", params, "robot", 5, has_will=True)
     came: list[bytes] = []
     route = ((lambda packet: came.append(packet.payload), "sonar"),)
     link.on_route = lambda topic, published: (route, True)

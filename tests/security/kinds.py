@@ -22,6 +22,8 @@ ROBOT = "robot"
 """A user who may do everything."""
 PICKY = "picky"
 """One who may do everything with ``allowed.…``, and nothing with ``forbidden.…``."""
+DISCREET = "discreet"
+"""One who may do everything with ``allowed.…``, and nothing with discovery."""
 MUTE = "mute"
 """One who may not call, on brokers that cannot tell one service from another."""
 
@@ -73,8 +75,11 @@ class Kind:
 
 
 def _redis(folder: Path) -> dict[str, Any]:
-    picky = f"~allowed.* ~rpc-* resetchannels &allowed.* &$presence.* -@all {REDIS_COMMANDS}"
-    return {"users": {ROBOT: f"on >{PASSWORD} ~* &* +@all", PICKY: f"on >{PASSWORD} {picky}"}}
+    channels = "resetchannels &allowed.* &$presence.*"
+    picky = f"~allowed.* ~rpc-* {channels} &commlib.discovery* -@all {REDIS_COMMANDS}"
+    discreet = f"~allowed.* ~rpc-* {channels} -@all {REDIS_COMMANDS}"
+    users = {ROBOT: "~* &* +@all", PICKY: picky, DISCREET: discreet}
+    return {"users": {name: f"on >{PASSWORD} {rights}" for name, rights in users.items()}}
 
 
 def _mosquitto(folder: Path) -> dict[str, Any]:
@@ -82,7 +87,11 @@ def _mosquitto(folder: Path) -> dict[str, Any]:
     plugin = next(iter(Path("/usr/lib").glob("*/mosquitto_dynamic_security.so")), None)
     if plugin is None:
         missing("mosquitto_dynamic_security.so is missing; install it with: apt install mosquitto")
-    roles = [_role(ROBOT), _role(PICKY, "forbidden/#", "$share/commlib/forbidden/#")]
+    roles = [
+        _role(ROBOT),
+        _role(PICKY, "forbidden/#", "$share/commlib/forbidden/#"),
+        _role(DISCREET, "commlib/discovery/#"),
+    ]
     config = {
         "defaultACLAccess": {
             "publishClientReceive": True,
@@ -90,7 +99,7 @@ def _mosquitto(folder: Path) -> dict[str, Any]:
             "publishClientSend": False,
             "subscribe": False,
         },
-        "clients": [_client(ROBOT), _client(PICKY)],
+        "clients": [_client(ROBOT), _client(PICKY), _client(DISCREET)],
         "roles": roles,
         "groups": [],
     }
@@ -129,28 +138,40 @@ def _role(name: str, *forbidden: str) -> dict[str, Any]:
 
 def _nats(folder: Path) -> dict[str, Any]:
     # Nor has it a pattern for the addresses of replies.
-    deny = '{ deny: "forbidden.>" }'
-    picky = f"permissions: {{ publish: {deny}, subscribe: {deny} }}"
+    picky = _denied('"forbidden.>"')
+    discreet = _denied('["commlib.discovery", "commlib.discovery.>"]')
     password = json.dumps(PASSWORD, ensure_ascii=False)
     return {
         "config": [
             "authorization { users = [",
             f"  {{ user: {ROBOT}, password: {password} }}",
             f"  {{ user: {PICKY}, password: {password}, {picky} }}",
+            f"  {{ user: {DISCREET}, password: {password}, {discreet} }}",
             "] }",
         ]
     }
 
 
+def _denied(subjects: str) -> str:
+    deny = f"{{ deny: {subjects} }}"
+    return f"permissions: {{ publish: {deny}, subscribe: {deny} }}"
+
+
 def _rabbitmq(folder: Path) -> dict[str, Any]:
     mine = r"^amq\.gen-.*|^allowed\..*"
+    queues = (mine, r"^amq\.(topic|default|gen-.*)$", rf"^amq\.topic$|{mine}")
+    topics, discovery = r"^(allowed|\$presence)\.", r"^commlib\.discovery(\.|$)"
     return {
-        "users": {ROBOT: PASSWORD, PICKY: PASSWORD, MUTE: PASSWORD},
+        "users": dict.fromkeys((ROBOT, PICKY, DISCREET, MUTE), PASSWORD),
         "permissions": {
-            PICKY: (mine, r"^amq\.(topic|default|gen-.*)$", rf"^amq\.topic$|{mine}"),
+            PICKY: queues,
+            DISCREET: queues,
             MUTE: (".*", r"^(?!amq\.default$)", ".*"),
         },
-        "topic_permissions": {PICKY: ("amq.topic", *2 * [r"^(allowed|\$presence)\."])},
+        "topic_permissions": {
+            PICKY: ("amq.topic", *2 * [rf"{topics}|{discovery}"]),
+            DISCREET: ("amq.topic", topics, topics),
+        },
     }
 
 

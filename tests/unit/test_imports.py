@@ -16,6 +16,7 @@ one that only some of them need is imported where they need it."""
 FOR_SOME = {
     *("_bridge_stats", "_goal", "_replays", "_routes", "_signatures", "_store", "_verifier"),
     *("action", "aggregation", "aio.action", "aio.bridges", "bridges", "cli", "endpoints"),
+    *("_readings", "_replaced", "_spans", "_traced", "metrics", "tracing"),
     *("logger", "proxy", "signing", "tcp_bridge", "timer", "utils"),
 }
 """Those of ours that many programs never need."""

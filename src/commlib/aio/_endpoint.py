@@ -224,6 +224,10 @@ class Endpoint:
         if wait:
             await self.hub.settle(self.name, beginning, quiet=not self._has_own_hub)
 
+    async def run_beside(self) -> None:
+        """Begin to work beside others that do already; waits for the broker if it is there."""
+        await self.run(self.connected)
+
     def begin(self, wait: bool) -> asyncio.Future[None]:
         """Begin; without ``wait`` nobody will wait for what it returns, so errors are logged."""
         is_new = not self._is_begun

@@ -13,6 +13,7 @@ from enum import IntEnum
 from os import urandom
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
+from commlib._packet import now_ms
 from commlib._params import BaseParameters, nearest
 from commlib._stats import Stats
 from commlib._topics import join
@@ -36,12 +37,13 @@ from commlib.aio._rpc_service import RPCService
 from commlib.aio.pubsub import Publisher
 from commlib.exceptions import CommlibError, EndpointClosed
 from commlib.transports import resolve
-from commlib.transports.base import StateHandler
+from commlib.transports.base import StateHandler, Transport
 
 if TYPE_CHECKING:
     from commlib.aio._beacon import Beacon
     from commlib.logger import RemoteLogger
     from commlib.signing import SigningKey, TrustedKeys
+    from commlib.tracing import Tracing
 
 APPEARS_AFTER = 0.3  # s from its start until others are told of a node
 
@@ -70,6 +72,8 @@ class NodeOptions(FormOptions, SecurityOptions, total=False):
       to be taken for dead.
     * ``discovery``: tell others that it is there and what its ports are, and warn where they do not
       go together with those of others; see ``commlib.aio.discovery``.
+    * ``tracing``: trace what goes through its endpoints; True, or how. None: as
+      ``commlib.tracing.instrument`` says, else not.
     * ``has_start_rpc``, ``has_stop_rpc``, or ``ctrl_services`` for both: see
       ``create_start_service`` and ``create_stop_service``.
     """
@@ -86,6 +90,7 @@ class NodeOptions(FormOptions, SecurityOptions, total=False):
     has_stop_rpc: bool
     ctrl_services: bool
     discovery: bool
+    tracing: bool | Tracing | None
 
 
 def check_options(kind: type, given: Iterable[str], options: Iterable[str]) -> None:
@@ -136,6 +141,7 @@ class Node(Ports):
         has_stop_rpc: bool = False,
         ctrl_services: bool = False,
         discovery: bool = True,
+        tracing: bool | Tracing | None = None,
         sign: SigningKey | None = None,
         verify: TrustedKeys | None = None,
         **form: Unpack[FormOptions],
@@ -149,7 +155,7 @@ class Node(Ports):
         self.namespace = own_name if device_id is None else join("thing", device_id, own_name)
         """What the names of its own topics and services begin with."""
         super().__init__(
-            hub or self._make_hub(resolve(connection_params), share_connection),
+            hub or self._make_hub(resolve(connection_params), share_connection, discovery),
             {
                 **form,
                 **security,
@@ -159,6 +165,10 @@ class Node(Ports):
             },
         )
         check_name(self.namespace, self.hub, "node_name")
+        if tracing or (tracing is None and Ports.tracing is not None):
+            from commlib.tracing import Tracing
+
+            self._trace = Tracing.of(tracing or True).tracer(self.node_name)
         self.debug = debug
         self.state = NodeState.IDLE
         self._listeners: list[StateHandler] = [] if on_state is None else [on_state]
@@ -171,6 +181,8 @@ class Node(Ports):
         self._turning = asyncio.Lock()
         self._has_discovery = discovery
         self._beacon: Beacon | None = None
+        self._appears_on: Transport | None = None
+        """The life of the connection in which others are told of it."""
         self._appearing: asyncio.TimerHandle | None = None
         if heartbeats and heartbeat_thread:
             topic = heartbeat_uri or join(self.namespace, "heartbeat")
@@ -188,10 +200,10 @@ class Node(Ports):
         self.hub.users.add(self)  # last: one that was refused must not keep the connection open
         self._listen()
 
-    def _make_hub(self, params: BaseParameters, share: bool) -> Hub:
+    def _make_hub(self, params: BaseParameters, share: bool, discovery: bool) -> Hub:
         if share:
             return shared_hub(params, asyncio.get_running_loop())
-        return Hub(params, self.node_name)
+        return Hub(params, self.node_name, has_last_word=discovery)
 
     def _log_remotely(self, topic: str, envelope: bool) -> None:
         from commlib.logger import RemoteLogger
@@ -252,6 +264,11 @@ class Node(Ports):
         return total
 
     @property
+    def control_services(self) -> list[RPCService]:
+        """The services by which it is started and stopped from afar; they are none of its ports."""
+        return [part for part in self._own if isinstance(part, RPCService)]
+
+    @property
     def running(self) -> bool:
         """Whether an endpoint that is made now has to begin at once."""
         return self.state is NodeState.RUNNING
@@ -281,23 +298,29 @@ class Node(Ports):
         except Exception:
             self.state = NodeState.IDLE
             raise
-        if self._has_discovery and self._beacon is None and self._appearing is None:
+        if self._has_discovery and self._appears_on is not self.hub.transport:
+            # What is there of a former life has ended with it, or with the parent of a fork.
+            self._appears_on, self._beacon = self.hub.transport, None
             # Not before its program has begun to work, nor if that is over by then.
-            self._appearing = asyncio.get_running_loop().call_later(APPEARS_AFTER, self._appear)
+            loop = asyncio.get_running_loop()
+            self._appearing = loop.call_later(APPEARS_AFTER, self._appear, now_ms())
 
-    def _appear(self) -> None:
+    def _appear(self, started: int) -> None:
         from commlib.aio._beacon import beacon_for
 
         self._appearing = None
-        self._beacon = beacon_for(self.hub)
-        self._beacon.add(self)
+        if self._appears_on is self.hub.transport:  # else its connection was closed meanwhile
+            self._beacon = beacon_for(self.hub)
+            self._beacon.add(self, started)
 
     def _disappear(self) -> None:
         appearing, self._appearing = self._appearing, None
         beacon, self._beacon = self._beacon, None
-        if appearing is not None:
+        is_here = self._appears_on is self.hub.transport  # not so in a fork
+        self._appears_on = None
+        if appearing is not None and is_here:
             appearing.cancel()
-        if beacon is not None and beacon.loop is asyncio.get_running_loop():  # not in a fork
+        if beacon is not None and is_here and beacon.loop is asyncio.get_running_loop():
             beacon.remove(self)
 
     async def _run_all(self, parts: Sequence[Endpoint], wait: bool) -> None:

@@ -423,15 +423,15 @@ class MqttLink(StreamLink):
 
 
 async def dial(
-    name: str, params: ConnectionParameters, client_id: str, version: int, *, is_main: bool
+    name: str, params: ConnectionParameters, client_id: str, version: int, *, has_will: bool
 ) -> MqttLink:
-    """Open a connection and log in; ``is_main`` for the one that the will belongs to.
+    """Open a connection and log in; ``has_will`` for the one that the will belongs to.
 
     Raises VersionRefused, ClosedEarly, AuthError, ConnectError or OSError.
     """
     link = await open_stream(lambda: MqttLink(name, version, params.max_payload), params)
     try:
-        await _greet(link, params, client_id, is_main)
+        await _greet(link, params, client_id, has_will)
     except BaseException:
         link.abort(None)
         raise
@@ -439,9 +439,9 @@ async def dial(
 
 
 async def _greet(
-    link: MqttLink, params: ConnectionParameters, client_id: str, is_main: bool
+    link: MqttLink, params: ConnectionParameters, client_id: str, has_will: bool
 ) -> None:
-    will = params.will.as_will() if params.will is not None and is_main else None
+    will = params.will.as_will() if params.will is not None and has_will else None
     user, password = params.credentials
     # A second more than it takes us to ask for a sign of life: some brokers (NATS) are strict.
     keepalive = min(ceil(params.keepalive) + 1, 65_535)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from msgspec import Struct
 
@@ -92,6 +93,8 @@ class ConnectionParameters(NetworkParameters):
     birth: Will | None = None
 
     schemes: ClassVar[tuple[str, ...]] = ("mqtt", *TLS_SCHEMES)
+    can_do_without_will = False
+    """Of one that nobody has asked for: some brokers let nobody in who has no right to it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -113,6 +116,14 @@ class ConnectionParameters(NetworkParameters):
     def address(self) -> str:
         # TLS is only another way in.
         return f"mqtt://{host_name(self.host)}:{self.port}"
+
+    def with_will(self, topic: str, payload: bytes) -> Self:
+        if self.will is not None:
+            return self
+        other = copy.copy(self)  # without a look at all the fields again
+        other.will = Will(topic, payload)
+        other.can_do_without_will = True
+        return other
 
     def make_transport(self) -> MqttTransport:
         """A new transport to this broker."""

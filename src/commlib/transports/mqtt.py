@@ -100,6 +100,8 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
         self._extra: dict[Board, Session] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._spoke_5 = False
+        self._has_will = True
+        self._tried_without_will = not params.can_do_without_will
         self._suffixes = count(1)
         self._closed_early = 0  # how often in a row instead of an answer
         # Written by the loop alone, read by all threads.
@@ -280,7 +282,16 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
         self._take_client_id()
         client_id = self._client_id + suffix
         place = self._sessions.params
-        link = await dial(str(place), place, client_id, version, is_main=not suffix)
+        has_will = self._has_will and not suffix
+        try:
+            link = await dial(str(place), place, client_id, version, has_will=has_will)
+        except AuthError:
+            if not has_will or self._tried_without_will:
+                raise
+            # Some brokers let nobody in who has no right to his will, and nobody has asked for it.
+            self._tried_without_will = True
+            link = await dial(str(place), place, client_id, version, has_will=False)
+            self._has_will = False
         link.downgrades = version != self._version
         return link
 

@@ -1,0 +1,64 @@
+"""What a beacon says, as packets, and how they are handed to a connection."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec.structs import replace
+
+from commlib._discovery import ANNOUNCE, Announcement, Sign
+from commlib._packet import Packet
+from commlib.aio._hub import Hub
+from commlib.aio.pubsub import Sender
+from commlib.exceptions import PayloadTooBig
+
+log = logging.getLogger("commlib.discovery")
+
+NODES_AT_ONCE = 16  # in one announcement
+
+
+def announcements(hub: Hub, said: Announcement) -> list[Packet]:
+    """The same in as many packets as it takes, for this connection."""
+    if not said.nodes:
+        return _pack(hub, said)
+    some = (said.nodes[at : at + NODES_AT_ONCE] for at in range(0, len(said.nodes), NODES_AT_ONCE))
+    return [packet for nodes in some for packet in _pack(hub, replace(said, nodes=nodes))]
+
+
+def _pack(hub: Hub, said: Announcement) -> list[Packet]:
+    """One packet, or as many as it takes, with less in them if they would be too big."""
+    try:
+        return [_sender(hub, Announcement).pack(said, ANNOUNCE)]
+    except PayloadTooBig as exc:
+        if len(said.nodes) > 1:
+            half = len(said.nodes) // 2
+            parts = said.nodes[:half], said.nodes[half:]
+            return [packet for nodes in parts for packet in _pack(hub, replace(said, nodes=nodes))]
+        for node in said.nodes:
+            if node.schemas:
+                return _pack(hub, replace(said, nodes=(replace(node, schemas={}),)))
+            if node.endpoints:
+                return _pack(hub, replace(said, nodes=(replace(node, endpoints=()),)))
+        log.debug("%s: %s", ANNOUNCE, exc)
+        return []
+
+
+def sign_of_life(hub: Hub, sign: Sign) -> list[Packet]:
+    """The packet for it, if there is room for one."""
+    try:
+        return [_sender(hub, Sign).pack(sign, ANNOUNCE)]
+    except PayloadTooBig as exc:
+        log.debug("%s: %s", ANNOUNCE, exc)
+        return []
+
+
+def offer(hub: Hub, topic: str, packets: Sequence[Packet]) -> bool:
+    """Hand packets to a connection; whether it has taken all of them."""
+    sender = _sender(hub, Announcement)
+    return all(sender.offer(packet, topic) for packet in packets)
+
+
+def _sender(hub: Hub, kind: Any) -> Sender[Any]:
+    return Sender(ANNOUNCE, kind, None, hub=hub, sequence=False)
