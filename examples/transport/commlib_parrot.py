@@ -259,8 +259,8 @@ class Line:
                     self.write(wish)
                 async for line in reader:
                     self.take(*json.loads(line))
-            except (OSError, ValueError) as exc:
-                reason = exc
+            except (OSError, ValueError, TypeError, AttributeError) as exc:
+                reason = exc  # it was lost, or this is no Parrot
             finally:
                 self.lose(reason)
                 if writer is not None:

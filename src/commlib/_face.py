@@ -145,7 +145,7 @@ def begin(core: aio.Endpoint) -> None:
         # In a callback on the loop nobody can wait for the broker's yes.
         core.hub.tell_errors(core.hub.spawn(core.run()))
     else:
-        here.run(core.run, core.connected)
+        here.run(core.run_beside)
 
 
 class Endpoint(Runnable, Generic[Core]):

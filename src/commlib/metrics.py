@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -106,5 +107,7 @@ def export(node: Node | aio.Node, registry: CollectorRegistry | None = None) -> 
             registry.register(collector)
             _exported[registry] = collector
             return collector
-    collector.add(node)
+        collector.add(node)
+        with suppress(ValueError):  # it is there, unless somebody has taken it out
+            registry.register(collector)
     return collector

@@ -407,6 +407,9 @@ class Node(Runnable, Decorators):
         ``kind`` is ``topic``, ``pattern`` (there ``to_uri`` is the namespace), ``rpc`` or
         ``action``. With ``to_broker_params`` this node's broker is the source, with
         ``from_broker_params`` the sink. Options: those of the class in ``commlib.bridges``.
+
+        On a running node it does not wait for the other broker; what comes from this one meanwhile
+        is kept. ``run()`` of the bridge waits for both.
         """
         from commlib.aio._bridge import at_node
         from commlib.aio.bridges import of_kind

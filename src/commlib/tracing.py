@@ -16,12 +16,13 @@ The spans, after OpenTelemetry's conventions for messaging and RPC:
 * ``send <topic>`` (PRODUCER): a message is published. What it is sent in is its parent.
 * ``process <topic>`` (CONSUMER): the callback of a subscriber, on whatever thread, or as a
   coroutine. ``<topic>`` is the pattern where one was subscribed.
-* ``receive <topic>`` (CLIENT): a message that ``async for`` brings; it ends at once.
+* ``receive <topic>`` (CLIENT): a message that ``async for`` brings; it ends at once, and what the
+  body of the loop does is not below it.
 * ``<service>`` (CLIENT and SERVER): a call, until its response or error is here, and the handler.
 * ``<action>`` (CLIENT and SERVER): a goal, until its end is known, and ``on_goal``. Feedback and
   the wish to cancel it are events of both.
 * ``bridge <from> -> <to>`` (INTERNAL): a bridge passes a message on that belongs to a trace. It
-  leaves the trace in the header as it is, traced or not.
+  leaves the trace in the header as it is, traced or not; compressed envelopes it does not open.
 
 While a callback runs its span is the current one: what it publishes, calls or pursues are its
 children, and so are spans of the program's own. ``on_response`` of a call, and ``on_feedback``,

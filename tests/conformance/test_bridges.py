@@ -36,6 +36,7 @@ from commlib.exceptions import CommlibError, RPCRemoteError, RPCTimeout
 from commlib.msg import ActionMessage
 from commlib.node import Node
 from commlib.serializer import BytesSerializer, MessagePackSerializer, TextSerializer
+from commlib.testing import MemoryBroker
 from messages import AddTwoInts, Pose, Sonar
 from raw_peer import RawPeer
 
@@ -1028,6 +1029,24 @@ def test_a_bridge_of_a_node_needs_one_other_broker(pair: Pair) -> None:
         node.create_bridge("topic", "a", "b")
     with pytest.raises(ValueError, match="did you mean topic"):
         node.create_bridge("topics", "a", "b", pair.sink.url)
+
+
+def test_a_bridge_of_a_running_node_loses_nothing_while_it_looks_for_the_other_broker(
+    broker: Broker,
+) -> None:
+    topic = broker.unique("early")
+    with (
+        MemoryBroker() as elsewhere,
+        Node("near", connection_params=broker.url, heartbeats=False) as node,
+        elsewhere.capture(topic) as seen,
+    ):
+        publisher = node.create_publisher(topic)
+        elsewhere.cut()
+        bridge = node.create_bridge("topic", topic, topic, elsewhere.url)
+        publisher.publish("at once")
+        assert not bridge.connected
+        elsewhere.mend()
+        assert seen.wait() == ["at once"]
 
 
 async def test_a_node_for_asyncio_has_bridges(pair: Pair) -> None:

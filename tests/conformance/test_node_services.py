@@ -141,7 +141,9 @@ async def test_a_beating_heart_takes_neither_a_task_nor_a_thread(
 ) -> None:
     async def needed(**options: Any) -> tuple[int, int]:
         async with aio.Node(topic, broker.url, **options):
-            return len(asyncio.all_tasks()), threading.active_count()
+            # One that has looked the broker's name up may just be ending.
+            threads = [each for each in threading.enumerate() if each.name != "commlib-resolver"]
+            return len(asyncio.all_tasks()), len(threads)
 
     assert await needed(heartbeat_interval=SOON) == await needed(heartbeats=False)
 

@@ -14,13 +14,15 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 from brokers import Broker
 from collected import DEADLINE, Collected, eventually
 from commlib.cli._main import commlib
-from commlib.cli.record import as_size, as_split, clock, seconds_of, size_text
+from commlib.cli._options import Size, Time, seconds_of
+from commlib.cli.record import Part
 from commlib.msg import PubSubMessage
 from commlib.node import Node
 from commlib.recording import _file, _recorder
@@ -124,7 +126,7 @@ def test_what_was_recorded_until_ctrl_c_is_told_and_replayed(real: Broker, tmp_p
         line = printed(record(real.url, path, topic.replace(".sonar", ".*")))
     info = told(path)
     messages = info["messages"]
-    assert f"{messages} messages of 1 topics" in line
+    assert f"{messages} messages of 1 topic," in line
     assert info["complete"] is True
     assert [(each["name"], each["lost_before"], each["published"]) for each in info["topics"]] == [
         (topic, 0, messages)
@@ -256,17 +258,28 @@ def test_what_cannot_be_done_is_told(
 
 
 def test_sizes_and_times_are_read_as_people_write_them() -> None:
-    context: Any = None
     sizes = {"1000": 1000, "2k": 2000, "1.5MB": 1_500_000, "2GiB": 2 * 1024**3, "1 KiB": 1024}
-    assert {text: as_size(context, context, text) for text in sizes} == sizes
-    times = {"90": 90, "90s": 90, "5m": 300, "5min": 300, "1.5h": 5400, "1d": 86400, "x": None}
+    assert {text: Size().convert(text, None, None) for text in sizes} == sizes
+    times = {
+        "90": 90,
+        "1.5": 1.5,
+        "90s": 90,
+        "250ms": 0.25,
+        "5m": 300,
+        "5min": 300,
+        "1.5h": 5400,
+        "1d": 86400,
+        "x": None,
+    }
     assert {text: seconds_of(text) for text in times} == times
-    assert as_split(context, context, "10m") == (None, 600)
-    assert as_split(context, context, "10M") == (10_000_000, None)
-    assert [size_text(size) for size in (5, 1500, 2e6, 3.21e9)] == [
-        *("5 B", "1.5 kB", "2.0 MB", "3.21 GB")
-    ]
-    assert clock(3725.9) == "1:02:05"
+    assert Part().convert("10m", None, None) == (None, 600)
+    assert Part().convert("10M", None, None) == (10_000_000, None)
+
+
+@pytest.mark.parametrize("text", ["0", "0s", "-1", "soon", "", "0.9", "21"])
+def test_times_that_are_none_or_too_short_or_too_long_are_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter):
+        Time(least=1, most=20).convert(text, None, None)
 
 
 def test_without_its_extra_the_command_says_what_to_install(tmp_path: Path) -> None:

@@ -92,6 +92,16 @@ def test_several_nodes_are_shown_in_one_registry_and_others_are_not(
         assert scrape(registry).nodes == {"robot", "second"}
 
 
+def test_a_collector_that_was_taken_out_of_its_registry_comes_back_with_the_next_export(
+    registry: CollectorRegistry, node: Node
+) -> None:
+    registry.unregister(export(node, registry))
+    assert generate_latest(registry) == b""
+    export(node, registry)
+    export(node, registry)
+    assert scrape(registry).nodes == {"robot"}
+
+
 async def test_all_nodes_of_the_process_are_shown_on_request(
     registry: CollectorRegistry, node: Node
 ) -> None:

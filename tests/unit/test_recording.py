@@ -11,7 +11,9 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgspec
@@ -20,6 +22,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mcap.reader import make_reader
+from mcap.records import Chunk
+from mcap.stream_reader import StreamReader
+from mcap.writer import Writer
 
 from brokers import Broker
 from collected import DEADLINE
@@ -31,7 +36,9 @@ from commlib._schemas import schema_of
 from commlib._wire import pack
 from commlib.action import GoalStatus
 from commlib.aio._hub import Hub
+from commlib.aio.discovery import Discovery
 from commlib.events import Event
+from commlib.exceptions import AuthError, ConnectionLost, SerializationError
 from commlib.msg import NDArray
 from commlib.recording import (
     Player,
@@ -39,9 +46,12 @@ from commlib.recording import (
     RecordingError,
     _file,
     _part,
+    _player,
     _recorder,
     read_summary,
 )
+from commlib.recording._counts import About, TopicCounter
+from commlib.recording._part import Output
 from commlib.recording._reading import Reading
 from commlib.recording._records import from_record, open_packet, to_record
 from commlib.recording._schema import viewable
@@ -185,6 +195,16 @@ def test_a_field_of_several_types_and_one_without_end_are_left_out() -> None:
     }}})["properties"]  # fmt: skip
     assert "either" not in fields
     assert fields["name"] == {"type": "string"}
+
+
+def test_a_schema_that_grows_without_end_by_its_references_stays_small() -> None:
+    fields = {f"f{number}": {"$ref": "#/$defs/T"} for number in range(9)}
+    text = {"type": "string", "description": "long" * 10_000}
+    for part in ({"type": "object", "properties": fields}, text):
+        types = {"T": part, "S": {"type": "object", "properties": fields}}
+        schema = viewable({"$ref": "#/$defs/S", "$defs": types})
+        assert schema["type"] == "object"
+        assert len(json.dumps(schema)) < 500_000
 
 
 def test_what_is_no_object_has_the_schema_of_any_object() -> None:
@@ -402,6 +422,18 @@ async def test_the_schema_of_a_message_class_is_in_the_file(tmp_path: Path) -> N
     assert topic.schema == viewable(schema_of(Sonar))
 
 
+async def test_where_nodes_may_not_be_asked_all_is_recorded_without_schemas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refuse(self: Discovery, wait: bool = True) -> None:
+        raise AuthError("you may not read commlib.discovery")
+
+    monkeypatch.setattr(Discovery, "run", refuse)
+    await recorded(tmp_path / "denied.mcap", 3)
+    assert read_summary(tmp_path / "denied.mcap").messages == 3
+    assert "you may not read commlib.discovery" in caplog.text
+
+
 async def test_what_grows_when_it_is_expanded_has_room_for_that_only(
     tmp_path: Path, slow_disk: None
 ) -> None:
@@ -416,6 +448,41 @@ async def test_what_grows_when_it_is_expanded_has_room_for_that_only(
     await sender.close()
     topic = read_summary(path).topics[0]
     assert topic.messages + topic.lost_inside == 10
+
+
+async def test_of_too_many_topics_the_rest_is_counted_together_and_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_recorder, "MAX_TOPICS", 2)
+    path, url = tmp_path / "many.mcap", "memory://many"
+    sender = await peer(url)
+    async with Recorder(path, ["t.*"], url) as recorder:
+        for number in range(5):
+            sender.transport.publish(f"t.{number}", message(0))
+        await holds(lambda: recorder.stats.received == 5)
+    await sender.close()
+    assert caplog.text.count("too many topics") == 1
+    found = {each.name: (each.messages, each.lost_inside) for each in read_summary(path).topics}
+    assert found == {"t.0": (1, 0), "t.1": (1, 0), "(other topics)": (0, 3)}
+
+
+def test_a_sender_whose_name_is_too_long_to_be_kept_counts_as_one_without_numbers() -> None:
+    counter = TopicCounter("t", About("t"))
+    counter.note(Header(1, PROPERTIES, "x" * 1000, 5))
+    counter.note(Header(1, PROPERTIES, "abcd", 5))
+    assert counter.losses.unnumbered == 1
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"split_size": 0}, {"split_seconds": -1}, {"max_size": 0}, {"file_compression": "gzip"}],
+    ids=str,
+)
+def test_what_is_no_limit_and_no_compression_is_refused_at_once(
+    option: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=str(next(iter(option)))):
+        Recorder(tmp_path / "x.mcap", ["t"], "memory://limits", **option)
 
 
 # ---- files ----
@@ -447,6 +514,7 @@ async def test_a_recording_in_several_files_adds_up_and_is_replayed_as_one(
     assert files[0].name == "run-0001.mcap"
     assert all(file.stat().st_size < 30_000 for file in files)
     assert sum(read_summary(file).messages for file in files) == 500
+    assert [topic.name for topic in read_summary(files[-1]).topics] == ["t"]
     ear, packets = await heard("memory://again", "t")
     async with Player(files, "memory://again", rate=0) as player:
         await player.play()
@@ -472,6 +540,73 @@ async def test_a_file_that_is_there_is_left_alone(tmp_path: Path) -> None:
         await recorded(path, 1)
     assert path.read_text() == "mine"
     await recorded(path, 1, overwrite=True)
+    assert read_summary(path).messages == 1
+
+
+async def test_of_several_files_each_tells_of_the_topics_that_it_has(tmp_path: Path) -> None:
+    path, url = tmp_path / "two.mcap", "memory://two"
+    sender = await peer(url)
+    async with Recorder(path, ["*"], url, split_seconds=1e-9) as recorder:
+        sender.transport.publish("a", message(0))
+        sender.transport.publish("b", message(0))
+        await holds(lambda: recorder.stats.received == 2)
+    await sender.close()
+    parts = [read_summary(tmp_path / f"two-000{number}.mcap").topics for number in (1, 2)]
+    assert [[topic.name for topic in part] for part in parts] == [["a"], ["b"]]
+
+
+async def test_a_second_file_that_is_there_already_is_named_and_the_first_one_is_whole(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "run.mcap"
+    (tmp_path / "run-0002.mcap").write_text("mine")
+    sender = await peer("memory://second")
+    recorder = Recorder(path, ["t"], "memory://second", split_size=1)
+    await recorder.run()
+    for seq in range(5000):  # more than a chunk
+        sender.transport.publish("t", message(seq))
+    with pytest.raises(RecordingError, match=r"run-0002.mcap is there already"):
+        async with asyncio.timeout(DEADLINE):
+            await recorder.wait()
+    with pytest.raises(RecordingError, match="is there already"):
+        await recorder.stop()
+    await sender.close()
+    assert (tmp_path / "run-0002.mcap").read_text() == "mine"
+    assert read_summary(tmp_path / "run-0001.mcap").complete
+
+
+def test_a_file_that_was_closed_leaves_alone_what_has_its_number_now(tmp_path: Path) -> None:
+    output = Output(tmp_path / "x.mcap", overwrite=False)
+    number = output._fd
+    output.close()
+    other = os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT)
+    try:
+        assert other == number, "the lowest free number is given away next"
+        os.write(other, b"mine")
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            output.cut()
+        output.close()
+        assert os.pread(other, 4, 0) == b"mine"
+    finally:
+        os.close(other)
+
+
+async def test_the_file_is_finished_though_the_connection_makes_trouble(tmp_path: Path) -> None:
+    class Broken:
+        async def close(self) -> None:
+            raise ConnectionLost("it is gone")
+
+    path, url = tmp_path / "gone.mcap", "memory://gone"
+    sender = await peer(url)
+    recorder = Recorder(path, ["t"], url)
+    await recorder.run()
+    sender.transport.publish("t", message(0))
+    await holds(lambda: recorder.stats.received == 1)
+    recorder._subscriptions.append(Broken())  # type: ignore[arg-type]
+    with pytest.raises(ConnectionLost):
+        await recorder.stop()
+    await sender.close()
+    assert read_summary(path).complete
     assert read_summary(path).messages == 1
 
 
@@ -523,6 +658,67 @@ async def test_a_file_that_was_cut_off_anywhere_is_read_as_far_as_it_is_whole(
         assert summary.messages == len(left)
         assert not summary.complete
     assert {0, 60} <= seen
+
+
+async def test_of_a_file_that_was_cut_off_it_is_known_that_messages_have_no_numbers(
+    tmp_path: Path,
+) -> None:
+    path, url = tmp_path / "bare.mcap", "memory://bare"
+    sender = await peer(url)
+    async with Recorder(path, ["*"], url) as recorder:
+        sender.transport.publish("a", Packet(b'{"bare":true}'))
+        sender.transport.publish("b", message(0))
+        await holds(lambda: recorder.stats.received == 2)
+    await sender.close()
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index(b"commlib.topics")])
+    summary = read_summary(path)
+    assert not summary.complete
+    assert [topic.unnumbered for topic in summary.topics] == [1, 0]
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lz4", "none"])
+async def test_a_file_that_was_tampered_with_is_read_as_far_as_it_makes_sense_or_refused(
+    compression: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / f"fuzz-{compression}.mcap"
+    await recorded(path, 30, file_compression=compression)
+    data, draw = path.read_bytes(), Random(9)
+    for _ in range(120):
+        broken = bytearray(data)
+        for _ in range(draw.choice((1, 2, 5))):
+            broken[draw.randrange(8, len(data))] = draw.choice((0, 1, 255))
+        path.write_bytes(broken)
+        for read in (read_summary, packets_of_any):
+            with suppress(RecordingError):
+                read(path)
+
+
+def packets_of_any(path: Path) -> None:
+    for found in Reading(path).messages():
+        with suppress(SerializationError):
+            from_record(found.message.data, found.channel.topic)
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+async def test_no_more_of_a_chunk_is_expanded_than_it_says_and_no_giant_at_all(
+    compression: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / f"bomb-{compression}.mcap"
+    await recorded(path, 500, file_compression=compression)
+    data = path.read_bytes()
+    with path.open("rb") as file:
+        records = StreamReader(file, emit_chunks=True).records
+        size = next(each.uncompressed_size for each in records if isinstance(each, Chunk))
+
+    def says(other: int) -> bytes:
+        return data.replace(size.to_bytes(8, "little"), other.to_bytes(8, "little"), 1)
+
+    path.write_bytes(says(100))
+    assert packets_in(path) == []
+    path.write_bytes(says(1 << 40))
+    with pytest.raises(RecordingError, match="a chunk of 1099511627776 bytes"):
+        packets_in(path)
 
 
 def test_what_is_no_recording_is_refused(tmp_path: Path) -> None:
@@ -669,9 +865,50 @@ async def test_topics_and_times_choose_what_is_replayed(tmp_path: Path) -> None:
         Player(path, rate=-1)
 
 
-async def test_json_of_other_programs_is_replayed_and_the_rest_counted(tmp_path: Path) -> None:
-    from mcap.writer import Writer
+def foreign(path: Path, *times: int) -> None:
+    """A file of another program, with a message at each of these times (s)."""
+    with path.open("wb") as file:
+        writer: Any = Writer(file)
+        writer.start()
+        channel = writer.register_channel("t", "json", 0)
+        for time in times:
+            writer.add_message(channel, time * 10**9, b'{"n":%d}' % time, time * 10**9)
+        writer.finish()
 
+
+async def test_nothing_is_left_out_because_it_is_older_than_what_comes_first(
+    tmp_path: Path,
+) -> None:
+    late, early = tmp_path / "late.mcap", tmp_path / "early.mcap"
+    foreign(late, 1000, 998, 1001)
+    foreign(early, 500, 501)
+    url = "memory://older"
+    ear, packets = await heard(url)
+    async with Player([late, early], url, rate=100) as player:
+        told = await player.play()
+        await holds(lambda: len(packets) == 5)
+    await ear.close()
+    assert [json.loads(packet.payload)["n"] for packet in packets] == [1000, 998, 1001, 500, 501]
+    assert told.position == 2.0
+    part = await played(late, rate=0, end=0.5)
+    assert [json.loads(packet.payload)["n"] for packet in part] == [1000, 998]
+
+
+async def test_large_messages_are_not_read_far_ahead(tmp_path: Path) -> None:
+    path = tmp_path / "large.mcap"
+    with path.open("wb") as file:
+        writer: Any = Writer(file)
+        writer.start()
+        channel = writer.register_channel("t", "json", 0)
+        for time in range(12):
+            writer.add_message(channel, time, b'"%s"' % (b"x" * 1_000_000), time)
+        writer.finish()
+    player = Player(path, "memory://large")
+    assert 1 < len(_player._batch(player._messages())) < 12
+    await player.stop()
+
+
+async def test_json_of_other_programs_is_replayed_and_the_rest_counted(tmp_path: Path) -> None:
     path = tmp_path / "foreign.mcap"
     with path.open("wb") as file:
         writer: Any = Writer(file)

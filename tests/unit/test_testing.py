@@ -31,6 +31,7 @@ from commlib.testing import Capture, Faults, MemoryBroker, VirtualLoop, capture,
 from commlib.testing._faults import REPLIES
 from commlib.testing._tested import CALM
 
+QUIET = ("-p", "no:cacheprovider", "-q", "-p", "commlib", "-p", "no:valkey")
 ROOT = Path(__file__).parent.parent.parent
 FILE = re.compile(r'^```python title="(test_\w+\.py)"\n(.*?)^```$', re.DOTALL | re.MULTILINE)
 
@@ -468,9 +469,9 @@ def test_what_waits_for_a_caller_that_has_given_up_in_virtual_time_is_not_handle
 def pytest_in(folder: Path, text: str, *options: str) -> str:
     """What pytest prints of a file of tests, in a process of its own where warnings are errors."""
     (folder / "test_it.py").write_text(text)
-    program = [sys.executable, "-W", "error", "-m", "pytest", "-p", "no:cacheprovider", "-q"]
+    program = [sys.executable, "-W", "error", "-m", "pytest", *QUIET]
     done = subprocess.run(
-        [*program, "-p", "commlib", "-p", "no:valkey", "-W", "error", *options, "test_it.py"],
+        [*program, "-W", "error", *options, "test_it.py"],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -492,6 +493,19 @@ def test_pytest_finds_the_fixtures_by_an_entry_point() -> None:
 def test_the_example_of_the_page_passes(tmp_path: Path) -> None:
     ((_, text),) = FILE.findall((ROOT / "docs" / "testing.md").read_text())
     assert "2 passed" in pytest_in(tmp_path, text)
+
+
+def test_a_program_that_has_imported_commlib_runs_its_tests_without_a_warning(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "test_it.py").write_text("def test(commlib_broker): pass")
+    text = f"""
+import sys, commlib.node, pytest
+sys.exit(pytest.main({[*QUIET, "-W", "error", "test_it.py"]}))
+"""
+    program = [sys.executable, "-W", "error", "-c", text]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, timeout=60, check=False)
+    assert b"1 passed" in done.stdout, done.stderr
 
 
 def test_a_run_that_does_not_use_it_imports_next_to_nothing(tmp_path: Path) -> None:

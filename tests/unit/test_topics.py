@@ -53,6 +53,8 @@ NO_NAMES = [
     ("a\nb", ValueError, "remove the control character"),
     ("a\x7f", ValueError, "remove the control character"),
     ("a\x9f", ValueError, "remove the control character"),
+    ("a\ufffe", ValueError, "remove the control character"),
+    ("a\ufdd0", ValueError, "remove the control character"),
     ("a\ud800", ValueError, "no valid Unicode"),
     ("x" * 65_536, ValueError, "65536 bytes long, shorten it to 65535"),
     ("é" * 32_768, ValueError, "65536 bytes long"),

@@ -91,6 +91,10 @@ class ActionBridge(Bridge):
     def ready(self) -> bool:
         return super().ready and all(part.ready for part in self.parts)
 
+    async def run_beside(self) -> None:
+        """As of other bridges; one of an action needs both brokers before it hears of goals."""
+        await self.run(self.connected)
+
     async def _begin(self) -> None:
         await self._outlet.stop(0)  # after a run that a broker has refused
         self._outlet.start()

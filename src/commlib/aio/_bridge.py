@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, TypedDict
 
@@ -121,6 +122,16 @@ class Bridge(Endpoint):
         With ``wait`` it returns when both brokers have confirmed, or after the ``connect_timeout``
         of one that has not with a warning, and goes on trying. Raises AuthError when one says no.
         """
+        await self._run(lambda hub: wait)
+
+    async def run_beside(self) -> None:
+        """Begin to work beside others that do already; waits for each broker if it is there.
+
+        What comes from the source after that is kept until the sink is there.
+        """
+        await self._run(lambda hub: hub.transport.connected)
+
+    async def _run(self, waits_for: Callable[[Hub], bool]) -> None:
         await asyncio.gather(self.hub.reopen(), self.sink.reopen())
         is_new = not self._is_begun
         beginning = self.start()
@@ -129,12 +140,13 @@ class Bridge(Endpoint):
             (self.hub, beginning, self._has_own_hub),
             (self.sink, self._joining, self._has_own_sink),
         )
-        if wait:
-            waits = (hub.settle(self.name, task, quiet=not own) for hub, task, own in sides)
-            await asyncio.gather(*waits)
-        elif is_new:
-            for hub, task, _ in sides:
+        waits = []
+        for hub, task, is_own in sides:
+            if waits_for(hub):
+                waits.append(hub.settle(self.name, task, quiet=not is_own))
+            elif is_new:
                 hub.tell_errors(task)
+        await asyncio.gather(*waits)
 
     def start(self) -> asyncio.Future[None]:
         # The one that is the bridge's own lives where the other one does.

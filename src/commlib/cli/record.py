@@ -3,68 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click import Context, Parameter
 
 from commlib._params import BaseParameters
-from commlib.cli._common import command, connected, console, until_stopped
+from commlib.cli._common import INTERRUPTED, command, connected, until_stopped
+from commlib.cli._figures import clock, counted, in_bytes
+from commlib.cli._options import JSON, Size, duration_option, seconds_of, size_of
+from commlib.cli._printing import console, draws, print_json, say
 
 if TYPE_CHECKING:
     from commlib.recording import Progress, Recorder
 
 REFRESH_SECONDS = 0.25
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
-_SECONDS = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d)?")
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def as_size(ctx: Context, param: Parameter, value: str | None) -> int | None:
-    """The bytes that an option as ``500MB``, ``2GiB`` or ``1000`` says."""
-    if value is None:
-        return None
-    found = _SIZE.fullmatch(value.strip())
-    size = 0
-    if found is not None:
-        base = 1024 if found[3] else 1000
-        size = int(float(found[1]) * base ** " kmgt".index(found[2].lower() or " "))
-    if size < 1:
-        raise click.BadParameter(f"{value!r} is no size; it is one as 500MB or 2GiB")
-    return size
+class Part(click.ParamType):  # type: ignore[type-arg]
+    """The size or the time at which another file begins: 500MB, 10m."""
 
+    name = "SIZE|TIME"
 
-def as_seconds(ctx: Context, param: Parameter, value: str | None) -> float | None:
-    """The seconds that an option as ``90``, ``90s``, ``5m`` or ``1h`` says."""
-    if value is None:
-        return None
-    seconds = seconds_of(value)
-    if not seconds:
-        raise click.BadParameter(f"{value!r} is no time; it is one as 90s, 5m or 1h")
-    return seconds
-
-
-def as_split(ctx: Context, param: Parameter, value: str | None) -> tuple[int | None, float | None]:
-    """The size or the time at which another file begins."""
-    if value is None:
-        return None, None
-    if value.strip().isdigit():
-        raise click.BadParameter(f"{value} of what? It is a size as 500MB, or a time as 10m")
-    if seconds := seconds_of(value):
-        return None, seconds
-    try:
-        return as_size(ctx, param, value), None
-    except click.BadParameter:
-        text = f"{value!r} is no size as 500MB, and no time as 10m"
-        raise click.BadParameter(text) from None
-
-
-def seconds_of(text: str) -> float | None:
-    """How many seconds a text as ``5m`` says; None if it is none."""
-    found = _SECONDS.fullmatch(text.strip())
-    return None if found is None else float(found[1]) * _UNITS[found[2] or ""]
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int | None, float | None]:
+        text = str(value).strip()
+        if text.isdigit():
+            self.fail(f"{text} of what? It is a size as 500MB, or a time as 10m", param, ctx)
+        if seconds := seconds_of(text):
+            return None, seconds
+        if size := size_of(text):
+            return size, None
+        self.fail(f"{value!r} is no size as 500MB, and no time as 10m", param, ctx)
 
 
 @click.command()
@@ -79,28 +50,20 @@ def seconds_of(text: str) -> float | None:
     "--action", "actions", multiple=True, metavar="NAME",
     help="Record status and feedback of an action, and on MQTT its calls.",
 )  # fmt: skip
+@duration_option()
+@click.option("--max-size", type=Size(), help="End at this size of all files: 500MB, 2GiB.")
 @click.option(
-    "--duration",
-    "-d",
-    callback=as_seconds,
-    metavar="TIME",
-    help="Stop after this time: 90s, 5m, 1h.",
-)
-@click.option(
-    "--max-size",
-    callback=as_size,
-    metavar="SIZE",
-    help="Stop at this size of all files: 500MB, 2GiB.",
-)
-@click.option(
-    "--split", metavar="SIZE|TIME", callback=as_split,
+    "--split",
+    type=Part(),
+    default=None,
     help="Begin another file at this size, or after this time: FILE-0001.mcap and so on.",
-)  # fmt: skip
+)
 @click.option(
     "--compression", type=click.Choice(["zstd", "lz4", "none"]), default="zstd", show_default=True,
     help="How the file is compressed.",
 )  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Write over a file that is there.")
+@JSON
 @command
 async def record(
     url: BaseParameters,
@@ -111,9 +74,10 @@ async def record(
     actions: tuple[str, ...],
     duration: float | None,
     max_size: int | None,
-    split: tuple[int | None, float | None],
+    split: tuple[int | None, float | None] | None,
     compression: Any,
     overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Record topics to an MCAP file, until Ctrl-C.
 
@@ -130,38 +94,44 @@ async def record(
         topics = ("*",)
     if not (topics or rpc or actions):
         raise click.UsageError("name a TOPIC, or record --all of them")
-    async with connected(url, "record") as node:
+    split_size, split_seconds = split or (None, None)
+    async with connected(url) as node:
         recorder = Recorder(
             output,
             topics,
             hub=node.hub,
             rpc=rpc,
             actions=actions,
-            split_size=split[0],
-            split_seconds=split[1],
+            split_size=split_size,
+            split_seconds=split_seconds,
             max_size=max_size,
             file_compression=compression,
             overwrite=overwrite,
         )
         if actions and not recorder.hears_calls:
-            from commlib.recording._recorder import no_calls
+            from commlib.recording._choice import no_calls
 
-            click.echo(f"note: {no_calls(url)}", err=True)
+            say(f"note: {no_calls(url)}", err=True)
         try:
             await recorder.run()
             works = [recorder.wait(), _show(recorder)]
             if duration is not None:
                 works.append(asyncio.sleep(duration))
-            await until_stopped(*works)
+            was_stopped = await until_stopped(*works)
         finally:
             await recorder.stop()
-    click.echo(told(recorder.progress))
+    if as_json:
+        print_json(recorder.progress)
+    else:
+        say(told(recorder.progress))
+    if was_stopped and (duration or max_size):
+        raise SystemExit(INTERRUPTED)
 
 
 async def _show(recorder: Recorder) -> None:
     """Show on a terminal how far it has come, for ever."""
     screen = console()
-    if not screen.is_terminal:
+    if not draws(screen):
         await asyncio.get_running_loop().create_future()
     from rich.live import Live
     from rich.text import Text
@@ -175,8 +145,9 @@ async def _show(recorder: Recorder) -> None:
             rate = (progress.messages - before) / (now - at) if now > at else 0.0
             text = Text.assemble(
                 (f"{clock(now - begin)}  ", "bold"),
-                f"{progress.topics} topics  {progress.messages} messages ({rate:.0f}/s)  "
-                f"{size_text(progress.bytes)}  file {size_text(progress.size)}  ",
+                f"{counted(progress.topics, 'topic')}  "
+                f"{counted(progress.messages, 'message')} ({rate:.0f}/s)  "
+                f"{in_bytes(progress.bytes)}  file {in_bytes(progress.size)}  ",
                 _lost(progress),
             )
             live.update(text)
@@ -193,22 +164,8 @@ def _lost(progress: Progress) -> tuple[str, str]:
 def told(progress: Progress) -> str:
     """How a recording has ended, in one line."""
     return (
-        f"{progress.path}: {progress.messages} messages of {progress.topics} topics, "
-        f"{size_text(progress.size)}; lost before the recorder {progress.lost_before}, "
+        f"{progress.path}: {counted(progress.messages, 'message')} of "
+        f"{counted(progress.topics, 'topic')}, "
+        f"{in_bytes(progress.size)}; lost before the recorder {progress.lost_before}, "
         f"inside {progress.lost_inside}"
     )
-
-
-def clock(seconds: float) -> str:
-    """A time as 0:01:30."""
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
-
-
-def size_text(size: float) -> str:
-    """A number of bytes for people."""
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.2f} GB"

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from commlib._packet import Header
 from commlib._schemas import Schema
-from commlib._sequence import Gaps
+from commlib._sequence import LONGEST_ORIGIN, Gaps
 from commlib._stats import Stats
 
 
@@ -44,6 +44,11 @@ class Losses(NamedTuple):
         return Losses(*(a - b for a, b in zip(self, other, strict=True)))
 
 
+def is_numbered(header: Header) -> bool:
+    """Whether it can be told by such headers what is missing."""
+    return 0 < len(header.origin) <= LONGEST_ORIGIN and header.seq >= 0
+
+
 @dataclass(slots=True, eq=False)
 class TopicCounter:
     """One topic on the loop: what came of it, and what was lost."""
@@ -60,7 +65,7 @@ class TopicCounter:
 
     def note(self, header: Header) -> None:
         """A message has come."""
-        if header.origin and header.seq >= 0:
+        if is_numbered(header):
             self.gaps.note(header.origin, self.name, header.seq)
         else:
             self.unnumbered += 1

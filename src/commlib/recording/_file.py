@@ -38,7 +38,12 @@ class Limits(NamedTuple):
     split_seconds: float | None = None
     max_size: int | None = None
     max_waiting: int = 64 * 1024 * 1024
-    max_messages: int = 100_000
+
+    def check(self) -> None:
+        """Raises ValueError for what is no limit."""
+        for name, value in self._asdict().items():
+            if value is not None and not value > 0:
+                raise ValueError(f"{name}={value!r}: it is more than 0")
 
     @property
     def chunk_size(self) -> int:
@@ -92,7 +97,7 @@ class RecordingFile:
         try:
             self._part = self._open()
         except OSError as exc:
-            raise self._error(path, exc) from exc
+            raise self._error(Path(exc.filename or path), exc) from exc
         self._thread = threading.Thread(target=self._work, name="commlib-recording", daemon=True)
 
     @property
@@ -114,8 +119,6 @@ class RecordingFile:
         """Take a message; False if there is no room for it. On the loop."""
         size = entry.weight
         waiting = self._bytes_in - self._bytes_out
-        if len(self._queue) >= self._limits.max_messages:
-            return False
         if waiting and waiting + size > self._limits.max_waiting:
             return False
         self._bytes_in += size
@@ -139,8 +142,7 @@ class RecordingFile:
             return
         self._ended = True
         try:
-            for topic in topics:
-                self._part.count(topic, topic.losses)
+            self._part.count_rest(topics)
             self._part.finish()
         except OSError as exc:
             self._failure = self._give_up(exc)
@@ -232,7 +234,7 @@ class RecordingFile:
             output.close()
         except OSError:
             pass  # it is read up to the last chunk all the same
-        return self._error(self._part.path, exc)
+        return self._error(Path(exc.filename or self._part.path), exc)
 
     def _error(self, path: Path, exc: OSError) -> RecordingError:
         if exc.errno == errno.EEXIST:

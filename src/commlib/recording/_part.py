@@ -20,6 +20,8 @@ LOSSES, TOPICS, RECORDING = "commlib.losses", "commlib.topics", "commlib.recordi
 """The metadata of a file: losses so far, all counts at the end, and what was recorded where."""
 
 Compression = Literal["zstd", "lz4", "none"]
+OBJECTS_SIZE = 1000  # bytes that a message takes beside its payload while it waits; measured
+CLOSED = -1  # the number of no file
 _json = msgspec.json.encode
 
 
@@ -40,7 +42,7 @@ class Entry(NamedTuple):
         """The bytes that it takes while it waits; what was compressed is there twice."""
         letter = self.letter
         expanded = len(letter._data) if letter._compression is not None else 0
-        return len(letter.packet.payload) + expanded
+        return OBJECTS_SIZE + len(letter.packet.payload) + expanded
 
 
 class Output:
@@ -48,7 +50,7 @@ class Output:
 
     def __init__(self, path: Path, overwrite: bool) -> None:
         flags = os.O_RDWR | os.O_CREAT | (os.O_TRUNC if overwrite else os.O_EXCL)
-        self._fd = os.open(path, flags, 0o666)
+        self._fd = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o666)
         self.size = self.whole = 0
 
     def write(self, data: bytes) -> int:
@@ -74,7 +76,10 @@ class Output:
         self.size = self.whole
 
     def close(self) -> None:
-        os.close(self._fd)
+        """Close it, once: by then another file of the program may have its number."""
+        fd, self._fd = self._fd, CLOSED
+        if fd != CLOSED:
+            os.close(fd)
 
 
 class Part:
@@ -100,9 +105,13 @@ class Part:
             chunk_size=chunk_size,
             compression=CompressionType[compression.upper()],
         )
-        self.writer.start("", f"commlib {__version__}")
-        self.writer.add_metadata(RECORDING, about)
-        self.writer.flush()  # type: ignore[no-untyped-call]
+        try:
+            self.writer.start("", f"commlib {__version__}")
+            self.writer.add_metadata(RECORDING, about)
+            self.writer.flush()  # type: ignore[no-untyped-call]
+        except BaseException:
+            self.output.close()
+            raise
         self.written: dict[TopicCounter, Written] = {}
         self.base: dict[TopicCounter, Losses] = {}
         self._channels: dict[tuple[TopicCounter, Shape], int] = {}
@@ -143,6 +152,13 @@ class Part:
             self._unsaid.add(topic)
         written.before, written.inside, written.duplicates, written.unnumbered = now
         return written
+
+    def count_rest(self, topics: list[TopicCounter]) -> None:
+        """Note what has been lost until the end, of topics of which nothing got in here as well."""
+        for topic in topics:
+            losses = topic.losses
+            if topic in self.written or losses != self.base.get(topic, Losses()):
+                self.count(topic, losses)
 
     def _add_channel(self, topic: TopicCounter, shape: Shape) -> int:
         about = topic.about

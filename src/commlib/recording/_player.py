@@ -21,6 +21,7 @@ from commlib.recording._reading import Found, Reading
 from commlib.recording._records import Mark, from_record, open_packet
 
 BATCH = 256  # messages that are read at once, on another thread, while others are played
+BATCH_BYTES = 4 * 1024 * 1024  # and no more than that, but for the last one
 TURN = 100  # messages without a pause before others get their turn
 CONFIRM_SECONDS = 10.0  # that the broker has to confirm the last messages
 
@@ -57,6 +58,8 @@ class Player(Endpoint):
 
     ``rate`` is how many times as fast as it was recorded; 0 is without any pauses. ``topics`` are
     names or patterns; none are all. ``start`` and ``end`` are seconds from the first message.
+    Messages go in the order of the files; one that is older than others before it, as other
+    programs may have written it, goes at once, and a file that is older right behind them.
     ``keep_headers`` leaves origin, number, timestamp and signature as they were; otherwise the
     messages are new ones of this player, numbered without gaps. ``loop`` begins again at the end,
     for ever. Options: those of every endpoint.
@@ -86,7 +89,6 @@ class Player(Endpoint):
         self._rate, self._repeats, self._start, self._until = rate, loop, start, end
         self._keep_headers = keep_headers
         self._sequence = Sequence(new_origin())
-        self._bare: dict[str, bool] = {}
         self.played = Played()
         """How far it has come."""
 
@@ -140,16 +142,27 @@ class Player(Endpoint):
                     await self._publish(due.found)
         finally:
             await asyncio.wait([reading])  # a file is not closed while it is read
+            if not reading.cancelled():
+                reading.exception()  # it was seen: another error may have come before it
             messages.close()
 
     def _messages(self) -> Generator[_Due, None, None]:
-        first: int | None = None
+        begin: int | None = None
+        elapsed = 0
         for path in self.paths:
-            for found in Reading(path).messages():
-                first = found.message.log_time if first is None else first
-                seconds = (found.message.log_time - first) / 1e9
+            reading, is_first = Reading(path), True
+            for found in reading.messages():
+                time = found.message.log_time
+                begin = time if begin is None else begin
+                if is_first:
+                    # A file that is older than the one before it goes right behind that.
+                    begin, is_first = min(begin, time - elapsed), False
+                elapsed = max(elapsed, time - begin)
+                seconds = max(0, time - begin) / 1e9
                 if self._until is not None and seconds > self._until:
-                    return
+                    if reading.is_ours:
+                        break  # all that follows is later
+                    continue
                 if seconds >= self._start and self._is_wanted(found.channel.topic):
                     yield _Due(seconds, found)
 
@@ -239,4 +252,11 @@ class Player(Endpoint):
 
 
 def _batch(messages: Iterator[_Due]) -> list[_Due]:
-    return list(islice(messages, BATCH))
+    batch: list[_Due] = []
+    size = 0
+    for due in islice(messages, BATCH):
+        batch.append(due)
+        size += len(due.found.message.data)
+        if size >= BATCH_BYTES:
+            break
+    return batch

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import re
 import socket
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack, get_args
 
 from msgspec import Struct
 
 from commlib import __version__, _topics
-from commlib._discovery import ANNOUNCE, Event
+from commlib._discovery import Event
 from commlib._lanes import CALLBACK_ERRORS
 from commlib._letter import Letter
 from commlib._packet import Packet
@@ -27,6 +27,7 @@ from commlib.aio._endpoint import Endpoint, Options, Params
 from commlib.aio._names import check_name, check_pattern
 from commlib.aio.discovery import Discovery, NodeInfo
 from commlib.recording._about import find_about
+from commlib.recording._choice import hears_calls, is_own, is_reply, no_calls, without_covered
 from commlib.recording._counts import About, TopicCounter
 from commlib.recording._file import Limits, RecordingFile
 from commlib.recording._part import Compression, Entry, RecordingError
@@ -38,7 +39,6 @@ MAX_TOPICS = 20_000  # MCAP numbers channels with 16 bits, and a topic may need 
 OTHERS = "(other topics)"
 MAX_CALLS = 10_000  # whose replies are waited for
 CALLS = ("send_goal", "cancel_goal", "get_result")
-_REPLY = re.compile(r"rpc-[0-9a-f]{32}[./].")
 _TWO_LEVELS = "+/+"  # where replies come on MQTT: in rpc-<id>/<token>
 
 
@@ -60,10 +60,12 @@ class Progress(Struct, frozen=True):
 class Recorder(Endpoint):
     """Records topics to an MCAP file, from ``run()`` to ``stop()``.
 
-    ``topics`` are names and patterns; ``"*"`` is all of them. ``actions`` are names of actions:
-    their status and feedback are recorded everywhere. ``rpc`` are names of services; their
-    requests and responses, and those of ``actions``, can be heard on MQTT alone, and elsewhere
-    ``rpc`` raises ValueError.
+    ``topics`` are names and patterns; ``"*"`` is all of them. Each message is recorded once,
+    however many of them match; but where the broker's own wildcards are in them, which it alone
+    can tell apart, once for each of them, and counted as a duplicate. ``actions`` are names of
+    actions: their status and feedback are recorded everywhere. ``rpc`` are names of services;
+    their requests and responses, and those of ``actions``, can be heard on MQTT alone, and
+    elsewhere ``rpc`` raises ValueError.
 
     ``split_size`` (bytes) and ``split_seconds`` begin another file; ``max_size`` (bytes, of all
     files) ends the recording. ``max_waiting`` (bytes) is what may wait for the disk; what is more
@@ -99,10 +101,14 @@ class Recorder(Endpoint):
             check_pattern(topic, self.hub)
         for name in (*self.rpc, *self.actions):
             check_name(name, self.hub, "name")
-        self.hears_calls = _hears_calls(self.hub.transport.traits)
+        self.hears_calls = hears_calls(self.hub.transport.traits)
         if self.rpc and not self.hears_calls:
             raise ValueError(no_calls(self.hub.params))
         self._limits = Limits(split_size, split_seconds, max_size, max_waiting)
+        self._limits.check()
+        if file_compression not in get_args(Compression):
+            known = ", ".join(get_args(Compression))
+            raise ValueError(f"file_compression={file_compression!r}: it is one of {known}")
         self._file_options = (file_compression, overwrite)
         self._forget()
 
@@ -162,7 +168,8 @@ class Recorder(Endpoint):
         self._wall, self._monotonic = time.time_ns(), time.monotonic_ns()
 
         def on_end(error: RecordingError | None) -> None:
-            loop.call_soon_threadsafe(_settle, ended, error)
+            with suppress(RuntimeError):  # a loop that was closed: nobody waits any more
+                loop.call_soon_threadsafe(_settle, ended, error)
 
         self._file = RecordingFile(
             self.path,
@@ -180,6 +187,7 @@ class Recorder(Endpoint):
             raise
         self._discovery = Discovery(hub=self.hub, on_change=self._note_node)
         self._starting = self.hub.spawn(self._start(self._discovery, self._file))
+        self.hub.tell_errors(self._starting)  # then there are no schemas
 
     async def _start(self, discovery: Discovery, file: RecordingFile) -> None:
         """Begin to write, as soon as it is known what the messages look like."""
@@ -195,6 +203,15 @@ class Recorder(Endpoint):
             file.start()
 
     async def _end(self) -> None:
+        try:
+            await self._hear_no_more()
+        finally:  # whatever happens to the connection, the file is to be finished
+            if self._file is not None:
+                await asyncio.to_thread(self._file.close, list(self._counters.values()))
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
+
+    async def _hear_no_more(self) -> None:
         for subscription in self._subscriptions:
             await subscription.close()
         self._subscriptions = []
@@ -203,11 +220,6 @@ class Recorder(Endpoint):
             await asyncio.wait([self._starting])
         if self._discovery is not None:
             await self._discovery.stop()
-        file = self._file
-        if file is not None:
-            await asyncio.to_thread(file.close, list(self._counters.values()))
-        if self._ended is not None and not self._ended.done():
-            self._ended.set_result(None)
 
     def _about_recording(self) -> dict[str, str]:
         return {
@@ -227,7 +239,7 @@ class Recorder(Endpoint):
             topics += [part_name(action, "status"), part_name(action, "feedback")]
         before: list[Callable[[str], bool]] = []
         native = self.hub.transport.traits.native_wildcards
-        for topic in _without_covered(topics, native):
+        for topic in without_covered(topics, native):
             is_exact = not _topics.is_pattern(topic, native)
             take = partial(self._take, tuple(before), is_exact)
             await self._subscribe(topic, take)
@@ -258,7 +270,7 @@ class Recorder(Endpoint):
         topic = packet.topic
         if any(matches(topic) for matches in before):
             return  # another subscription of ours brings it, too
-        if not is_exact and (_is_own(topic) or _REPLY.match(topic)):
+        if not is_exact and (is_own(topic) or is_reply(topic)):
             return
         letter = open_packet(packet, self.hub.params.max_payload)
         if letter.header.reply_to:
@@ -297,9 +309,10 @@ class Recorder(Endpoint):
 
     def _counter(self, topic: str, about: About) -> TopicCounter:
         if len(self._counters) >= MAX_TOPICS:
-            self.log.warning("%s: too many topics; no further ones are recorded", self.path)
-            topic, about = OTHERS, About(OTHERS)
-            return self._counters.setdefault(OTHERS, TopicCounter(OTHERS, about))
+            if OTHERS not in self._counters:
+                self.log.warning("%s: too many topics; no further ones are recorded", self.path)
+                self._counters[OTHERS] = TopicCounter(OTHERS, About(OTHERS))
+            return self._counters[OTHERS]
         counter = self._counters[topic] = TopicCounter(topic, self._find_about(about))
         return counter
 
@@ -310,7 +323,7 @@ class Recorder(Endpoint):
             return
         for counter in self._counters.values():
             if counter.about.schema is None:
-                counter.about = self._find_about(counter.about)
+                counter.about = find_about(counter.about, [node])
 
     def _find_about(self, about: About) -> About:
         if self._discovery is None:
@@ -325,31 +338,3 @@ def _settle(ended: asyncio.Future[None], error: RecordingError | None) -> None:
         ended.set_result(None)
     else:
         ended.set_exception(error)
-
-
-def _without_covered(topics: list[str], native: str) -> list[str]:
-    """Patterns first, and no topic that one of them brings anyhow."""
-    patterns = [topic for topic in topics if _topics.is_pattern(topic, native)]
-    exact = [topic for topic in topics if not _topics.is_pattern(topic, native)]
-    matchers = [matches for each in patterns if (matches := _topics.matcher(each, native))]
-    kept = [t for t in exact if _is_own(t) or not any(matches(t) for matches in matchers)]
-    return [*kept, *patterns]
-
-
-def _is_own(topic: str) -> bool:
-    """Whether nodes tell of themselves there: replayed, that would make ghosts."""
-    return topic.replace("/", ".").startswith(ANNOUNCE)
-
-
-def _hears_calls(traits: Any) -> bool:
-    """Whether requests and replies can be heard without taking them: where queues are topics."""
-    return traits.separator == "/" and "+" in traits.native_wildcards
-
-
-def no_calls(params: object) -> str:
-    """Why calls cannot be recorded on this broker, and what can be done."""
-    return (
-        f"calls cannot be recorded at {params}: there a request lies in a queue, and whoever looks "
-        "at it takes it from the service. They can on MQTT; status and feedback of an action can "
-        "everywhere"
-    )

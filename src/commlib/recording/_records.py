@@ -24,6 +24,7 @@ from commlib._letter import Letter, open_letter
 from commlib._packet import Header, Packet, Properties
 from commlib._wire import Refused, is_text
 from commlib.exceptions import SerializationError
+from commlib.recording._counts import is_numbered
 from commlib.serializer import ContentType
 
 KEY = b'"_commlib":'
@@ -52,6 +53,14 @@ class Mark(Struct, omit_defaults=True):
     after: str = ""
     payload: str = ""
     ttl: float | None = None
+
+    @property
+    def is_numbered(self) -> bool:
+        """Whether its sender has numbered the message."""
+        try:
+            return is_numbered(_read_header(self.header))
+        except _json.NOT_DECODABLE:  # there is none, or it is none of ours
+            return False
 
 
 class Record(NamedTuple):

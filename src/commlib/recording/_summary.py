@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
 
-from commlib._packet import Packet
 from commlib.exceptions import SerializationError
 from commlib.recording._counts import Written
 from commlib.recording._part import LOSSES, RECORDING, TOPICS
@@ -95,30 +95,36 @@ def _scanned(path: str | PathLike[str]) -> Summary:
     reading = Reading(path)
     first: int | None = None
     last = 0
-    counts: dict[int, tuple[int, int]] = {}
+    counts: dict[int, Written] = {}
     for channel, message in reading.messages():
         first = message.log_time if first is None else min(first, message.log_time)
         last = max(last, message.log_time)
-        count, size = counts.get(channel.id, (0, 0))
-        counts[channel.id] = count + 1, size + _size(message.data)
+        count = counts.get(channel.id)
+        if count is None:
+            count = counts[channel.id] = Written()
+        _count(count, message.data)
     summary = _empty(reading)
     summary.start, summary.end = first or 0, last
-    for id, (count, size) in counts.items():
+    for id, count in counts.items():
         found = _topic(summary, reading.channels[id], reading)
-        found.messages += count
-        found.bytes += size
+        found.messages += count.messages
+        found.bytes += count.bytes
+        found.unnumbered += count.unnumbered
     for metadata in reading.metadata:
         if metadata.name in (LOSSES, TOPICS):
             _add_losses(summary, metadata.metadata, with_bytes=False)
     return _finished(summary)
 
 
-def _size(data: bytes) -> int:
-    try:
-        packet: Packet = from_record(data, "")[0]
-    except SerializationError:
-        return len(data)
-    return len(packet.payload)
+def _count(count: Written, data: bytes) -> None:
+    """Count a message. One of another program has no number."""
+    size, is_numbered = len(data), False
+    with suppress(SerializationError):
+        packet, mark = from_record(data, "")
+        size, is_numbered = len(packet.payload), mark.is_numbered
+    count.messages += 1
+    count.bytes += size
+    count.unnumbered += not is_numbered
 
 
 def _empty(reading: Reading) -> Summary:
@@ -165,7 +171,8 @@ def _add_losses(summary: Summary, told: dict[str, str], *, with_bytes: bool) -> 
             found = TopicSummary(name=name)
             summary.topics.append(found)
         found.lost_before, found.lost_inside = written.before, written.inside
-        found.duplicates, found.unnumbered = written.duplicates, written.unnumbered
+        found.duplicates = written.duplicates
+        found.unnumbered = max(found.unnumbered, written.unnumbered)
         if with_bytes:
             found.bytes = written.bytes
 

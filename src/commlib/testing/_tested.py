@@ -10,7 +10,7 @@ from typing import NamedTuple
 from weakref import WeakSet
 
 from commlib._packet import Packet
-from commlib.aio._hub import hubs
+from commlib.aio._hub import copied, hubs
 from commlib.testing._faults import REPLIES, Fate, Faults
 from commlib.testing._fickle import FickleTransport
 from commlib.transports.memory import ConnectionParameters, MemoryTransport, _Broker
@@ -110,7 +110,7 @@ class TestedBroker(_Broker):
             found = list(self._transports)
         if node_name is None:
             return found
-        names: dict[object, str] = {hub.transport: hub.name for hub in list(hubs)}
+        names: dict[object, str] = {hub.transport: hub.name for hub in copied(hubs)}
         chosen = [transport for transport in found if names.get(transport) == node_name]
         if not chosen:
             there = ", ".join(sorted(names[t] for t in found if t in names)) or "nobody"

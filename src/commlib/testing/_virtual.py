@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
-from commlib.aio._hub import Hub, hubs
+from commlib.aio._hub import Hub, copied, hubs
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     @property
     def waits_for_others(self) -> bool:
         """Whether a thread, or another loop, may give this one something to do."""
-        return self._handed_out > 0 or any(self._is_active(hub) for hub in list(hubs))
+        return self._handed_out > 0 or any(self._is_active(hub) for hub in copied(hubs))
 
     def _is_active(self, hub: Hub) -> bool:
         if hub.loop is self:

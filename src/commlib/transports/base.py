@@ -186,7 +186,12 @@ class Transport(Protocol):
         ...
 
     async def consume(self, queue: str, handler: Handler, prefetch: int) -> Consumer:
-        """Take packets from a queue, at most ``prefetch`` that are not done yet."""
+        """Take packets from a queue, at most ``prefetch`` that are not done yet.
+
+        Where ``stores_unread`` the transport says of each packet whether it is ``waited``, on the
+        broker before this consumer was: a service drops such requests of released clients, which
+        name no deadline, when they are old. ``redelivered`` is one that was handed over before.
+        """
         ...
 
     async def open_inbox(self, handler: ReplyHandler) -> Inbox:
