@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+import pytest
+
 from collected import eventually
 from commlib._discovery import ANNOUNCE, Announcement
 from commlib._wire import Reader
 from commlib.node import Node
 from raw_peer import RawPeer
+
+
+def answering_at_once(patch: pytest.MonkeyPatch) -> None:
+    """Let nodes of this process tell of themselves at once, and those who ask not wait for more."""
+    patch.setattr("commlib.aio.node.APPEARS_AFTER", 0.0)
+    patch.setattr("commlib.aio._asked.JITTER", 0.0)
+    patch.setattr("commlib.aio.discovery.QUIET", 0.02)
 
 
 @contextmanager

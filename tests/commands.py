@@ -7,7 +7,6 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
-from collected import eventually
 from commlib.cli._main import commlib
 
 
@@ -34,11 +33,3 @@ def refused(url: str, *arguments: str, input: str | None = None) -> str:
 def parsed(url: str, *arguments: str) -> Any:
     """The JSON that it prints."""
     return json.loads(succeeded(url, *arguments, "--json"))
-
-
-def await_word_of(url: str, names: set[str]) -> None:
-    """Return when nodes with these names have told of themselves."""
-    eventually(
-        lambda: names <= {node["name"] for node in parsed(url, "node", "list")},
-        lambda: f"nobody tells of {names}",
-    )

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,9 +18,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from announced import announced, answering_at_once
 from brokers import Broker, RedisServer
-from collected import DEADLINE, Collected
-from commands import await_word_of, parsed, refused, run, succeeded
+from collected import DEADLINE, Collected, eventually
+from commands import parsed, refused, run, succeeded
 from commlib.action import GoalHandler
 from commlib.cli import _goal_views
 from commlib.cli._goal_views import BarView, view_for
@@ -66,6 +68,13 @@ def drive(goal: GoalHandler) -> Drive.Result:
     return Drive.Result(metres=wanted)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _answers_come_at_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        answering_at_once(patch)
+        yield
+
+
 @pytest.fixture(scope="module")
 def road() -> Iterator[None]:
     """Actions, one of which nobody tells of, and a client that fits one badly."""
@@ -76,8 +85,7 @@ def road() -> Iterator[None]:
     pilot.create_action_client("robot.drive", DriveFar)
     silent = Node("silent", connection_params=URL, discovery=False)
     silent.create_action("silent.drive", Drive, drive)
-    with robot, pilot, silent:
-        await_word_of(URL, {"robot", "pilot"})
+    with silent, announced(URL, robot, pilot):
         yield
 
 
@@ -198,10 +206,9 @@ def test_a_goal_that_does_not_end_in_time_goes_on_and_can_be_cancelled() -> None
     arguments = ("action", "send", "silent.drive", "metres: 101", "--no-check", "--timeout", "0.3")
     said = refused(URL, *arguments)
     assert said.startswith("Error: it has not ended within 0.3 s; it goes on, until: commlib ")
-    *words, name, goal_id = said.split()
-    assert (words[-3:], name) == (["commlib", "action", "cancel"], "silent.drive")
-    out = succeeded(URL, "action", "cancel", name, goal_id)
-    assert out == f"goal {goal_id} was cancelled\n"
+    words = shlex.split(said.partition("until: commlib ")[2])
+    assert (words[:3], words[4:]) == (["action", "cancel", "silent.drive"], ["--url", URL])
+    assert succeeded(URL, *words[:4]) == f"goal {words[3]} was cancelled\n"
 
 
 @pytest.mark.usefixtures("road")
@@ -228,8 +235,9 @@ def test_cancel_may_leave_the_end_to_itself() -> None:
     goal_id = accepted["goal_id"]
     out = succeeded(URL, "action", "cancel", "silent.drive", goal_id, "--no-wait")
     assert out == f"goal {goal_id} is being cancelled, and has not ended yet\n"
-    again = run(URL, "action", "cancel", "silent.drive", goal_id)
-    assert again.exit_code == 1, "it was cancelled before"
+    again = ("action", "cancel", "silent.drive", goal_id)
+    # While it is on its way to its end, the service agrees once more.
+    eventually(lambda: "has ended before: CANCELED" in run(URL, *again).stdout)
 
 
 @pytest.fixture
@@ -280,6 +288,39 @@ def test_a_second_ctrl_c_leaves_the_goal(make_action: Make) -> None:
     assert result.exit_code == 130
     assert "left; it goes on, until: commlib action cancel own.action " in result.stderr
     assert ended.first is True
+
+
+def test_a_reader_that_has_seen_enough_is_told_that_the_goal_goes_on(
+    redis_server: RedisServer,
+) -> None:
+    with Node("robot", connection_params=redis_server.url, discovery=False) as node:
+        go_on, work_done = threading.Event(), Collected()
+
+        def work(goal: GoalHandler) -> None:
+            while not go_on.wait(0.01):
+                goal.send_feedback({"n": 1})
+            work_done(goal.cancel_event.is_set())
+
+        node.create_action("cli.unread", None, work)
+        code = "from commlib.cli import main; main()"
+        arguments = ("action", "send", "cli.unread", "--no-check", "--url", redis_server.url)
+        with subprocess.Popen(
+            [sys.executable, "-c", code, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            goal_id = process.stdout.readline().split()[1]
+            process.stdout.close()
+            said = process.stderr.read()
+            assert process.wait(DEADLINE) == 0
+        go_on.set()
+        assert work_done.first is False
+    words = said.strip().partition("until: ")[2]
+    assert words == f"commlib action cancel cli.unread {goal_id} --url {redis_server.url}"
+    assert "Traceback" not in said
 
 
 # ---- the bar ----

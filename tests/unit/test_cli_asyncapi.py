@@ -14,7 +14,7 @@ import yaml
 from click.testing import CliRunner
 from jsonschema import Draft7Validator
 
-from announced import announced
+from announced import announced, answering_at_once
 from brokers import Broker
 from commlib._discovery import EndpointInfo, Kind, NodeInfo
 from commlib._schemas import fingerprint, schema_of
@@ -296,9 +296,7 @@ def test_mqtt_topics_and_their_delivery_are_spelled_as_on_the_wire() -> None:
 
 @pytest.fixture(autouse=True)
 def _answers_come_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is one process that answers, so nobody need be waited for."""
-    monkeypatch.setattr("commlib.aio.node.APPEARS_AFTER", 0.0)
-    monkeypatch.setattr("commlib.aio._beacon.JITTER", 0.0)
+    answering_at_once(monkeypatch)
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ def test_no_command_is_imported_for_its_name() -> None:
 def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A broker with a robot on it."""
     monkeypatch.setattr("commlib.aio.node.APPEARS_AFTER", 0.0)
-    monkeypatch.setattr("commlib.aio._beacon.JITTER", 0.0)
+    monkeypatch.setattr("commlib.aio._asked.JITTER", 0.0)
     # What a person does not wait for, a loaded machine may need.
     monkeypatch.setattr(_complete, "ANSWERS_SECONDS", 10.0)
     monkeypatch.setattr(_complete, "LONGEST", 15.0)

@@ -16,7 +16,7 @@ import trustme
 from click.testing import CliRunner
 from rich.console import Console
 
-from announced import announced
+from announced import announced, answering_at_once
 from brokers import Broker, MosquittoServer, RedisServer, free_port
 from commlib._discovery import EndpointInfo, Kind, NodeInfo
 from commlib._hops import MAX_HOPS, place
@@ -24,9 +24,9 @@ from commlib._packet import Header, Packet, now_ms
 from commlib.cli._checks_link import judge_certificate, judge_clock, judge_times
 from commlib.cli._checks_nodes import check_nodes
 from commlib.cli._checks_traffic import ROUNDS, Ear, check_clocks
-from commlib.cli._findings import NAMES, Finding, counted, listed, show, summary
+from commlib.cli._findings import NAMES, Finding, listed, show, summary
 from commlib.cli._main import commlib
-from commlib.cli._traffic import Heard
+from commlib.cli._traffic import Overheard
 from commlib.msg import PubSubMessage
 from commlib.node import Node
 from commlib.transports import resolve
@@ -49,9 +49,7 @@ class Words(PubSubMessage):
 
 @pytest.fixture(autouse=True)
 def _answers_come_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is one process that answers, so nobody need be waited for."""
-    monkeypatch.setattr("commlib.aio.node.APPEARS_AFTER", 0.0)
-    monkeypatch.setattr("commlib.aio._beacon.JITTER", 0.0)
+    answering_at_once(monkeypatch)
 
 
 def run(url: str, *words: str) -> tuple[int, list[dict[str, str]]]:
@@ -325,7 +323,7 @@ def hear(
 ) -> None:
     """Let a message be heard."""
     for _ in range(times):
-        ear.hear(Heard(Packet(b"{}", topic), header, lost))
+        ear.hear(Overheard(Packet(b"{}", topic), header, lost))
 
 
 def wrong_in(ear: Ear, dropped: int = 0) -> list[tuple[str, str]]:
@@ -455,10 +453,6 @@ def test_long_lists_of_names_are_cut() -> None:
     assert listed(["a", "a", "b"]) == "a, b"
 
 
-def test_things_are_counted_as_people_count() -> None:
-    assert [counted(number, "process") for number in (1, 2)] == ["1 process", "2 processes"]
-
-
 def test_the_summary_counts_what_is_wrong() -> None:
     def finding(severity: Any) -> Finding:
         return Finding(severity=severity, check="c", text="t")
@@ -475,6 +469,14 @@ def test_what_strangers_send_does_nothing_to_the_terminal() -> None:
     assert screen.file.getvalue() == (
         "info     names      \\u001b[2J[red]\n         cause:     \\u0007\n"
     )
+
+
+def test_on_a_narrow_terminal_the_text_stands_below() -> None:
+    screen = Console(file=StringIO(), force_terminal=True, no_color=True, width=24)
+    show(Finding(severity="info", check="names", text="word " * 6), screen)
+    assert isinstance(screen.file, StringIO)
+    lines = [line.rstrip() for line in screen.file.getvalue().splitlines()]
+    assert lines[1:] == ["    word word word word", "    word word"]
 
 
 def test_on_a_terminal_what_is_long_goes_on_below_its_beginning() -> None:

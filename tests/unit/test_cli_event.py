@@ -7,9 +7,10 @@ from contextlib import contextmanager
 
 import pytest
 
+from announced import announced, answering_at_once
 from brokers import Broker
 from collected import Collected
-from commands import await_word_of, parsed, refused, succeeded
+from commands import parsed, refused, succeeded
 from commlib.events import Event
 from commlib.msg import PubSubMessage
 from commlib.node import Node
@@ -22,11 +23,18 @@ class Bell(PubSubMessage):
     loudness: int = 0
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _answers_come_at_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        answering_at_once(patch)
+        yield
+
+
 @contextmanager
-def listening(url: str, topic: str, discovery: bool = False) -> Iterator[Collected]:
+def listening(url: str, topic: str) -> Iterator[Collected]:
     """What comes as events on a topic."""
     got = Collected()
-    node = Node("porter", connection_params=url, discovery=discovery)
+    node = Node("porter", connection_params=url, discovery=False)
     node.create_subscriber(topic, got, msg_type=Event)
     with node:
         yield got
@@ -50,14 +58,14 @@ def test_an_event_has_the_last_word_of_its_address_for_a_name_and_no_payload() -
 
 
 def test_listeners_that_understand_it_get_it_and_others_are_named() -> None:
-    with listening(URL, "house.*", discovery=True) as got:
-        strange = Node("gong", connection_params=URL)
-        strange.create_subscriber("house.gong", lambda msg: None, msg_type=Bell)
-        with strange:
-            await_word_of(URL, {"porter", "gong"})
-            succeeded(URL, "event", "emit", "house.bell")
-            assert got.first == Event(name="bell", uri="house.bell")
-            said = refused(URL, "event", "emit", "house.gong")
+    got, porter = Collected(), Node("porter", connection_params=URL)
+    porter.create_subscriber("house.*", got, msg_type=Event)
+    strange = Node("gong", connection_params=URL)
+    strange.create_subscriber("house.gong", lambda msg: None, msg_type=Bell)
+    with announced(URL, porter, strange):
+        succeeded(URL, "event", "emit", "house.bell")
+        assert got.first == Event(name="bell", uri="house.bell")
+        said = refused(URL, "event", "emit", "house.gong")
     assert said.startswith("Error: the message is not what house.gong on gong (pid ")
     assert "  uri: there is no such field; it has name, loudness\n" in said
     assert len(got.items) == 1, "the other one was not sent"

@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from announced import announced
+from announced import announced, answering_at_once
 from brokers import Broker
 from commlib._discovery import EndpointInfo, Kind, NodeInfo
-from commlib.cli import graph
-from commlib.cli._drawing import Arrow, Drawing, as_dot, as_mermaid, draw
+from commlib.cli import _drawing, graph
+from commlib.cli._drawing import Arrow, Drawing, as_dot, as_mermaid
 from commlib.cli._main import commlib
 from commlib.msg import ActionMessage
 from commlib.node import Node
+from commlib.transports import resolve
+from commlib.transports.base import Traits
 
 NOBODY = ("--wait", "0.1")  # where there is no node, so that none is waited for
 WEIRD = 'a"b\\N #1; <i>&lt;`x`</i> {c} |[d](e)\n'
@@ -37,6 +39,12 @@ def node(name: str, *ports: tuple[Kind, str], id: str = "") -> NodeInfo:
     """What a node tells that has these ports."""
     endpoints = tuple(EndpointInfo(kind, port) for kind, port in ports)
     return NodeInfo(name=name, id=id or name, host="here", pid=7, endpoints=endpoints)
+
+
+def draw(nodes: list[NodeInfo], broker: str = "redis") -> Drawing:
+    """The drawing of what these nodes tell on a broker of a kind."""
+    traits: Traits = resolve(f"{broker}://x").make_transport().traits
+    return _drawing.draw(nodes, traits)
 
 
 def arrows(drawing: Drawing) -> set[tuple[str, str]]:
@@ -90,6 +98,20 @@ def test_a_pattern_is_joined_to_the_topics_that_it_takes() -> None:
     assert [arrow.matches for arrow in drawing.arrows].count(True) == 1
 
 
+def test_names_and_wildcards_are_those_of_the_broker() -> None:
+    nodes = [
+        node("robot", ("publisher", "sonar/front"), ("publisher", "sonar.back")),
+        node("pilot", ("subscriber", "sonar/+"), ("subscriber", "sonar.front")),
+    ]
+    shapes = [box.shape for box in draw(nodes, "mqtt").boxes]
+    assert (shapes.count("topic"), shapes.count("pattern")) == (2, 1)
+    assert {("sonar/front", "sonar/+"), ("sonar.back", "sonar/+"), ("sonar/front", "pilot")} <= (
+        arrows(draw(nodes, "mqtt"))
+    )
+    shapes = [box.shape for box in draw(nodes, "redis").boxes]
+    assert (shapes.count("topic"), shapes.count("pattern")) == (4, 0)
+
+
 def test_a_publisher_of_any_topic_is_no_topic_called_star() -> None:
     drawing = draw([node("n", ("publisher", "*"))])
     assert [(box.shape, box.label) for box in drawing.boxes][1] == ("pattern", "any topic")
@@ -130,9 +152,7 @@ def test_mermaid_draws_what_only_matches_with_dashes() -> None:
 
 @pytest.fixture(autouse=True)
 def _answers_come_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is one process that answers, so nobody need be waited for."""
-    monkeypatch.setattr("commlib.aio.node.APPEARS_AFTER", 0.0)
-    monkeypatch.setattr("commlib.aio._beacon.JITTER", 0.0)
+    answering_at_once(monkeypatch)
 
 
 @pytest.fixture

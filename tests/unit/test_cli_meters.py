@@ -8,7 +8,8 @@ import pytest
 
 from commlib._packet import Header, Packet
 from commlib._wire import pack
-from commlib.cli._meters import AgeMeter, RateMeter, SizeMeter, TripMeter, in_bytes, spread
+from commlib.cli._figures import clock, counted, in_bytes, spread
+from commlib.cli._meters import AgeMeter, RateMeter, SizeMeter, TripMeter
 
 NOW = 1_800_000_000_000
 
@@ -80,6 +81,12 @@ def test_the_bytes_of_the_first_message_belong_to_the_time_before_it() -> None:
 )
 def test_bytes_have_the_unit_that_fits(count: float, text: str) -> None:
     assert in_bytes(count) == text
+
+
+def test_times_and_numbers_are_told_as_people_write_them() -> None:
+    assert clock(3725.9) == "1:02:05"
+    assert [counted(n, "message") for n in (0, 1, 2)] == ["0 messages", "1 message", "2 messages"]
+    assert counted(2, "process") == "2 processes"
 
 
 def message(timestamp: int, *, native: bool = False, compressed: bool = False) -> Packet:

@@ -194,6 +194,21 @@ def test_a_replay_in_a_loop_ends_with_ctrl_c(url: str, tmp_path: Path) -> None:
     assert int(line.split()[0]) > 2 * messages
 
 
+def test_ctrl_c_in_what_would_have_ended_is_told_by_the_status(url: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.mcap"
+    with publishing(url, "sonar"):
+        assert record(url, path, "sonar", "--duration", "1h", "--json").exit_code == 130
+    info = told(path)
+    assert info["complete"]
+    heard = Collected()
+    with Node("watcher", url, heartbeats=False) as node:
+        node.create_subscriber("sonar", heard, msg_type=Sonar)
+        with interrupting(lambda: bool(heard.items)):
+            result = run("replay", path, "--rate", 0.001, "--json", "--url", url)
+    assert result.exit_code == 130
+    assert 0 < json.loads(result.stdout)["messages"] < info["messages"]
+
+
 def test_calls_are_recorded_on_mqtt_and_refused_elsewhere(real: Broker, tmp_path: Path) -> None:
     path, name = tmp_path / "calls.mcap", real.unique("service")
     if real.traits.separator != "/":

@@ -16,29 +16,31 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from announced import announced
+from announced import announced, answering_at_once
 from brokers import Broker, RedisServer
 from commlib._discovery import EndpointInfo, Kind, NodeInfo
 from commlib._packet import PROPERTIES, Header, Packet, now_ms
 from commlib._wire import pack
 from commlib.cli import _rates
 from commlib.cli._main import commlib
-from commlib.cli._rates import ORDERS, OTHERS, Rate, Tallies, count_ports
+from commlib.cli._rates import ORDERS, OTHERS, Rate, Tallies, count_ports, with_silent
+from commlib.cli._topic_ports import topics_of
 from commlib.cli._traffic import age_of, header_of
+from commlib.cli.top import COLUMNS, columns_in
 from commlib.node import Node
+from commlib.transports import resolve
+from commlib.transports.base import Traits
 from raw_peer import RawPeer
 from talking import talking
 
 COMMAND = "from commlib.cli import main; main()"
 LONGEST = 30.0
-SOON = ("--interval", "0.2")
+SOON = ("--interval", "0.1")
 
 
 @pytest.fixture(autouse=True)
 def _answers_come_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is one process that answers, so nobody need be waited for."""
-    monkeypatch.setattr("commlib.aio.node.APPEARS_AFTER", 0.0)
-    monkeypatch.setattr("commlib.aio._beacon.JITTER", 0.0)
+    answering_at_once(monkeypatch)
     monkeypatch.setattr("commlib.cli.top.NODES_SECONDS", 0.1)
 
 
@@ -126,20 +128,36 @@ def test_quiet_topics_make_room_for_others(monkeypatch: pytest.MonkeyPatch) -> N
     assert {each.topic: each.rate for each in tallies.take(1.0)} == {"a": 0, "d": 1}
 
 
-def test_topics_of_nodes_are_there_though_nothing_is_said() -> None:
+def traits_of(broker: str) -> Traits:
+    return resolve(f"{broker}://x").make_transport().traits
+
+
+@pytest.mark.parametrize("broker", ["redis", "mqtt", "amqp", "memory"])
+def test_topics_of_nodes_are_there_though_nothing_is_said(broker: str) -> None:
+    traits = traits_of(broker)
     nodes = [node(("publisher", "quiet"), ("subscriber", "a.*"), ("service", "s"))]
-    assert [each.topic for each in Tallies().take(1.0, nodes)] == ["quiet"]
+    found = with_silent([Rate("loud")], topics_of(nodes, None, traits), traits)
+    assert [each.topic for each in found] == ["loud", "quiet"]
 
 
-def test_ports_are_counted_with_the_patterns_that_take_a_topic() -> None:
-    rates = [Rate("a.b"), Rate("c")]
+@pytest.mark.parametrize("broker", ["redis", "mqtt", "amqp", "memory"])
+def test_ports_are_counted_with_the_patterns_that_take_a_topic(broker: str) -> None:
+    traits, rates = traits_of(broker), [Rate("a.b"), Rate("c")]
     ports: list[tuple[Kind, str]] = [
         ("publisher", "a.b"),
         ("subscriber", "a.*"),
         ("subscriber", "*"),
     ]
-    count_ports(rates, [node(*ports)])
+    count_ports(rates, topics_of([node(*ports)], None, traits), traits)
     assert [(each.publishers, each.subscribers) for each in rates] == [(1, 2), (0, 1)]
+
+
+def test_a_name_that_is_spelled_in_two_ways_is_one_topic_on_mqtt() -> None:
+    traits, nodes = traits_of("mqtt"), [node(("publisher", "a/b"), ("subscriber", "a/+"))]
+    topics = topics_of(nodes, None, traits)
+    (rate,) = with_silent([Rate("a.b", rate=5)], topics, traits)
+    count_ports([rate], topics, traits)
+    assert (rate.topic, rate.rate, rate.publishers, rate.subscribers) == ("a.b", 5, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -297,6 +315,11 @@ def drain(terminal: int) -> bytes:
     except OSError:  # Linux's word for it
         pass
     return seen
+
+
+@pytest.mark.parametrize(("width", "columns"), [(120, 8), (80, 8), (40, 3), (10, 2)])
+def test_on_a_narrow_terminal_the_last_columns_go_first(width: int, columns: int) -> None:
+    assert columns_in(width) == COLUMNS[:columns]
 
 
 @pytest.mark.parametrize("how", ["q", "Ctrl-C"])

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -22,23 +18,24 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
+from announced import answering_at_once
 from brokers import Broker
 from collected import DEADLINE, Collected
 from commlib._discovery import ANNOUNCE, PROBE
 from commlib._packet import PROPERTIES, Header
-from commlib.cli._common import until_stopped
 from commlib.cli._echo import PAUSE, Missing
 from commlib.cli._main import commlib
 from commlib.cli._valkey import ValkeyProcess
 from commlib.msg import PubSubMessage
 from commlib.node import Node
 from raw_peer import RawPeer
+from talking import talking
 
 COMMAND = "from commlib.cli import main; main()"
 LONGEST = 30.0
 NOBODY = ("--wait", "0.1")  # where no node answers
 PATIENTLY = ("--wait", str(DEADLINE))  # until the first answer has come
-TIMES = ("0.2", "1", "5", "20")  # s that a command measures, until it was enough
+TIMES = ("0.1", "0.5", "2", "20")  # s that a command measures, until it was enough
 
 
 class Pose(PubSubMessage):
@@ -57,10 +54,7 @@ class Reading(PubSubMessage):
 
 @pytest.fixture(autouse=True)
 def _answers_come_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is one process that answers, so nobody need be waited for."""
-    monkeypatch.setattr("commlib.aio.node.APPEARS_AFTER", 0.0)
-    monkeypatch.setattr("commlib.aio._beacon.JITTER", 0.0)
-    monkeypatch.setattr("commlib.aio.discovery.QUIET", 0.02)
+    answering_at_once(monkeypatch)
 
 
 @pytest.fixture
@@ -125,26 +119,6 @@ def in_time(measure: Callable[[str], Result], wanted: str) -> Result:
     pytest.fail(f"no {wanted} in {result.stdout}{result.stderr}")
 
 
-@contextmanager
-def feeding(publish: Callable[[int], None]) -> Iterator[None]:
-    """Call a function with 0, 1, 2, … every few ms meanwhile."""
-    over = threading.Event()
-
-    def feed() -> None:
-        for number in itertools.count():
-            publish(number)
-            if over.wait(0.005):
-                return
-
-    thread = threading.Thread(target=feed)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
 # ---- on every broker ----
 
 
@@ -163,9 +137,9 @@ def _list_read_and_publish(url: str, topic: str, node: Node, raw: RawPeer) -> No
     publisher, came = node.create_publisher(name, msg_type=Sonar), Collected()
     node.create_subscriber(command, came, msg_type=Sonar)
     run_node(node, raw)
-    with feeding(lambda n: publisher.publish(Sonar(n))):
+    with talking(lambda n: publisher.publish(Sonar(n))):
         first, second = objects(run(url, "echo", name, "--count", "2", "--json"))
-        listing = in_time(lambda s: run(url, "list", "--live", s), f"^{name} .* [1-9][0-9]*$")
+        listing = in_time(lambda s: run(url, "list", "--listen", s), f"^{name} .* [1-9][0-9]*$")
     assert first["topic"] == name
     assert first["data"] == {"distance": first["seq"], "unit": "m", "pose": {"x": 0}}
     assert (second["seq"], second["origin"]) == (first["seq"] + 1, first["origin"])
@@ -181,10 +155,10 @@ def _list_read_and_publish(url: str, topic: str, node: Node, raw: RawPeer) -> No
 
 
 def test_a_topic_that_no_node_tells_of_is_found_by_listening(url: str, raw: RawPeer) -> None:
-    with feeding(lambda n: raw.publish("device.state", b"ON")):
+    with talking(lambda n: raw.publish("device.state", b"ON")):
         assert "device.state" not in run(url, "list", *NOBODY).stdout
         text = printed(
-            in_time(lambda s: run(url, "list", "--live", s, *NOBODY), "^device.state .* [1-9]")
+            in_time(lambda s: run(url, "list", "--listen", s, *NOBODY), "^device.state .* [1-9]")
         )
     (row,) = (line for line in text.splitlines() if line.startswith("device.state"))
     assert row.split()[1:4] == ["-", "0", "0"]
@@ -192,10 +166,10 @@ def test_a_topic_that_no_node_tells_of_is_found_by_listening(url: str, raw: RawP
 
 
 def test_the_topics_of_commlib_itself_are_listed_on_request(url: str) -> None:
-    hidden = run(url, "list", "--live", "0.1", *NOBODY)
+    hidden = run(url, "list", "--listen", "0.1", *NOBODY)
     assert hidden.stdout == ""
-    assert "--live" in hidden.stderr
-    result = run(url, "list", "--live", "0.1", "--all", "--json", *NOBODY)
+    assert "--listen" in hidden.stderr
+    result = run(url, "list", "--listen", "0.1", "--all", "--json", *NOBODY)
     (probe,) = (each for each in json.loads(printed(result)) if each["topic"] == PROBE)
     assert probe["messages"] > 0
 
@@ -227,7 +201,7 @@ def test_info_of_a_topic_that_nobody_tells_of_names_those_that_there_are(
     run_node(robot, raw)
     result = run(url, "info", "sona")
     assert result.exit_code == 1
-    assert "known are: sonar." in result.stderr
+    assert "did you mean sonar?" in result.stderr
 
 
 # ---- echo ----
@@ -236,7 +210,7 @@ def test_info_of_a_topic_that_nobody_tells_of_names_those_that_there_are(
 def test_echo_shows_messages_like_yaml_and_the_topic_if_it_is_a_pattern(
     url: str, raw: RawPeer
 ) -> None:
-    with feeding(lambda n: raw.publish("a.b", b'{"x": [1, 2], "y": "z"}')):
+    with talking(lambda n: raw.publish("a.b", b'{"x": [1, 2], "y": "z"}')):
         assert printed(run(url, "echo", "a.b", "-c", "1")) == '---\nx: [1, 2]\ny: "z"\n'
         assert printed(run(url, "echo", "a.*", "-c", "1")).startswith("--- # a.b\nx: ")
         assert printed(run(url, "echo", "a.b", "-c", "2", "--field", "x.1")) == "2\n2\n"
@@ -254,7 +228,7 @@ PAYLOADS = [
 
 
 def test_echo_shows_whatever_is_sent_and_whoever_has_sent_it(url: str, raw: RawPeer) -> None:
-    with feeding(lambda n: raw.publish("t", PAYLOADS[n % len(PAYLOADS)])):
+    with talking(lambda n: raw.publish("t", PAYLOADS[n % len(PAYLOADS)])):
         count = str(len(PAYLOADS))
         text = printed(run(url, "echo", "t", "-c", count))
         found = [each["data"] for each in objects(run(url, "echo", "t", "-c", count, "--json"))]
@@ -267,7 +241,7 @@ def test_echo_shows_whatever_is_sent_and_whoever_has_sent_it(url: str, raw: RawP
 
 
 def test_echo_writes_payloads_as_they_are_on_request(url: str, raw: RawPeer) -> None:
-    with feeding(lambda n: raw.publish("t", b"\xff\x00\n")):
+    with talking(lambda n: raw.publish("t", b"\xff\x00\n")):
         result = run(url, "echo", "t", "-c", "2", "--raw")
     assert result.stdout_bytes == b"\xff\x00\n\xff\x00\n"
 
@@ -276,7 +250,7 @@ def test_echo_tells_how_many_messages_were_lost(url: str, raw: RawPeer) -> None:
     def publish_every_fourth(number: int) -> None:
         raw.publish_message("t", number, Header(1, PROPERTIES, "abcd", 4 * number))
 
-    with feeding(publish_every_fourth):
+    with talking(publish_every_fourth):
         result = run(url, "echo", "t", "-c", "3")
     lost = [line for line in result.stderr.splitlines() if line.startswith("t: ")]
     assert sum(int(line.split()[1]) for line in lost) == 2 * 3
@@ -285,14 +259,14 @@ def test_echo_tells_how_many_messages_were_lost(url: str, raw: RawPeer) -> None:
 
 def test_echo_tells_of_a_message_that_cannot_be_read_and_goes_on(url: str, raw: RawPeer) -> None:
     payloads = (b"(\xb5/\xfd is no zstd", b"fine")
-    with feeding(lambda n: raw.publish("t", payloads[n % 2])):
+    with talking(lambda n: raw.publish("t", payloads[n % 2])):
         result = run(url, "echo", "t", "-c", "2")
     assert printed(result) == "---\nfine\n"
     assert "t: a message that cannot be read: " in result.stderr
 
 
 def test_echo_tells_once_of_messages_without_the_field(url: str, raw: RawPeer) -> None:
-    with feeding(lambda n: raw.publish("t", b'{"x": 1}')):
+    with talking(lambda n: raw.publish("t", b'{"x": 1}')):
         result = run(url, "echo", "t", "-c", "3", "--field", "y")
     assert printed(result) == ""
     assert result.stderr.count("without the field 'y'") == 1
@@ -413,7 +387,7 @@ def test_pub_refuses_what_cannot_be_sent(url: str, arguments: list[str], error: 
 
 
 def test_hz_and_bw_measure_what_comes(url: str, raw: RawPeer) -> None:
-    with feeding(lambda n: raw.publish("t", b"12345678")):
+    with talking(lambda n: raw.publish("t", b"12345678")):
         options = ("--json", "--window", "3")
         rates = in_time(lambda s: run(url, "hz", "t", "-d", s, *options), '"mean":')
         sizes = in_time(lambda s: run(url, "bw", "*", "-d", s, "--json"), '"mean":')
@@ -431,7 +405,7 @@ def test_delay_says_that_it_needs_clocks_and_shows_what_is_negative(url: str, ra
         header = Header(int(time.time() * 1000) + 3_600_000, PROPERTIES)
         raw.publish_message("t", number, header)
 
-    with feeding(publish_ahead):
+    with talking(publish_ahead):
         result = in_time(lambda s: run(url, "delay", "t", "-d", s), "min -3")
     assert result.exit_code == 0
     assert "ms ahead" in result.stdout
@@ -446,7 +420,7 @@ def test_a_measurement_of_nothing_ends_with_status_1(url: str, command: str) -> 
 
 
 def test_messages_without_a_time_have_no_delay(url: str, raw: RawPeer) -> None:
-    with feeding(lambda n: raw.publish("t", b"plain")):
+    with talking(lambda n: raw.publish("t", b"plain")):
         result = in_time(lambda s: run(url, "delay", "t", "-d", s), "none has the time")
     assert result.exit_code == 1
 
@@ -462,15 +436,6 @@ def test_a_measurement_tells_how_it_is_going_meanwhile(
 
 
 # ---- how they end ----
-
-
-async def test_until_stopped_tells_a_signal_from_an_end() -> None:
-    async def interrupt() -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        await asyncio.Event().wait()
-
-    assert await until_stopped(interrupt()) is True
-    assert await until_stopped(asyncio.sleep(0)) is False
 
 
 @contextmanager
@@ -500,7 +465,7 @@ def test_ctrl_c_ends_what_it_must_and_says_what_was_cut_short(
     topic = broker.unique("topic")
     try:
         command = started(broker.url, *arguments, topic)
-        with feeding(lambda n: raw.publish(topic, b"x")), command as process:
+        with talking(lambda n: raw.publish(topic, b"x")), command as process:
             assert process.stdout is not None
             assert process.stdout.readline()
             process.send_signal(signal.SIGINT)
@@ -516,7 +481,7 @@ def test_a_reader_that_has_seen_enough_ends_echo(valkey_server: ValkeyProcess) -
     topic = broker.unique("topic")
     try:
         command = started(broker.url, "echo", topic)
-        with feeding(lambda n: raw.publish(topic, b"x")), command as process:
+        with talking(lambda n: raw.publish(topic, b"x")), command as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "---\n"
             process.stdout.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from commlib._discovery import EndpointInfo, Kind, NodeInfo
-from commlib.cli._topic_ports import concerned, is_hidden, matcher, mismatches_of, topics_of
+from commlib.cli._topic_ports import concerned, is_inner, matcher, mismatches_of, topics_of
 from commlib.transports import resolve
 
 TRAITS = {
@@ -137,4 +137,4 @@ def test_who_reads_a_pattern_is_compared_with_who_publishes_what_it_matches() ->
     [("commlib.discovery.alive", True), ("commlib/x", True), ("rpc-abc/1", True), ("rpc", False)],
 )
 def test_topics_of_commlib_itself_are_told_from_others(name: str, hidden: bool) -> None:
-    assert is_hidden(name) is hidden
+    assert is_inner(name) is hidden

@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterator, Sequence
 import msgspec
 
 from commlib._discovery import Kind, Mismatch, NodeInfo, mismatches
-from commlib._topics import is_pattern, matcher
-from commlib.cli._findings import Finding, counted, good, listed
+from commlib.cli._figures import counted
+from commlib.cli._findings import Finding, good, listed
+from commlib.cli._topic_ports import told_matcher
 from commlib.transports.base import Traits
 
 UNHEARD = (
@@ -170,15 +171,11 @@ def _without_publisher(
 ) -> dict[str, list[str]]:
     """Who reads what nobody publishes, by topic or pattern."""
     published = {*_nodes_by_name(nodes, "publisher"), *heard}
-    silent = {}
-    for name, readers in _nodes_by_name(nodes, "subscriber").items():
-        takes = matcher(name, traits.native_wildcards)
-        if takes is None or name in published:
-            continue  # what takes more than that only the broker knows
-        if is_pattern(name) and any(map(takes, published)):
-            continue
-        silent[name] = readers
-    return silent
+    return {
+        name: readers
+        for name, readers in _nodes_by_name(nodes, "subscriber").items()
+        if not any(map(told_matcher(name, traits), published))
+    }
 
 
 def _nodes_by_name(nodes: Sequence[NodeInfo], kind: Kind) -> dict[str, list[str]]:

@@ -12,8 +12,10 @@ from commlib._packet import Header, Packet
 from commlib._wire import Reader, Refused
 from commlib.aio.discovery import Discovery
 from commlib.cli._checks_link import CLOCK_MS, SET_CLOCK
-from commlib.cli._findings import Finding, counted, good, listed
-from commlib.cli._traffic import Heard, age_of, is_inner
+from commlib.cli._figures import counted
+from commlib.cli._findings import Finding, good, listed
+from commlib.cli._topic_ports import is_inner
+from commlib.cli._traffic import Overheard, age_of
 
 MAX_TOPICS = 10_000  # that are remembered
 MAX_MESSAGES = 20_000  # that are known again when they come a second time
@@ -40,7 +42,7 @@ class Ear:
         self._known: OrderedDict[tuple[str, str, int], tuple[int, tuple[str, ...]]] = OrderedDict()
         self._read: Reader[Announcement] = Reader(Announcement)
 
-    def hear(self, heard: Heard) -> None:
+    def hear(self, heard: Overheard) -> None:
         """A message has come."""
         topic, header = heard.packet.topic, heard.header
         if topic.startswith(f"{ANSWER}."):

@@ -1,93 +1,140 @@
-"""What the subcommands share: where the broker is, what is printed, and how they end.
+"""What the subcommands share: the connection, what they wait for, and how they end.
 
-A subcommand is a coroutine function under ``@command``: it gets the URL as ``url``, and its errors
-that are the user's to mend are told in one line. Exit status: 0, 1 for such an error, 2 for wrong
-arguments, 130 after Ctrl-C in what would have come to an end by itself.
+A subcommand is a coroutine function under ``@command``: it gets the broker as ``url``, and its
+errors that are the user's to mend are told in one line. Exit status: 0, 1 for such an error, 2 for
+wrong arguments, 130 after Ctrl-C in what would have come to an end by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import logging
+import shlex
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeVar
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+)
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any, Self
 
 import click
-import msgspec
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from click.core import ParameterSource
 
-from commlib._params import BaseParameters
+from commlib._params import BaseParameters, NetworkParameters, nearest
 from commlib._portal import new_loop
 from commlib.aio import Node
 from commlib.aio.discovery import Discovery, NodeInfo
-from commlib.cli._shown import printable
-from commlib.exceptions import CommlibError, ConnectError
+from commlib.cli._options import URL, Option
+from commlib.cli._shown import printable, printable_lines
+from commlib.exceptions import CommlibError, ConnectError, ConnectionLost
 from commlib.transports import resolve
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 INTERRUPTED = 130  # the exit status after Ctrl-C in what would have come to an end by itself
 CONNECT_SECONDS = 5.0  # that a command waits for its broker; a person waits with it
-WAIT = click.option(
-    "--wait",
-    type=click.FloatRange(min=0.1, min_open=False),
-    default=1.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to wait for answers at most.",
-)
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-URL = click.option(
-    "--url",
-    envvar="COMMLIB_URL",
-    show_envvar=True,
-    metavar="URL",
-    help="The broker, as redis://host, mqtt://user:password@host or amqp://host; "
-    "by default Redis on this machine.",
-)
+CONFIRM_SECONDS = 10.0  # that the broker has to confirm what was published
+CATCH_UP = 0.1  # s that somebody who does something at a rate may be late and make up for
+TURN = 64  # times in a row before others on the loop have theirs, Ctrl-C among them
+MAX_KNOWN = 20  # names in an error
 
 
-def command(work: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+def command(
+    work: Callable[..., Coroutine[Any, Any, None]], *, url: Option = URL
+) -> Callable[..., None]:
     """A coroutine function as the body of a click command with ``--url``."""
 
-    @URL
+    @url
     @functools.wraps(work)
     def run(*args: Any, url: str | None, **options: Any) -> None:
-        try:
+        with ending_well():
             params = resolve(url)
             with asyncio.Runner(loop_factory=new_loop) as runner:
                 runner.run(work(*args, url=params, **options))
-        except (CommlibError, ValueError, TypeError) as exc:
-            raise click.ClickException(str(exc)) from exc
-        except BrokenPipeError:  # `| head` has seen enough
-            with suppress(BrokenPipeError):
-                sys.stdout.close()
-        except KeyboardInterrupt:
-            raise SystemExit(INTERRUPTED) from None
 
     return run
 
 
-@asynccontextmanager
-async def connected(url: BaseParameters, name: str = "commlib") -> AsyncIterator[Node]:
-    """A node of the command's own, which tells nobody of itself. Raises ConnectError, AuthError."""
-    node = Node(name, url, heartbeats=False, discovery=False)
+@contextmanager
+def ending_well() -> Iterator[None]:
+    """End as a command does, whatever is raised: with a line for people, and an exit status."""
     try:
-        if not await node.wait_connected(CONNECT_SECONDS):
-            raise ConnectError(
-                f"no broker at {url} within {CONNECT_SECONDS:g} s: is it running, and is that its "
-                "address? Another one is named by --url or COMMLIB_URL; "
-                "`commlib broker` starts one"
-            )
+        yield
+    except click.UsageError:
+        raise
+    except click.ClickException as exc:
+        raise click.ClickException(printable_lines(exc.message)) from exc
+    except (CommlibError, ValueError, TypeError) as exc:
+        raise click.ClickException(printable(str(exc))) from exc
+    except BrokenPipeError:  # `| head` has seen enough
+        with suppress(BrokenPipeError):
+            sys.stdout.close()
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+
+
+def same_broker(params: BaseParameters) -> str:
+    """The option for another command to find this broker; empty where it does anyway."""
+    context = click.get_current_context()
+    if context.get_parameter_source("url") is not ParameterSource.COMMANDLINE:
+        return ""
+    if isinstance(params, NetworkParameters) and any(params.credentials):
+        return " --url ... (the same, which has a password)"
+    return f" --url {shlex.quote(context.params['url'])}"
+
+
+def unknown(name: str, known: Iterable[str]) -> str:
+    """What was probably meant by a name that is not there, or what there is; for an error."""
+    names = list(dict.fromkeys(known))
+    near = nearest(name, names)
+    if near.startswith("did you mean"):
+        return near
+    more = ", ..." if len(names) > MAX_KNOWN else ""
+    return f"known are: {', '.join(names[:MAX_KNOWN]) or 'none'}{more}"
+
+
+# ---- the broker, and who is there ----
+
+
+@asynccontextmanager
+async def connected(url: BaseParameters) -> AsyncIterator[Node]:
+    """A node of the command's own, which tells nobody of itself. Raises ConnectError, AuthError."""
+    node = Node("commlib", url, heartbeats=False, discovery=False)
+    try:
+        with _LastWord() as log:
+            if not await node.wait_connected(CONNECT_SECONDS):
+                why = log.text.removeprefix(str(url)).lstrip(": ") or "no answer"
+                raise ConnectError(
+                    f"no broker at {url} within {CONNECT_SECONDS:g} s: {why}"
+                    f"{'' if why.endswith('?') else '.'} Another one is named by --url or "
+                    "COMMLIB_URL; `commlib broker` starts one"
+                )
         await node.run()
         yield node
     finally:
         await node.stop()
+
+
+class _LastWord(logging.Handler):
+    """Keeps the last thing that is logged while it is entered, instead of printing it."""
+
+    text = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text = record.getMessage()
+
+    def __enter__(self) -> Self:
+        logging.getLogger("commlib").addHandler(self)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        logging.getLogger("commlib").removeHandler(self)
 
 
 @asynccontextmanager
@@ -104,18 +151,69 @@ async def nodes_on(url: BaseParameters, wait: float) -> list[NodeInfo]:
         return discovery.nodes
 
 
+async def confirmed(node: Node) -> None:
+    """Return when the broker has all that was published. Raises ConnectionLost."""
+    try:
+        async with asyncio.timeout(CONFIRM_SECONDS):
+            await node.hub.transport.flush()
+    except TimeoutError:
+        raise ConnectionLost(
+            f"the broker has not confirmed within {CONFIRM_SECONDS:g} s what was published; it is "
+            "overloaded, or blocks publishers, and nobody knows what has arrived"
+        ) from None
+
+
+# ---- time, and Ctrl-C ----
+
+
+async def paced(rate: float | None) -> AsyncGenerator[None, None]:
+    """Give turns at a rate, in Hz, or one after the other; for ever.
+
+    What was missed is made up for only if it is little: nobody wants a flood after Ctrl-Z.
+    """
+    now = asyncio.get_running_loop().time
+    due, turns = now(), 0
+    while True:
+        yield
+        turns += 1
+        if rate is not None:
+            due = max(due + 1 / rate, now() - CATCH_UP)
+            await asyncio.sleep(max(0.0, due - now()))
+        elif turns % TURN == 0:
+            await asyncio.sleep(0)
+
+
+@contextmanager
+def on_signals(act: Callable[[], None]) -> Iterator[None]:
+    """Have Ctrl-C and SIGTERM call ``act`` on the loop meanwhile, and do nothing else."""
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    for number in numbers:
+        loop.add_signal_handler(number, act)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
 async def until_stopped(*works: Awaitable[Any]) -> bool:
     """Return when Ctrl-C or SIGTERM comes, or one of ``works`` has ended; raise what it raises.
 
     True: it was a signal.
     """
-    loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    for number in numbers:
-        loop.add_signal_handler(number, stop.set)
+    with on_signals(stop.set):
+        return await until_set(stop, *works)
+
+
+async def until_set(stop: asyncio.Event, *works: Awaitable[Any]) -> bool:
+    """Return when ``stop`` is set, or one of ``works`` has ended; raise what it raises.
+
+    The others are cancelled. True: none had ended.
+    """
     tasks = [asyncio.ensure_future(work) for work in works]
-    stopping = loop.create_task(stop.wait())
+    stopping = asyncio.ensure_future(stop.wait())
     try:
         done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
         for task in done:
@@ -125,55 +223,3 @@ async def until_stopped(*works: Awaitable[Any]) -> bool:
         for task in (*tasks, stopping):
             task.cancel()
         await asyncio.gather(*tasks, stopping, return_exceptions=True)
-        for number in numbers:
-            loop.remove_signal_handler(number)
-
-
-# ---- what is printed ----
-
-
-def console() -> Console:
-    """Where to print: with colour on a terminal only, and not where ``NO_COLOR`` is set."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-
-
-def as_json(data: Any) -> str:
-    """JSON on one line, of plain data, Structs and what else messages hold."""
-    from commlib import _json
-
-    return _json.write_json(data).decode()
-
-
-def print_json(data: Any) -> None:
-    """JSON as people and programs read it: indented."""
-    click.echo(msgspec.json.format(as_json(data), indent=2))
-
-
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
-    """A table, or the sentence ``empty`` where there are no rows.
-
-    Where nobody looks (no terminal) it is as wide as it must be, for other programs to read.
-    """
-    # As it is: `list[int]` would be taken for markup, and strangers choose names.
-    cells = [[printable(str(cell)) for cell in row] for row in rows]
-    if not cells:
-        click.echo(empty, err=True)
-        return
-    screen = console()
-    if not screen.is_terminal:
-        _print_plain([list(columns), *cells])
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in cells:
-        table.add_row(*map(Text, row))
-    screen.print(table)
-
-
-def _print_plain(rows: Sequence[Sequence[str]]) -> None:
-    """Columns side by side, whatever that takes: rich would cut them at 80 characters."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(padded).rstrip())

@@ -11,6 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from commlib._discovery import NodeInfo
+from commlib.cli._shown import printable
 from commlib.exceptions import CommlibError
 
 ANSWERS_SECONDS = 0.4  # that nodes have to answer
@@ -44,8 +45,9 @@ def _ports(nodes: list[NodeInfo], kinds: tuple[str, ...]) -> Iterator[tuple[str,
 
 
 def _items(found: dict[str, str], incomplete: str) -> list[CompletionItem]:
-    names = sorted(name for name in found if name.startswith(incomplete))
-    return [CompletionItem(name, help=found[name]) for name in names]
+    # What a stranger calls itself is to do nothing to the shell.
+    names = sorted(name for name in found if name.startswith(incomplete) and name.isprintable())
+    return [CompletionItem(name, help=printable(found[name])) for name in names]
 
 
 def _nodes(ctx: click.Context) -> list[NodeInfo]:

@@ -8,10 +8,11 @@ from typing import Literal
 from msgspec import Struct
 
 from commlib._discovery import NodeInfo
-from commlib._topics import is_pattern, matcher
+from commlib._topics import is_pattern
+from commlib.cli._topic_ports import ANY, key, told_matcher
+from commlib.transports.base import Traits
 
 Shape = Literal["node", "topic", "pattern", "service", "action"]
-ANY_TOPIC = "*"  # of a publisher that has none of its own
 SHAPES: dict[str, Shape] = {
     "publisher": "topic",
     "subscriber": "topic",
@@ -51,16 +52,16 @@ class Drawing(Struct):
 class _Pencil:
     """Draws each thing once, however often it is named."""
 
-    def __init__(self, native: str) -> None:
-        self.native = native
+    def __init__(self, traits: Traits) -> None:
+        self._traits = traits
         self.boxes: dict[tuple[Shape, str], Box] = {}
         self.arrows: dict[Arrow, None] = {}
 
-    def box(self, shape: Shape, key: str, label: str) -> str:
-        """The id of a box."""
-        found = self.boxes.get((shape, key))
+    def box(self, shape: Shape, mark: str, label: str) -> str:
+        """The id of a box, which is there once for each ``mark``."""
+        found = self.boxes.get((shape, mark))
         if found is None:
-            found = self.boxes[shape, key] = Box(f"{shape}{len(self.boxes)}", shape, label)
+            found = self.boxes[shape, mark] = Box(f"{shape}{len(self.boxes)}", shape, label)
         return found.id
 
     def arrow(self, start: str, end: str, matches: bool = False) -> None:
@@ -69,32 +70,31 @@ class _Pencil:
     def place(self, kind: str, name: str) -> str:
         """The box of what a port is for."""
         shape = SHAPES[kind]
-        if kind == "publisher" and name == ANY_TOPIC:
+        if kind == "publisher" and name == ANY:
             return self.box("pattern", "publisher of any topic", "any topic")
-        if kind == "subscriber" and is_pattern(name, self.native):
+        if kind == "subscriber" and self._is_pattern(name):
             shape = "pattern"
-        return self.box(shape, name, name)
+        return self.box(shape, key(name, self._traits), name)
 
     def join_patterns(self) -> None:
         """Let each pattern take the topics that it matches."""
         topics = [box for box in self.boxes.values() if box.shape == "topic"]
-        for (shape, name), pattern in self.boxes.items():
-            if shape == "pattern" and is_pattern(name, self.native):
-                takes = matcher(name, self.native)
+        for box in self.boxes.values():
+            if box.shape == "pattern" and self._is_pattern(box.label):
+                takes = told_matcher(box.label, self._traits)
                 for topic in topics:
-                    if takes is not None and takes(topic.label):
-                        self.arrow(topic.id, pattern.id, matches=True)
+                    if takes(topic.label):
+                        self.arrow(topic.id, box.id, matches=True)
+
+    def _is_pattern(self, name: str) -> bool:
+        return is_pattern(name, self._traits.native_wildcards)
 
 
-def draw(nodes: Iterable[NodeInfo], native: str = "") -> Drawing:
-    """What nodes tell of themselves as a drawing.
-
-    ``native`` are the characters of the broker's own wildcards. A pattern of those is drawn without
-    the topics that it takes, for the broker alone knows them.
-    """
+def draw(nodes: Iterable[NodeInfo], traits: Traits) -> Drawing:
+    """What nodes tell of themselves as a drawing, with names as a broker of this kind has them."""
     nodes = list(nodes)
     names = [node.name for node in nodes]
-    pencil = _Pencil(native)
+    pencil = _Pencil(traits)
     for node in nodes:
         label = node.name if names.count(node.name) == 1 else f"{node.label}, id {node.id}"
         here = pencil.box("node", node.id, label)

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from commlib.cli._figures import counted
+from commlib.cli._printing import say
 from commlib.cli._shown import NoSuchField, inline, lines, pick, printable, record
 from commlib.cli._watch import Heard
 
@@ -40,7 +42,7 @@ class Echo:
         if self._raw:
             _write(heard.packet.payload)
         elif heard.error:
-            _tell(f"{topic}: a message that cannot be read: {printable(heard.error)}")
+            _tell(f"{topic}: a message that cannot be read: {heard.error}")
         else:
             self._show(topic, heard)
 
@@ -100,26 +102,24 @@ class Missing:
     def tell(self) -> None:
         """Tell what is yet to be told."""
         if self._dropped:
-            _tell(f"{_messages(self._dropped)} dropped here: they come faster than they are shown")
+            count = counted(self._dropped, "message")
+            _tell(f"{count} dropped here: they come faster than they are shown")
         for topic, lost in self._lost.items():
-            _tell(f"{topic}: {_messages(lost)} lost")
+            _tell(f"{topic}: {counted(lost, 'message')} lost")
         self._lost.clear()
         self._dropped = 0
         self._told_at = self._clock()
 
 
 def _tell(text: str) -> None:
-    click.echo(text, err=True)
-
-
-def _messages(count: int) -> str:
-    return f"{count} message{'s' * (count != 1)}"
+    say(text, err=True)
 
 
 def _write(payload: bytes) -> None:
-    """As it is; a terminal gets lines."""
+    """As it is; a terminal gets lines, in which there is nothing that it obeys."""
+    if sys.stdout.isatty():
+        say(payload.decode(errors="backslashreplace"))
+        return
     out = sys.stdout.buffer
     out.write(payload)
-    if sys.stdout.isatty():
-        out.write(b"\n")
     out.flush()

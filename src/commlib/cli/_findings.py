@@ -11,6 +11,7 @@ from msgspec import Struct
 from rich.console import Console
 from rich.text import Text
 
+from commlib.cli._figures import counted
 from commlib.cli._shown import printable
 
 Severity = Literal["ok", "info", "warning", "error"]
@@ -21,7 +22,8 @@ STYLES: dict[Severity, str] = {
     "error": "bold red",
 }
 NAMES = 8  # that are listed in one finding
-INDENT, NARROWEST = 20, 30  # characters before the text of a finding, and of it
+INDENT, NARROWEST = 20, 40  # characters before the text of a finding, and of it
+STEP = 4  # characters before it where both have no room side by side
 
 
 class Finding(Struct, frozen=True, kw_only=True):
@@ -46,12 +48,6 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(each[:NAMES]) + more
 
 
-def counted(number: int, word: str) -> str:
-    """A number of things, the word in the plural where there is not one of them."""
-    plural = f"{word}es" if word.endswith("s") else f"{word}s"
-    return f"{number} {word if number == 1 else plural}"
-
-
 def show(finding: Finding, screen: Console) -> None:
     """Print a finding for people; what is long goes on below its beginning on a terminal."""
     head = Text(f"{finding.severity:<9}", STYLES[finding.severity])
@@ -64,10 +60,17 @@ def show(finding: Finding, screen: Console) -> None:
 
 def _print(head: Text, text: str, screen: Console) -> None:
     text = printable(text)
-    width = max(NARROWEST, screen.width - INDENT)
-    for line in wrap(text, width) if screen.is_terminal else [text]:
+    if not screen.is_terminal:
+        screen.print(head + Text(text))
+        return
+    indent = INDENT
+    if screen.width < INDENT + NARROWEST:
+        screen.print(head)
+        indent = STEP
+        head = Text(" " * indent)
+    for line in wrap(text, max(1, screen.width - indent)):
         screen.print(head + Text(line))
-        head = Text(" " * INDENT)
+        head = Text(" " * indent)
 
 
 def summary(findings: Iterable[Finding]) -> str:

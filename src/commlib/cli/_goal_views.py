@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any, Protocol
 
 import click
@@ -17,7 +16,7 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from commlib.cli._common import as_json, console
+from commlib.cli._printing import console, draws, print_line, say
 from commlib.cli._progress import Share, given_share, share_in
 from commlib.cli._shown import inline, lines, printable
 from commlib.exceptions import CommlibError, GoalAborted, GoalRefused
@@ -44,7 +43,7 @@ def view_for(goal: Any, *, as_json: bool, id_only: bool, progress: str | None) -
         return JSONView()
     if id_only:
         return IDView()
-    return BarView(share) if sys.stdout.isatty() else LinesView()
+    return BarView(share) if draws(console()) else LinesView()
 
 
 class JSONView:
@@ -60,7 +59,7 @@ class JSONView:
         self._print("feedback", feedback=feedback)
 
     def note(self, text: str) -> None:
-        click.echo(text, err=True)
+        say(text, err=True)
 
     def ended(self, status: str, result: Any, error: CommlibError | None) -> None:
         if isinstance(error, GoalRefused):
@@ -78,7 +77,7 @@ class JSONView:
         """Nothing is left on the screen."""
 
     def _print(self, event: str, **fields: Any) -> None:
-        click.echo(as_json({"event": event, **fields}))
+        print_line({"event": event, **fields})
 
 
 class LinesView:

@@ -13,6 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from commlib import __version__
+from commlib.cli._groups import Group
 
 
 class Lazy(NamedTuple):
@@ -43,7 +44,7 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """A group whose commands are those of `COMMANDS`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -77,4 +78,8 @@ def _load(target: str) -> click.Command:
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="commlib %(version)s")
 def commlib() -> None:
-    """Talk to robots and devices over a message broker."""
+    """Talk to robots and devices over a message broker.
+
+    TIME is in seconds, or with a unit: 500ms, 90s, 5m, 1h, 1d. Exit status: 0, 1 if it came to
+    nothing, 2 for wrong words, 130 after Ctrl-C in what would have come to an end by itself.
+    """

@@ -13,11 +13,11 @@ from msgspec import Struct
 from commlib.aio import Node
 from commlib.aio.pubsub import Publisher, Subscriber
 from commlib.aio.rpc import RPCClient
-from commlib.exceptions import CommlibError, ConnectError
+from commlib.cli._common import TURN, confirmed
+from commlib.cli._figures import spread
+from commlib.exceptions import CommlibError
 
-GLANCE = 64  # messages in a row before the loop has its turn
 WINDOW = 2000  # messages on their way at once, so that no broker has a reason to drop any
-FLUSH_SECONDS = 10.0
 ARRIVE_SECONDS = 5.0  # that what is on its way may take in the end
 CALL_SECONDS = 5.0
 CALLERS = 64
@@ -54,18 +54,11 @@ class Bench:
         begin, end = perf_counter(), perf_counter() + seconds
         sent = 0
         while perf_counter() < end:
-            for _ in range(GLANCE):
+            for _ in range(TURN):
                 await publisher.publish(self.sample)
-            sent += GLANCE
+            sent += TURN
             await asyncio.sleep(0)
-        try:
-            async with asyncio.timeout(FLUSH_SECONDS):
-                await self.node.hub.transport.flush()
-        except TimeoutError:
-            raise ConnectError(
-                f"the broker has not taken within {FLUSH_SECONDS:g} s what was published: it is "
-                "overloaded, or blocks publishers"
-            ) from None
+        await confirmed(self.node)
         rate = sent / (perf_counter() - begin)
         await publisher.stop()
         return [Line("publish_rate", "publish", rate, "messages/s")]
@@ -86,9 +79,9 @@ class Bench:
         sent = 0
         while (now := perf_counter()) < end:
             if sent - came < WINDOW:
-                for _ in range(GLANCE):
+                for _ in range(TURN):
                     await publisher.publish(self.sample)
-                sent += GLANCE
+                sent += TURN
                 await asyncio.sleep(0)
             elif not await _news(news, end - now):
                 break
@@ -108,15 +101,15 @@ class Bench:
         await client.run()
         try:
             await client.call(self._request(), CALL_SECONDS)  # the first one makes the connection
-            times, _ = await self._calls(client, 1, seconds / 2)
-            alone = sorted(times)
+            alone, _ = await self._calls(client, 1, seconds / 2)
             times, took = await self._calls(client, CALLERS, seconds / 2)
         finally:
             await client.stop()
             await service.stop()
+        lies = spread(alone) or {"p50": 0.0, "p99": 0.0}
         return [
-            Line("call_p50", "call, median", percentile(alone, 0.5) * 1000, "ms"),
-            Line("call_p99", "call, 99 % within", percentile(alone, 0.99) * 1000, "ms"),
+            Line("call_p50", "call, median", lies["p50"] * 1000, "ms"),
+            Line("call_p99", "call, 99 % within", lies["p99"] * 1000, "ms"),
             Line("calls", "calls one by one", len(alone) / sum(alone) if alone else 0, "calls/s"),
             Line("calls_64", f"calls, {CALLERS} at a time", len(times) / took, "calls/s"),
         ]
@@ -162,8 +155,3 @@ async def _news(event: asyncio.Event, seconds: float) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-def percentile(ordered: list[float], share: float) -> float:
-    """The value that this share of all does not exceed; 0 where there are none."""
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from itertools import islice, pairwise
-from math import sqrt
 from typing import Any, Protocol
 
-from commlib._packet import Packet, peek, unix_ms
-from commlib._wire import Reader, Refused
+from commlib._packet import Packet, unix_ms
+from commlib.cli._figures import in_bytes, in_ms, spread
+from commlib.cli._traffic import header_of
 
 Measured = dict[str, Any]
 """Plain data for JSON; None where there is too little to tell."""
@@ -31,23 +31,6 @@ class Meter(Protocol):
     def told(self) -> str:
         """The same, for people; empty while there is nothing to tell."""
         ...
-
-
-def spread(values: Iterable[float]) -> Measured | None:
-    """How values lie: ``min``, ``mean``, ``p50``, ``p99``, ``max`` and ``std``; None of nothing."""
-    some = sorted(values)
-    if not some:
-        return None
-    mean = sum(some) / len(some)
-    last = len(some) - 1
-    return {
-        "min": some[0],
-        "mean": mean,
-        "p50": some[round(last * 0.5)],
-        "p99": some[round(last * 0.99)],
-        "max": some[-1],
-        "std": sqrt(sum((value - mean) ** 2 for value in some) / len(some)),
-    }
 
 
 class RateMeter:
@@ -77,7 +60,8 @@ class RateMeter:
         found = self.measured()
         if found["rate"] is None:
             return "1 message, and a rate takes two"
-        return f"{found['rate']:.4g} msg/s, interval {_ms(found['interval_ms'])}{_of(found)}"
+        interval = in_ms(found["interval_ms"], "min", "mean", "max", "std")
+        return f"{found['rate']:.4g} msg/s, interval {interval}{_of(found)}"
 
 
 class SizeMeter:
@@ -123,25 +107,16 @@ class AgeMeter:
     def __init__(self, window: int) -> None:
         self.messages = self.timeless = 0
         self._ages: deque[float] = deque(maxlen=window)
-        self._reader: Reader[Any] = Reader(None)
 
     def note(self, packet: Packet, now: float) -> None:
         """A message has come; ``now`` is in ms since 1970, by the clock of this machine."""
-        sent = unix_ms(self._timestamp(packet))
+        header = header_of(packet)
+        sent = None if header is None else unix_ms(header.timestamp)
         if sent is None:
             self.timeless += 1
             return
         self.messages += 1
         self._ages.append(now - sent)
-
-    def _timestamp(self, packet: Packet) -> int:
-        header = packet.header or peek(packet.payload)
-        if header is None:
-            try:
-                header = self._reader.read(packet).header  # it is compressed, or bare
-            except Refused as exc:
-                header = exc.header
-        return header.timestamp
 
     def measured(self) -> Measured:
         return {
@@ -157,7 +132,7 @@ class AgeMeter:
         if ages is None:
             none = f"{self.timeless} messages, and none has the time of its sending"
             return none if self.timeless else ""
-        text = f"delay {_ms(ages, 'min', 'p50', 'mean', 'p99', 'max')}{_of(found)}"
+        text = f"delay {in_ms(ages, 'min', 'p50', 'mean', 'p99', 'max')}{_of(found)}"
         if ages["min"] < 0:
             text += f"; negative: the sender's clock is at least {-ages['min']:.0f} ms ahead"
         return text
@@ -188,7 +163,7 @@ class TripMeter:
             return ""
         found = self.measured()
         lost = f", {self.lost} lost" if self.lost else ""
-        trips = _ms(found["round_trip_ms"], "min", "p50", "p99", "max")
+        trips = in_ms(found["round_trip_ms"], "min", "p50", "p99", "max")
         return f"round trip {trips}{lost}{_of(found)}"
 
 
@@ -197,20 +172,6 @@ def per_second(count: float, times: Iterable[float]) -> float | None:
     times = list(times)
     took = times[-1] - times[0] if times else 0
     return count / took if took > 0 else None
-
-
-def in_bytes(count: float) -> str:
-    """Bytes as people read them; 1 kB is 1000."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.4g} {unit}"
-        count /= 1000
-    return f"{count:.4g} GB"
-
-
-def _ms(found: Measured, *names: str) -> str:
-    names = names or ("min", "mean", "max", "std")
-    return ", ".join(f"{name} {found[name]:.2f}" for name in names) + " ms"
 
 
 def _of(found: Measured) -> str:

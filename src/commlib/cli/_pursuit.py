@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Self
+from typing import Any
 
 from commlib._goal import NEXT, TERMINAL, GoalStatus
 from commlib.aio import Node
 from commlib.aio._action import StatusNews, part_name
 from commlib.aio.action import ClientGoal
+from commlib.cli._common import until_set
 from commlib.cli._goal_views import View
 from commlib.exceptions import CommlibError
 
@@ -23,7 +23,7 @@ EARLY = 1000  # states of goals, ours perhaps, that are heard before it is known
 
 
 class Stops:
-    """Ctrl-C and SIGTERM while it is entered: the first is a wish, the second an order.
+    """Ctrl-C and SIGTERM, each of which calls ``hear``: the first is a wish, the second an order.
 
     ``tell`` is called with the first.
     """
@@ -33,38 +33,13 @@ class Stops:
         self.ordered = asyncio.Event()
         self._tell = tell
 
-    def __enter__(self) -> Self:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._hear)
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-
-    def _hear(self) -> None:
+    def hear(self) -> None:
+        """It was pressed."""
         if self.wished.is_set():
             self.ordered.set()
         else:
             self.wished.set()
             self._tell()
-
-    async def race(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Whether ``work`` came to its end before the order to stop; raises what it raises."""
-        working = asyncio.ensure_future(work)
-        ordered = asyncio.ensure_future(self.ordered.wait())
-        try:
-            await asyncio.wait({working, ordered}, return_when=asyncio.FIRST_COMPLETED)
-            if not working.done():
-                return False
-            working.result()
-            return True
-        finally:
-            working.cancel()
-            ordered.cancel()
-            await asyncio.gather(working, ordered, return_exceptions=True)
 
 
 class Pursuit:
@@ -79,6 +54,7 @@ class Pursuit:
         self._followed: ClientGoal[Any, Any] | None = None
         self._state = int(GoalStatus.ACCEPTED)
         self._early: deque[StatusNews] = deque(maxlen=EARLY)
+        self._unread = asyncio.Event()
 
     async def send(self, data: Any, timeout: float | None) -> ClientGoal[Any, Any]:
         """Have the service take the goal. Raises GoalRefused, and what a call may raise."""
@@ -96,17 +72,24 @@ class Pursuit:
         return goal
 
     async def follow(self, goal: ClientGoal[Any, Any], stops: Stops) -> None:
-        """Tell of its feedback and states until it has ended; with the wish to stop cancel it."""
+        """Tell of its feedback and states until it has ended; with the wish to stop cancel it.
+
+        Raises BrokenPipeError where nobody reads that.
+        """
         canceling = asyncio.ensure_future(self._cancel_when_wished(goal, stops))
         self._followed = goal
         for news in self._early:
             self._hear(news)
         try:
-            async for feedback in goal.feedback:
-                self._tell_feedback(feedback)
+            if await until_set(self._unread, self._tell_all_feedback(goal)):
+                raise BrokenPipeError
         finally:
             canceling.cancel()
             await asyncio.gather(canceling, return_exceptions=True)
+
+    async def _tell_all_feedback(self, goal: ClientGoal[Any, Any]) -> None:
+        async for feedback in goal.feedback:
+            self._tell_feedback(feedback)
 
     async def _cancel_when_wished(self, goal: ClientGoal[Any, Any], stops: Stops) -> None:
         await stops.wished.wait()
@@ -121,11 +104,17 @@ class Pursuit:
         if goal is None:
             self._early.append(news)
         elif news.goal_id == goal.goal_id and news.status in NEXT:
-            if news.status > GoalStatus.EXECUTING:
-                with suppress(IndexError):
-                    while True:  # what was said before comes first
-                        self._tell_feedback(goal.feedback.pop())
-            self._tell_state(news.status)
+            try:
+                self._tell_news(goal, news.status)
+            except BrokenPipeError:
+                self._unread.set()
+
+    def _tell_news(self, goal: ClientGoal[Any, Any], status: int) -> None:
+        if status > GoalStatus.EXECUTING:
+            with suppress(IndexError):
+                while True:  # what was said before comes first
+                    self._tell_feedback(goal.feedback.pop())
+        self._tell_state(status)
 
     def _tell_feedback(self, feedback: Any) -> None:
         self._tell_state(GoalStatus.EXECUTING)  # of which the news may come later, or never

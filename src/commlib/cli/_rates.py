@@ -7,8 +7,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from commlib._discovery import NodeInfo
-from commlib._topics import matcher
+from commlib._topics import is_pattern
+from commlib.cli._topic_ports import Topic, key, told_matcher
+from commlib.transports.base import Traits
 
 MAX_TOPICS = 10_000  # that are counted each on its own
 OTHERS = "(others)"  # under which topics beyond that are counted
@@ -74,43 +75,34 @@ class Tallies:
             tally.ages += age
             tally.oldest = age if tally.oldest is None else max(tally.oldest, age)
 
-    def take(self, seconds: float, nodes: Sequence[NodeInfo] = ()) -> list[Rate]:
-        """All topics, those that only nodes tell of among them, and begin a new interval."""
-        rates = {topic: tally.rate(topic, seconds) for topic, tally in self._of.items()}
+    def take(self, seconds: float) -> list[Rate]:
+        """All topics that were heard of; a new interval begins."""
+        rates = [tally.rate(topic, seconds) for topic, tally in self._of.items()]
         for tally in self._of.values():
             tally.begin()
         if len(self._of) > MAX_TOPICS:  # let go of the quiet ones, so that others have their turn
-            quiet = [topic for topic, rate in rates.items() if not rate.rate]
-            for topic in quiet:
-                del self._of[topic]
-        for topic in topics_of(nodes):
-            rates.setdefault(topic, Rate(topic))
-        return list(rates.values())
+            for rate in rates:
+                if not rate.rate:
+                    del self._of[rate.topic]
+        return rates
 
 
-def topics_of(nodes: Iterable[NodeInfo]) -> dict[str, None]:
-    """The topics that nodes publish or read, patterns left aside."""
-    ports = (port for node in nodes for port in node.endpoints)
-    kinds = ("publisher", "subscriber")
-    return {port.name: None for port in ports if port.kind in kinds and "*" not in port.name}
+def with_silent(rates: Iterable[Rate], topics: Iterable[Topic], traits: Traits) -> list[Rate]:
+    """The same, and the topics of nodes on which nothing is said; patterns are left aside."""
+    of_key = {key(rate.topic, traits): rate for rate in rates}
+    for topic in topics:
+        if not is_pattern(topic.topic, traits.native_wildcards):
+            of_key.setdefault(key(topic.topic, traits), Rate(topic.topic))
+    return list(of_key.values())
 
 
-def count_ports(rates: Iterable[Rate], nodes: Sequence[NodeInfo], native: str = "") -> None:
-    """Note how many publish and read each topic, those that read it by a pattern among them.
-
-    ``native`` are the characters of the broker's own wildcards; what such a pattern takes only the
-    broker knows, so it is not counted.
-    """
-    published: dict[str, int] = {}
-    takes: list[Callable[[str], bool]] = []
-    for port in (port for node in nodes for port in node.endpoints):
-        if port.kind == "publisher":
-            published[port.name] = published.get(port.name, 0) + 1
-        elif port.kind == "subscriber" and (take := matcher(port.name, native)) is not None:
-            takes.append(take)
+def count_ports(rates: Iterable[Rate], topics: Sequence[Topic], traits: Traits) -> None:
+    """Note how many publish and read each topic, those that read it by a pattern among them."""
+    published = {key(topic.topic, traits): topic.publishers for topic in topics}
+    read = [(told_matcher(each.topic, traits), each.subscribers) for each in topics]
     for rate in rates:
-        rate.publishers = published.get(rate.topic, 0)
-        rate.subscribers = sum(take(rate.topic) for take in takes)
+        rate.publishers = published.get(key(rate.topic, traits), 0)
+        rate.subscribers = sum(count for takes, count in read if count and takes(rate.topic))
 
 
 ORDERS: dict[str, Callable[[Rate], Any]] = {

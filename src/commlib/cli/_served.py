@@ -8,12 +8,15 @@ from typing import Any, NamedTuple
 import click
 
 from commlib._discovery import EndpointInfo, Kind, NodeInfo, Port, mismatches
-from commlib._params import nearest
+from commlib._params import BaseParameters, nearest
 from commlib._schemas import Schema
-from commlib.cli._common import print_table
+from commlib.aio import Node
+from commlib.cli._common import command, discovering, nodes_on, unknown
+from commlib.cli._complete import names_of
 from commlib.cli._fields import Field, fields_of
+from commlib.cli._options import JSON, WAIT, Option
 from commlib.cli._payload import check_payload
-from commlib.cli._shown import printable
+from commlib.cli._printing import print_json, print_table, say
 from commlib.exceptions import RPCTimeout
 
 SILENT = "nobody that tells of itself"
@@ -23,6 +26,7 @@ class Pattern(NamedTuple):
     """One of the two patterns that are served: its word, the kinds of its ends, its messages."""
 
     word: str
+    article: str
     server: Kind
     client: Kind
     asked: str
@@ -30,8 +34,8 @@ class Pattern(NamedTuple):
     parts: tuple[str, ...]
 
 
-SERVICE = Pattern("service", "service", "client", "request", ("request", "response"))
-ACTION = Pattern("action", "action", "action_client", "goal", ("goal", "result", "feedback"))
+SERVICE = Pattern("service", "a", "service", "client", "request", ("request", "response"))
+ACTION = Pattern("action", "an", "action", "action_client", "goal", ("goal", "result", "feedback"))
 
 
 class Served(NamedTuple):
@@ -72,22 +76,19 @@ def all_served(nodes: Iterable[NodeInfo], pattern: Pattern) -> dict[str, Served]
     return dict(sorted(found.items()))
 
 
+async def ask_served(node: Node, wait: float, pattern: Pattern) -> dict[str, Served]:
+    """The same of the nodes that answer within ``wait`` s."""
+    async with discovering(node, wait) as discovery:
+        return all_served(discovery.nodes, pattern)
+
+
 def find(served: dict[str, Served], name: str, pattern: Pattern) -> Served:
     """What has this name. Raises ClickException if nobody tells of it."""
     if name not in served:
-        text = f"no node tells of {_article(pattern)} {pattern.word} {name!r}"
-        raise click.ClickException(text + _hint(name, served))
+        raise click.ClickException(
+            f"no node tells of {pattern.article} {pattern.word} {name!r}; {unknown(name, served)}"
+        )
     return served[name]
-
-
-def _hint(name: str, known: Iterable[str]) -> str:
-    """What was probably meant, for the end of an error; nothing if no name is like it."""
-    text = nearest(name, known)
-    return f"; {printable(text)}" if text.startswith("did you mean") else ""
-
-
-def _article(pattern: Pattern) -> str:
-    return "an" if pattern is ACTION else "a"
 
 
 def check_message(data: Any, served: Served | None, pattern: Pattern) -> None:
@@ -110,10 +111,50 @@ def unanswered(
         return click.ClickException(text)
     if name in known and known[name].servers:
         there = ", ".join(node.label for node, _ in known[name].servers)
-        return click.ClickException(printable(f"{text}, though {there} serves it"))
-    serving = [each for each, served in known.items() if served.servers]
-    hint = _hint(name, serving)
-    return click.ClickException(printable(f"{text}; no node tells that it serves it{hint}"))
+        return click.ClickException(f"{text}, though {there} serves it")
+    near = nearest(name, [each for each, served in known.items() if served.servers])
+    hint = f"; {near}" if near.startswith("did you mean") else ""
+    return click.ClickException(f"{text}; no node tells that it serves it{hint}")
+
+
+# ---- the commands ----
+
+
+def add_views(group: click.Group, pattern: Pattern) -> None:
+    """Give a group its commands ``list`` and ``info``."""
+
+    @command
+    async def list_all(url: BaseParameters, wait: float, as_json: bool) -> None:
+        served = all_served(await nodes_on(url, wait), pattern)
+        if as_json:
+            print_json(list_as_json(served))
+        else:
+            print_list(served, pattern)
+
+    @command
+    async def info(url: BaseParameters, name: str, wait: float, as_json: bool) -> None:
+        nodes = await nodes_on(url, wait)
+        served = find(all_served(nodes, pattern), name, pattern)
+        if as_json:
+            print_json(info_as_json(served, nodes, pattern))
+        else:
+            print_info(served, nodes, pattern)
+
+    list_help = f"""List the {pattern.word}s that nodes serve or call.
+
+    Nodes with discovery=False, and those of commlib-py before 1.0, tell nobody of theirs; they can
+    be called all the same.
+    """
+    info_help = (
+        f"Show who serves and who calls the {pattern.word} NAME, and the fields of its messages."
+    )
+    group.command("list", help=list_help)(WAIT(JSON(list_all)))
+    group.command("info", help=info_help)(name_of_served(pattern)(WAIT(JSON(info))))
+
+
+def name_of_served(pattern: Pattern) -> Option:
+    """The argument NAME, which a shell completes."""
+    return click.argument("name", shell_complete=names_of(pattern.server))
 
 
 # ---- what is printed ----
@@ -126,7 +167,7 @@ def print_list(served: dict[str, Served], pattern: Pattern) -> None:
         for each in served.values()
     ]
     head = (pattern.word.upper(), "TYPE", "SERVED BY", "CALLED BY")
-    print_table(head, rows, f"no node tells of {_article(pattern)} {pattern.word}")
+    print_table(head, rows, f"no node tells of {pattern.article} {pattern.word}")
 
 
 def _names(ports: Sequence[Port]) -> str:
@@ -159,16 +200,13 @@ def _as_json(node: NodeInfo, port: EndpointInfo) -> dict[str, Any]:
 def print_info(served: Served, nodes: Sequence[NodeInfo], pattern: Pattern) -> None:
     """Who is at its ends, the fields of its messages, and what does not go together."""
     kind = served.type or "plain data"
-    lines = [
-        f"{served.name}, {_article(pattern)} {pattern.word} of {kind}",
-        f"served by {_labels(served.servers)}",
-        f"called by {_labels(served.clients)}",
-    ]
-    click.echo(printable_lines(lines))
+    say(f"{served.name}, {pattern.article} {pattern.word} of {kind}")
+    say(f"served by {_labels(served.servers)}")
+    say(f"called by {_labels(served.clients)}")
     for part in pattern.parts:
         _print_part(part, served)
     for wrong in _mismatches(served, nodes):
-        click.echo(f"\n{printable(f'mismatch: {wrong}')}")
+        say(f"\nmismatch: {wrong}")
 
 
 def _labels(ports: Sequence[Port]) -> str:
@@ -180,7 +218,7 @@ def _print_part(part: str, served: Served) -> None:
     for node, schema in schemas:
         click.echo()
         if len(schemas) > 1:
-            click.echo(printable(f"as {node.label} has it:"))
+            say(f"as {node.label} has it:")
         rows = [(field.name, field.type, field.default_text) for field in fields_of(schema)]
         print_table((part.upper(), "TYPE", "DEFAULT"), rows, f"{part}: it has no fields")
     if not schemas:
@@ -199,8 +237,3 @@ def info_as_json(served: Served, nodes: Sequence[NodeInfo], pattern: Pattern) ->
         fields[part] = fields_of(schemas[0][1]) if schemas else None
     (entry,) = list_as_json({served.name: served})
     return {**entry, **fields, "mismatches": _mismatches(served, nodes)}
-
-
-def printable_lines(lines: Iterable[str]) -> str:
-    """Lines that hold what strangers say."""
-    return "\n".join(map(printable, lines))

@@ -6,6 +6,7 @@ terminal as it is: control characters are escaped.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -24,6 +25,8 @@ CHARS = 256  # of a text
 DEEPEST = 32  # objects in objects that are drawn; what is deeper is shown as JSON
 _WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off"})
 """What YAML, in one version or another, takes for something else than text."""
+_UNSEEN_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""What JSON may hold as it is and a terminal obeys: controls, and what turns text around."""
 _NUMBERS = {
     **{"b1": "?", "i1": "b", "i2": "h", "i4": "i", "i8": "q", "f2": "e"},
     **{"u1": "B", "u2": "H", "u4": "I", "u8": "Q", "f4": "f", "f8": "d"},
@@ -53,6 +56,16 @@ def pick(data: Any, path: str) -> Any:
 # ---- for programs ----
 
 
+def json_text(data: Any) -> str:
+    """JSON on one line, of plain data, Structs and what else messages hold; fit for a terminal."""
+    return escaped_json(_json.write_json(data).decode())
+
+
+def escaped_json(text: str) -> str:
+    """The same JSON, with nothing in it that a terminal obeys."""
+    return _UNSEEN_IN_JSON.sub(lambda found: _escaped(found[0]), text)
+
+
 def record(topic: str, header: Header, data: Any) -> str:
     """A message as one line of JSON; what it does not tell is null.
 
@@ -70,9 +83,9 @@ def record(topic: str, header: Header, data: Any) -> str:
     if isinstance(data, bytes):
         whole["encoding"] = "base64"
     try:
-        return _json.write_json(whole).decode()
+        return json_text(whole)
     except SerializationError:  # MessagePack can hold what JSON cannot, such as lists as keys
-        return _json.write_json({**whole, "data": repr(data), "encoding": "text"}).decode()
+        return json_text({**whole, "data": repr(data), "encoding": "text"})
 
 
 # ---- for people ----
@@ -149,6 +162,11 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def printable_lines(text: str) -> str:
+    """The same for a text of several lines."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def _escaped(char: str) -> str:

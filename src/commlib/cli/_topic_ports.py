@@ -14,7 +14,7 @@ from commlib.aio.discovery import NodeInfo
 from commlib.transports.base import Traits
 
 OURS = "commlib."  # what the topics of commlib itself begin with
-INBOX = "rpc-"  # on MQTT replies have topics
+REPLIES = "rpc-"  # and the return addresses of calls, which on MQTT are topics
 ANY = "*"  # of a publisher whose topic is told with each message
 
 
@@ -55,9 +55,9 @@ def topics_of(
     return sorted(found.values(), key=lambda topic: topic.topic)
 
 
-def is_hidden(name: str) -> bool:
-    """Whether a topic is commlib's own."""
-    return name == ANNOUNCE or name.startswith((OURS, INBOX, "commlib/"))
+def is_inner(name: str) -> bool:
+    """Whether a topic is commlib's own: discovery, replies to calls, what its commands measure."""
+    return name == ANNOUNCE or name.startswith((OURS, REPLIES, "commlib/"))
 
 
 def key(name: str, traits: Traits) -> str:
@@ -82,12 +82,12 @@ def matcher(pattern: str, traits: Traits) -> Callable[[str], bool]:
     return lambda name: fnmatchcase(name, pattern.replace("[^", "[!"))
 
 
-def _is_matched(name: str, pattern: str, traits: Traits) -> bool:
-    """Whether a pattern that a stranger has told of matches."""
+def told_matcher(pattern: str, traits: Traits) -> Callable[[str], bool]:
+    """The same for a pattern that a stranger has told of, which may be none."""
     try:
-        return matcher(pattern, traits)(name)
-    except ValueError:  # it is none
-        return False
+        return matcher(pattern, traits)
+    except ValueError:
+        return lambda name: False
 
 
 def _dotted(name: str) -> str:
@@ -106,7 +106,7 @@ def concerned(nodes: Iterable[NodeInfo], topic: str, traits: Traits) -> list[Por
         for node, port in ports_of(nodes)
         if key(port.name, traits) == wanted
         or (port.name != ANY and is_wanted(port.name))
-        or (port.kind == "subscriber" and _is_matched(topic, port.name, traits))
+        or (port.kind == "subscriber" and told_matcher(port.name, traits)(topic))
     ]
 
 

@@ -6,24 +6,21 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from commlib._discovery import ANNOUNCE
 from commlib._letter import open_letter
 from commlib._packet import Header, Packet, now_ms, peek
 from commlib._sequence import Gaps
 from commlib._stats import Stats
 from commlib._wire import Refused
 from commlib.aio import Node
+from commlib.cli._topic_ports import ANY
 from commlib.cli._watch import Watch
 from commlib.compression import ZLIB_START, ZSTD_START
 
-EVERYTHING = "*"
-REPLIES = "rpc-"
-"""What the return addresses of calls begin with; on MQTT they are topics that can be heard."""
 MAX_PLAIN = 1 << 20  # bytes that are decompressed for the sake of a header
 FIRST_IN_MS = 10**12  # a timestamp in ms of 2001; smaller ones are of peers that count in s
 
 
-class Heard(NamedTuple):
+class Overheard(NamedTuple):
     """A message. ``header`` is None where it has none, as that of a device. ``lost`` is how many of
     its sender did not come before it; -1 for one that was taken for lost and is only late."""
 
@@ -38,9 +35,7 @@ class Heard(NamedTuple):
 
 
 @asynccontextmanager
-async def hearing(
-    node: Node, hear: Callable[[Heard], None], pattern: str = EVERYTHING
-) -> AsyncIterator[Watch]:
+async def hearing(node: Node, hear: Callable[[Overheard], None]) -> AsyncIterator[Watch]:
     """Hand over each message that is published meanwhile, on the loop. Raises AuthError.
 
     What there is no room for here is in the ``stats.dropped`` of what it gives.
@@ -53,14 +48,10 @@ async def hearing(
         if header is not None and header.origin and header.seq >= 0:
             gaps.note(header.origin, packet.topic, header.seq)
         # What was only overtaken takes one back that was counted before.
-        hear(Heard(packet, header, stats.gaps - lost))
+        hear(Overheard(packet, header, stats.gaps - lost))
 
-    watch = Watch(node, pattern, take)
-    await watch.run()
-    try:
+    async with Watch(node, ANY, take) as watch:
         yield watch
-    finally:
-        await watch.stop()
 
 
 def header_of(packet: Packet) -> Header | None:
@@ -85,8 +76,3 @@ def age_of(header: Header | None, since: int = 0) -> int | None:
         return None
     age = now_ms() - header.timestamp
     return age if abs(age) < FIRST_IN_MS else None  # µs or ns
-
-
-def is_inner(topic: str) -> bool:
-    """Whether it is commlib's own: discovery, and replies to calls."""
-    return topic.startswith((f"{ANNOUNCE}.", REPLIES)) or topic == ANNOUNCE

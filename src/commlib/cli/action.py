@@ -7,6 +7,7 @@ has not ended in time, 130 after a second Ctrl-C. Of `cancel`: 0 if the goal was
 from __future__ import annotations
 
 import asyncio
+import shlex
 from typing import Any
 
 import click
@@ -17,85 +18,47 @@ from commlib.aio._action import CancelGoal, GetResult, part_name, unix_seconds
 from commlib.aio.action import ClientGoal
 from commlib.cli._common import (
     INTERRUPTED,
-    JSON,
-    WAIT,
     command,
     connected,
-    discovering,
-    nodes_on,
-    print_json,
+    on_signals,
+    same_broker,
+    until_set,
 )
-from commlib.cli._complete import names_of
 from commlib.cli._goal_views import View, view_for
+from commlib.cli._groups import Group
+from commlib.cli._options import JSON, JSON_LINES, NO_CHECK, WAIT, timeout_option
 from commlib.cli._payload import HELP, read_payload
+from commlib.cli._printing import print_json, say
 from commlib.cli._pursuit import CANCELED, CANCELING, SUCCEEDED, Pursuit, Stops, end_of, name_of
 from commlib.cli._served import (
     ACTION,
     Served,
-    all_served,
+    add_views,
+    ask_served,
     check_message,
-    find,
-    info_as_json,
-    list_as_json,
-    print_info,
-    print_list,
+    name_of_served,
     unanswered,
 )
 from commlib.exceptions import GoalRefused, RPCTimeout
 
-NAME = click.argument("name", shell_complete=names_of("action"))
 NOTICE = "canceling; Ctrl-C again leaves the goal to itself"
 
 
-@click.group()
+@click.group(cls=Group)
 def action() -> None:
     """List actions, look at one, send goals, end them."""
 
 
-@action.command("list")
-@WAIT
-@JSON
-@command
-async def list_actions(url: BaseParameters, wait: float, as_json: bool) -> None:
-    """List the actions that nodes serve or call.
-
-    Nodes with discovery=False, and those of commlib-py before 1.0, tell nobody of theirs; goals
-    can be sent to them all the same.
-    """
-    actions = all_served(await nodes_on(url, wait), ACTION)
-    if as_json:
-        print_json(list_as_json(actions))
-    else:
-        print_list(actions, ACTION)
-
-
-@action.command()
-@NAME
-@WAIT
-@JSON
-@command
-async def info(url: BaseParameters, name: str, wait: float, as_json: bool) -> None:
-    """Show who serves and who calls the action NAME, and the fields of its messages."""
-    nodes = await nodes_on(url, wait)
-    found = find(all_served(nodes, ACTION), name, ACTION)
-    if as_json:
-        print_json(info_as_json(found, nodes, ACTION))
-    else:
-        print_info(found, nodes, ACTION)
+add_views(action, ACTION)
 
 
 # ---- send ----
 
 
 @action.command(epilog=HELP)
-@NAME
+@name_of_served(ACTION)
 @click.argument("message", metavar="[GOAL]", default="{}")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="SECONDS",
-    help="How long to wait for the end; then the goal goes on.  [default: for ever]",
-)
+@timeout_option("How long to wait for the end; then the goal goes on.", default=None)
 @click.option(
     "--no-wait", is_flag=True, help="Print the id of the goal as soon as it is accepted, and end."
 )
@@ -105,9 +68,9 @@ async def info(url: BaseParameters, name: str, wait: float, as_json: bool) -> No
     help="The field of the feedback that the bar shows. TOTAL is a number, a field of the "
     "feedback, or goal.FIELD.",
 )
-@click.option("--no-check", is_flag=True, help="Send GOAL without asking who takes what.")
+@NO_CHECK
 @WAIT
-@JSON
+@JSON_LINES
 @command
 async def send(
     url: BaseParameters,
@@ -123,7 +86,7 @@ async def send(
     """Send a goal to the action NAME, show its feedback, and its result at the end.
 
     Without GOAL the goal is empty. It is checked against what nodes tell of the action, if one
-    does, and then sent; --wait is for that question.
+    does, and then sent.
 
     On a terminal there is a progress bar if the feedback has a number that is called percent,
     progress, fraction or the like, or --progress names one. With --json there is an object a line:
@@ -135,26 +98,25 @@ async def send(
     data = read_payload(message)
     view = view_for(data, as_json=as_json, id_only=no_wait, progress=progress)
     async with connected(url) as node:
-        known = None if no_check else await _actions(node, wait)
+        known = None if no_check else await ask_served(node, wait, ACTION)
         check_message(data, (known or {}).get(name), ACTION)
         work = _Send(node, name, view, known)
         try:
             status = await work.run(data, timeout, no_wait)
+        except BrokenPipeError:
+            say(f"nobody reads this any more{work.how_to_cancel()}", err=True)
+            raise
         finally:
             view.close()
     if status:
         raise SystemExit(status)
 
 
-async def _actions(node: Node, wait: float) -> dict[str, Served]:
-    async with discovering(node, wait) as discovery:
-        return all_served(discovery.nodes, ACTION)
-
-
 class _Send:
     """One run of `commlib action send`."""
 
     def __init__(self, node: Node, name: str, view: View, known: dict[str, Served] | None) -> None:
+        self._node = node
         self._name = name
         self._view = view
         self._known = known
@@ -163,10 +125,11 @@ class _Send:
 
     async def run(self, data: Any, timeout: float | None, no_wait: bool) -> int:
         """Send the goal and follow it; the exit status."""
-        with Stops(lambda: self._view.note(NOTICE)) as stops:
-            if not await stops.race(self._pursue(data, timeout, no_wait, stops)):
+        stops = Stops(lambda: self._view.note(NOTICE))
+        with on_signals(stops.hear):
+            if await until_set(stops.ordered, self._pursue(data, timeout, no_wait, stops)):
                 self._view.close()
-                self._view.note(f"left{self._how_to_cancel()}")
+                self._view.note(f"left{self.how_to_cancel()}")
                 return INTERRUPTED
         return self._status
 
@@ -188,7 +151,7 @@ class _Send:
                 await self._pursuit.follow(goal, stops)
         except TimeoutError:
             self._view.close()
-            text = f"it has not ended within {timeout:g} s{self._how_to_cancel()}"
+            text = f"it has not ended within {timeout:g} s{self.how_to_cancel()}"
             raise click.ClickException(text) from None
         self._tell_end(goal)
 
@@ -197,27 +160,22 @@ class _Send:
         self._view.ended(status, result, error)
         self._status = 0 if status == SUCCEEDED and error is None else 1
 
-    def _how_to_cancel(self) -> str:
+    def how_to_cancel(self) -> str:
+        """The end of a sentence that tells what becomes of the goal."""
         goal = self._pursuit.goal
         if goal is None:
             return "; whether the service has taken the goal is not known"
-        return f"; it goes on, until: commlib action cancel {self._name} {goal.goal_id}"
+        words = shlex.join(("commlib", "action", "cancel", self._name, goal.goal_id))
+        return f"; it goes on, until: {words}{same_broker(self._node.hub.params)}"
 
 
 # ---- cancel ----
 
 
 @action.command()
-@NAME
+@name_of_served(ACTION)
 @click.argument("goal_id")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=10.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to wait for the service to agree, and for the goal to end.",
-)
+@timeout_option("How long to wait for the service to agree, and for the goal to end.", default=10.0)
 @click.option("--no-wait", is_flag=True, help="Do not wait for the goal to end.")
 @JSON
 @command
@@ -237,7 +195,7 @@ async def cancel(
     if as_json:
         print_json({"goal_id": goal_id, "agrees": agrees, "status": state})
     else:
-        click.echo(_told(f"goal {goal_id}", name, agrees, state))
+        say(_told(f"goal {goal_id}", name, agrees, state))
     wanted = (CANCELED, CANCELING) if no_wait else (CANCELED,)
     if not agrees or state not in wanted:
         raise SystemExit(1)

@@ -9,26 +9,36 @@ import click
 
 from commlib._params import BaseParameters
 from commlib.cli._asyncapi import document
-from commlib.cli._common import WAIT, command, connected, discovering
+from commlib.cli._common import command, connected, discovering
 from commlib.cli._files import write
+from commlib.cli._options import OUTPUT, WAIT
+from commlib.cli._shown import escaped_json
 
 YAML = (".yaml", ".yml")
 
 
 @click.command()
-@click.option("--output", "-o", "file", metavar="FILE", help="Where to write it.")
+@OUTPUT
 @click.option(
-    "--yaml",
-    "as_yaml",
-    is_flag=True,
-    help="Write YAML, as for a FILE that ends in .yaml; not JSON.",
+    "--yaml/--json", "as_yaml", default=None, help="By default YAML if FILE ends in .yaml."
 )
-@click.option("--title", default="", help="Of the document.")
-@click.option("--api-version", default="1.0.0", show_default=True, help="Of what is described.")
+@click.option("--title", metavar="TEXT", default="", help="Of the document.")
+@click.option(
+    "--api-version",
+    metavar="TEXT",
+    default="1.0.0",
+    show_default=True,
+    help="Of what is described.",
+)
 @WAIT
 @command
 async def asyncapi(
-    url: BaseParameters, file: str | None, as_yaml: bool, title: str, api_version: str, wait: float
+    url: BaseParameters,
+    file: str | None,
+    as_yaml: bool | None,
+    title: str,
+    api_version: str,
+    wait: float,
 ) -> None:
     """Describe what runs on the broker as an AsyncAPI 3.0 document.
 
@@ -39,8 +49,13 @@ async def asyncapi(
     async with connected(url) as node, discovering(node, wait) as discovery:
         traits = node.hub.transport.traits
         found = document(discovery.nodes, url, traits, title=title, version=api_version)
-    as_yaml = as_yaml or Path(file or "").suffix.lower() in YAML
-    write(_yaml(found) if as_yaml else json.dumps(found, indent=2, ensure_ascii=False) + "\n", file)
+    if as_yaml is None:
+        as_yaml = Path(file or "").suffix.lower() in YAML
+    write(_yaml(found) if as_yaml else _json(found), file)
+
+
+def _json(data: object) -> str:
+    return escaped_json(json.dumps(data, indent=2, ensure_ascii=False)) + "\n"
 
 
 def _yaml(data: object) -> str:

@@ -19,6 +19,7 @@ from commlib._portal import new_loop
 from commlib.aio._bridge import Bridge
 from commlib.aio._hub import Hub
 from commlib.cli._bridge_file import BadFile, Rule, read_rules, unguarded_loops
+from commlib.cli._groups import Group
 from commlib.exceptions import AuthError, CommlibError
 
 log = logging.getLogger("commlib.bridges")
@@ -26,7 +27,7 @@ log = logging.getLogger("commlib.bridges")
 FILE = click.argument("file", type=click.Path(path_type=Path))
 
 
-@click.group()
+@click.group(cls=Group)
 def bridge() -> None:
     """Connect brokers, as a file says.
 

@@ -20,7 +20,7 @@ def completion(ctx: click.Context, shell: str) -> None:
     zsh:   eval "$(commlib completion zsh)"        in ~/.zshrc, after compinit
     fish:  commlib completion fish | source        in ~/.config/fish/config.fish
 
-    Names of nodes, where a command wants one, are asked from the broker of --url or COMMLIB_URL.
+    Names of nodes, topics, services and actions are asked from the broker of --url or COMMLIB_URL.
     """
     kind = get_completion_class(shell)
     assert kind is not None, "click knows these three"

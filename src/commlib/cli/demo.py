@@ -1,6 +1,6 @@
 """`commlib demo`: PubSub, a pattern and RPC between separate processes, counted and measured.
 
-Exit status: 0 if no message was lost and no reply wrong, else 1.
+Exit status: 0 if no message was lost and no reply wrong, 130 after Ctrl-C, else 1.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from os import urandom
 import click
 
 from commlib import aio
+from commlib.cli._common import ending_well
+from commlib.cli._options import Time
 from commlib.cli._valkey import ValkeyProcess
 from commlib.cli.demo_children import Child, ChildFailed, children, unless_one_ends
 from commlib.cli.demo_orders import Burst, Call, Called, Expect, Latency, Pace, Published, Received
-from commlib.exceptions import CommlibError, ConnectError
+from commlib.exceptions import ConnectError
 from commlib.transports import resolve
 
 LIMIT = 27.0  # s after which the demo gives up, whatever happens
@@ -33,15 +35,18 @@ THREADS, TASKS = 8, 64  # calls under way at once
 
 
 @click.command()
-@click.option("--url", help="The broker to use; without it, one is started for the demo.")
 @click.option(
-    "--seconds",
-    type=click.FloatRange(1, 20),
+    "--url", metavar="URL", help="The broker to use; without it, one is started for the demo."
+)
+@click.option(
+    "--duration",
+    "-d",
+    type=Time(least=1, most=20),
     default=6.0,
     show_default=True,
     help="How long to measure.",
 )
-def demo(url: str | None, seconds: float) -> None:
+def demo(url: str | None, duration: float) -> None:
     """Show what commlib does, in several processes.
 
     A sonar publishes, a watcher subscribes to it by a pattern, and an adder is called from threads
@@ -50,11 +55,8 @@ def demo(url: str | None, seconds: float) -> None:
     deadline = time.monotonic() + LIMIT
     # What there is to say is said here, in one line.
     logging.getLogger("commlib").addHandler(logging.NullHandler())
-    try:
-        with _broker(url) as (address, whose):
-            problems = asyncio.run(_run(address, whose, seconds, deadline))
-    except (CommlibError, ValueError) as exc:
-        raise click.ClickException(str(exc)) from exc
+    with ending_well(), _broker(url) as (address, whose):
+        problems = asyncio.run(_run(address, whose, duration, deadline))
     if problems:
         raise click.ClickException("not all was as promised: " + "; ".join(problems))
     click.echo("All as promised: lost = 0, wrong replies = 0.")

@@ -18,6 +18,7 @@ from commlib.exceptions import CommlibError
 R = TypeVar("R")
 
 ROLES = ("sonar", "watcher", "adder", "threads", "tasks")
+PROGRAM = ("-m", "commlib.cli.demo_roles")
 STOP_TIMEOUT = 5.0  # s for a process to end when told to; stop() promises one
 
 
@@ -38,7 +39,7 @@ class Child:
         """Start a process for this role; it says by itself when it is ready."""
         complaints = tempfile.TemporaryFile()  # noqa: SIM115 - kill() closes it
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "commlib.cli.demo_roles", role, namespace),
+            *(sys.executable, "-P", *PROGRAM, role, namespace),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=complaints,

@@ -17,16 +17,10 @@ from commlib.aio import Node
 from commlib.cli._checks_link import check_clock, check_place, check_round_trip, failed_login
 from commlib.cli._checks_nodes import check_nodes
 from commlib.cli._checks_traffic import Ear, check_clocks, check_pings
-from commlib.cli._common import (
-    CONNECT_SECONDS,
-    JSON,
-    WAIT,
-    command,
-    console,
-    discovering,
-    print_json,
-)
+from commlib.cli._common import CONNECT_SECONDS, command, discovering
 from commlib.cli._findings import Finding, good, show, summary
+from commlib.cli._options import JSON, WAIT, listen_option
+from commlib.cli._printing import console, print_json, say
 from commlib.cli._traffic import hearing
 from commlib.exceptions import CommlibError, ConnectError
 
@@ -34,14 +28,7 @@ T = TypeVar("T")
 
 
 @click.command()
-@click.option(
-    "--listen",
-    type=click.FloatRange(min=0.1),
-    default=3.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to listen to what is published.",
-)
+@listen_option("How long to listen to what is published.", default=3.0)
 @WAIT
 @JSON
 @command
@@ -64,7 +51,7 @@ async def doctor(url: BaseParameters, listen: float, wait: float, as_json: bool)
     if as_json:
         print_json({"broker": str(url), "findings": findings})
     else:
-        click.echo(f"\n{url}: {summary(findings)}")
+        say(f"\n{url}: {summary(findings)}")
     if any(finding.severity == "error" for finding in findings):
         raise SystemExit(1)
 

@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from typing import Any
 
 import click
 import msgspec
 
+from commlib._discovery import Port
 from commlib._params import BaseParameters
-from commlib._topics import check_topic, is_pattern, matcher, split
-from commlib.aio.discovery import NodeInfo
+from commlib._topics import check_topic, split
 from commlib.aio.events import Event
-from commlib.cli._common import JSON, WAIT, command, connected, discovering, print_json
+from commlib.cli._common import command, confirmed, connected, discovering
+from commlib.cli._complete import names_of
+from commlib.cli._groups import Group
+from commlib.cli._options import JSON, NO_CHECK, WAIT
 from commlib.cli._payload import HELP, check_payload, read_payload
-from commlib.exceptions import ConnectionLost
+from commlib.cli._printing import print_json
+from commlib.cli._topic_ports import concerned
 
-FLUSH_SECONDS = 5.0  # for the broker to take the event
 
-
-@click.group()
+@click.group(cls=Group)
 def event() -> None:
     """Tell that something has happened."""
 
 
 @event.command(epilog=HELP)
-@click.argument("uri")
+@click.argument("uri", shell_complete=names_of("subscriber"))
 @click.argument("payload", default="{}")
-@click.option("--name", metavar="NAME", help="What has happened.  [default: the last word of URI]")
+@click.option("--name", metavar="TEXT", help="What has happened.  [default: the last word of URI]")
 @click.option("--description", metavar="TEXT", default="", help="The same, for people.")
-@click.option("--no-check", is_flag=True, help="Send it without asking who reads what.")
+@NO_CHECK
 @WAIT
 @JSON
 @command
@@ -47,8 +48,7 @@ async def emit(
     """Send an event to whoever listens at URI, and return when the broker has it.
 
     PAYLOAD is an object; without it there is none. The event is checked against what nodes tell of
-    the messages that they read at URI, and then sent; --wait is for that question. --json prints
-    the event that was sent.
+    the messages that they read at URI, and then sent. --json prints the event that was sent.
     """
     data = read_payload(payload)
     if not isinstance(data, dict):
@@ -57,15 +57,10 @@ async def emit(
     async with connected(url) as node:
         if not no_check:
             async with discovering(node, wait) as discovery:
-                _check(msgspec.to_builtins(told), uri, discovery.nodes)
+                ports = concerned(discovery.nodes, uri, node.hub.transport.traits)
+            _check(msgspec.to_builtins(told), ports)
         await node.create_event_emitter().send_event(told)
-        try:
-            async with asyncio.timeout(FLUSH_SECONDS):
-                await node.hub.transport.flush()
-        except TimeoutError:
-            raise ConnectionLost(
-                f"the broker has not confirmed the event within {FLUSH_SECONDS:g} s"
-            ) from None
+        await confirmed(node)
     if as_json:
         print_json(told)
 
@@ -74,14 +69,8 @@ def _last_word(uri: str) -> str:
     return split(check_topic(uri, "uri"))[-1]
 
 
-def _check(message: Any, uri: str, nodes: Iterable[NodeInfo]) -> None:
-    """Raises ClickException if one of those who read at ``uri`` would not understand it."""
-    for node in nodes:
-        for port in node.endpoints:
-            if port.kind == "subscriber" and _takes(port.name, uri):
-                check_payload(message, node.schema(port, "message"), f"{port.name} on {node.label}")
-
-
-def _takes(name: str, uri: str) -> bool:
-    matches = matcher(name) if is_pattern(name) else None
-    return name == uri if matches is None else matches(uri)
+def _check(message: Any, ports: Iterable[Port]) -> None:
+    """Raises ClickException if one of those who read it would not understand it."""
+    for node, port in ports:
+        if port.kind == "subscriber":
+            check_payload(message, node.schema(port, "message"), f"{port.name} on {node.label}")

@@ -10,9 +10,11 @@ from subprocess import PIPE
 import click
 
 from commlib._params import BaseParameters
-from commlib.cli._common import JSON, WAIT, command, connected, discovering, print_json
+from commlib.cli._common import command, connected, discovering
 from commlib.cli._drawing import as_dot, as_mermaid, draw
 from commlib.cli._files import write
+from commlib.cli._options import JSON, OUTPUT, WAIT
+from commlib.cli._printing import print_json
 
 SUFFIXES = {".dot": "dot", ".gv": "dot", ".mmd": "mermaid", ".mermaid": "mermaid", ".svg": "svg"}
 DOT_SECONDS = 60.0  # a layout of thousands of boxes takes its time
@@ -29,7 +31,7 @@ NO_DOT = (
     type=click.Choice(["dot", "mermaid", "svg"]),
     help="By default what the name of FILE ends in, else dot.",
 )
-@click.option("--output", "-o", "file", metavar="FILE", help="Where to write it.")
+@OUTPUT
 @WAIT
 @JSON
 @command
@@ -42,7 +44,7 @@ async def graph(
     the topics that it takes.
     """
     async with connected(url) as node, discovering(node, wait) as discovery:
-        drawing = draw(discovery.nodes, node.hub.transport.traits.native_wildcards)
+        drawing = draw(discovery.nodes, node.hub.transport.traits)
     if as_json:
         print_json(drawing)
         return

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from commlib.cli._common import JSON, print_json, print_table
-from commlib.cli.record import clock, size_text
-from commlib.exceptions import CommlibError
+from commlib.cli._common import ending_well
+from commlib.cli._figures import clock, counted, in_bytes
+from commlib.cli._options import JSON
+from commlib.cli._printing import date, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from commlib.recording import Summary
 
 
 @click.command()
@@ -23,12 +27,13 @@ def info(file: Path, as_json: bool) -> None:
     DROPPED what the recorder had no room for. A '?' beside LOST: some messages have no number, so
     that nobody knows what was lost among them.
     """
-    try:
+    with ending_well():
         from commlib.recording import read_summary
 
-        summary = read_summary(file)
-    except CommlibError as exc:
-        raise click.ClickException(str(exc)) from exc
+        _tell(read_summary(file), as_json)
+
+
+def _tell(summary: Summary, as_json: bool) -> None:
     if as_json:
         topics = [
             {**_fields(each), "published": each.published, "schema": each.schema}
@@ -36,17 +41,17 @@ def info(file: Path, as_json: bool) -> None:
         ]
         print_json({**_fields(summary), "duration": summary.duration, "topics": topics})
         return
-    click.echo(f"{summary.path}, {size_text(summary.size)}")
+    say(f"{summary.path}, {in_bytes(summary.size)}")
     if not summary.complete:
-        click.echo("cut off: it was not finished, and is read up to its last whole chunk")
+        say("cut off: it was not finished, and is read up to its last whole chunk")
     if summary.messages:
-        begin = datetime.fromtimestamp(summary.start / 1e9).strftime("%Y-%m-%d %H:%M:%S")
-        click.echo(f"from {begin}, {clock(summary.duration)} ({summary.duration:.3f} s)")
+        begin = date(summary.start / 1e9)
+        say(f"from {begin}, {clock(summary.duration)} ({summary.duration:.3f} s)")
     if broker := summary.recording.get("broker"):
-        click.echo(f"recorded at {broker} on {summary.recording.get('host', '?')}")
+        say(f"recorded at {broker} on {summary.recording.get('host', '?')}")
     size = sum(each.bytes for each in summary.topics)
     lost = sum(each.lost_before + each.lost_inside for each in summary.topics)
-    click.echo(f"{summary.messages} messages, {size_text(size)}; {lost} lost")
+    say(f"{counted(summary.messages, 'message')}, {in_bytes(size)}; {lost} lost")
     columns = (
         *("TOPIC", "TYPE", "MESSAGES", "SIZE", "RATE", "LOST", "DROPPED", "TWICE", "PUBLISHED"),
     )
@@ -55,7 +60,7 @@ def info(file: Path, as_json: bool) -> None:
             each.name,
             each.type or "-",
             each.messages,
-            size_text(each.bytes),
+            in_bytes(each.bytes),
             f"{each.rate:.1f}/s" if each.rate else "-",
             f"{each.lost_before}{'?' if each.unnumbered else ''}",
             each.lost_inside,

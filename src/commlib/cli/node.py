@@ -5,23 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
-from datetime import datetime
 
 import click
 
 from commlib._params import BaseParameters
 from commlib.aio.discovery import EndpointInfo, NodeInfo
-from commlib.cli._common import (
-    JSON,
-    WAIT,
-    command,
-    connected,
-    discovering,
-    nodes_on,
-    print_json,
-    print_table,
-)
+from commlib.cli._common import command, connected, discovering, nodes_on, unknown
 from commlib.cli._complete import node_names
+from commlib.cli._groups import Group
+from commlib.cli._options import JSON, WAIT, count_option
+from commlib.cli._printing import date, print_json, print_table, say
 
 NOBODY = (
     "no node answers; those with discovery=False, and those of commlib-py before 1.0, "
@@ -31,7 +24,7 @@ PING_PAUSE = 0.2  # s between two questions
 NAME = click.argument("name", shell_complete=node_names)
 
 
-@click.group()
+@click.group(cls=Group)
 def node() -> None:
     """List nodes, look at one, see whether it answers."""
 
@@ -67,8 +60,8 @@ async def info(url: BaseParameters, name: str, wait: float, as_json: bool) -> No
     for index, each in enumerate(found):
         if index:
             click.echo()
-        click.echo(f"{each.name}, id {each.id}, commlib {each.version}")
-        click.echo(f"pid {each.pid} on {each.host}, since {_since(each)}")
+        say(f"{each.name}, id {each.id}, commlib {each.version}")
+        say(f"pid {each.pid} on {each.host}, since {_since(each)}")
         rows = [
             (port.kind.replace("_", " "), port.name, port.type or "-", quality(port))
             for port in sorted(each.endpoints, key=lambda port: (port.kind, port.name))
@@ -78,12 +71,15 @@ async def info(url: BaseParameters, name: str, wait: float, as_json: bool) -> No
 
 @node.command()
 @NAME
-@click.option("--count", "-c", type=click.IntRange(min=1), default=4, show_default=True)
+@count_option("Ask so often.", default=4)
 @WAIT
 @JSON
 @command
 async def ping(url: BaseParameters, name: str, count: int, wait: float, as_json: bool) -> None:
-    """See how fast the process of the node NAME answers. Exit status 1 if it does not."""
+    """See how fast the process of the node NAME answers; --wait is for each answer.
+
+    Exit status 1 if it does not answer at all.
+    """
     times: list[float | None] = []
     async with connected(url) as own, discovering(own, wait) as discovery:
         there = find(discovery.nodes, name)[0]
@@ -91,14 +87,14 @@ async def ping(url: BaseParameters, name: str, count: int, wait: float, as_json:
             took = None
             with suppress(TimeoutError):
                 took = await discovery.ping(there, wait)
-            times.append(took)
+            times.append(None if took is None else took * 1000)
             if not as_json:
                 text = "no answer" if took is None else f"{took * 1000:.1f} ms"
-                click.echo(f"{there.label}: {text}")
+                say(f"{there.label}: {text}")
             if index < count - 1:
                 await asyncio.sleep(PING_PAUSE)
     if as_json:
-        print_json({"node": there.name, "id": there.id, "seconds": times})
+        print_json({"node": there.name, "id": there.id, "round_trip_ms": times})
     if times == [None] * count:
         raise SystemExit(1)
 
@@ -108,8 +104,8 @@ def find(nodes: Iterable[NodeInfo], name: str) -> list[NodeInfo]:
     nodes = list(nodes)
     found = [each for each in nodes if name in (each.name, each.id)]
     if not found:
-        names = ", ".join(dict.fromkeys(each.name for each in nodes)) or "none"
-        raise click.ClickException(f"no node {name!r} answers; those that do: {names}")
+        hint = unknown(name, (each.name for each in nodes))
+        raise click.ClickException(f"no node {name!r} answers; {hint}")
     return found
 
 
@@ -121,4 +117,4 @@ def quality(port: EndpointInfo) -> str:
 
 
 def _since(each: NodeInfo) -> str:
-    return datetime.fromtimestamp(each.started / 1000).strftime("%Y-%m-%d %H:%M:%S")
+    return date(each.started / 1000)

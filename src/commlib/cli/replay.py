@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from commlib._params import BaseParameters
-from commlib.cli._common import command, connected, console, until_stopped
-from commlib.cli.record import as_seconds, clock, size_text
+from commlib.cli._common import INTERRUPTED, command, connected, until_stopped
+from commlib.cli._figures import clock, counted, in_bytes
+from commlib.cli._options import JSON, Time, url_option
+from commlib.cli._printing import console, draws, print_json, say
 from commlib.exceptions import CommlibError
-from commlib.transports import resolve
 
 if TYPE_CHECKING:
     from commlib.recording import Played, Player
@@ -34,21 +36,14 @@ REFRESH_SECONDS = 0.1
 @click.option(
     "--topics", "-t", multiple=True, metavar="TOPIC", help="These alone; may be patterns."
 )
-@click.option(
-    "--start",
-    callback=as_seconds,
-    metavar="TIME",
-    help="Leave out what comes before this time: 90s, 5m.",
-)
-@click.option(
-    "--end", callback=as_seconds, metavar="TIME", help="Leave out what comes after this time."
-)
-@click.option("--to", metavar="URL", help="The same as --url.")
+@click.option("--start", type=Time(), help="Leave out what comes before this time: 90s, 5m.")
+@click.option("--end", type=Time(), help="Leave out what comes after this time.")
 @click.option(
     "--keep-headers", is_flag=True,
     help="Send sender, number, time and signature as they were recorded.",
 )  # fmt: skip
-@command
+@JSON
+@functools.partial(command, url=url_option("--to"))
 async def replay(
     url: BaseParameters,
     files: tuple[Path, ...],
@@ -57,8 +52,8 @@ async def replay(
     topics: tuple[str, ...],
     start: float | None,
     end: float | None,
-    to: str | None,
     keep_headers: bool,
+    as_json: bool,
 ) -> None:
     """Publish a recording again: the same messages, in the same order, at the same distances.
 
@@ -69,10 +64,9 @@ async def replay(
     """
     from commlib.recording import Player
 
-    params = url if to is None else resolve(to)
     # So that it waits for a broker that is slow, or away for a moment, instead of dropping.
-    params = dataclasses.replace(params, offline="wait")
-    async with connected(params, "replay") as node:
+    params = dataclasses.replace(url, offline="wait")
+    async with connected(params) as node:
         player = Player(
             files,
             hub=node.hub,
@@ -85,18 +79,28 @@ async def replay(
         )
         playing = asyncio.ensure_future(player.play())
         try:
-            await until_stopped(playing, _show(player, files, end))
+            was_stopped = await until_stopped(playing, _show(player, files, end))
         finally:
             await player.stop()
-    _tell(player.played)
+    if as_json:
+        print_json(player.played)
+    else:
+        _tell(player.played)
+    _check(player.played)
+    if was_stopped and not loop:
+        raise SystemExit(INTERRUPTED)
 
 
 def _tell(played: Played) -> None:
-    click.echo(f"{played.messages} messages published, {size_text(played.bytes)}")
+    say(f"{counted(played.messages, 'message')} published, {in_bytes(played.bytes)}")
     if played.calls:
-        click.echo(f"{played.calls} requests and responses were left out", err=True)
+        say(f"{played.calls} requests and responses were left out", err=True)
     if played.foreign:
-        click.echo(f"{played.foreign} messages of other programs are no JSON: left out", err=True)
+        say(f"{played.foreign} messages of other programs are no JSON: left out", err=True)
+
+
+def _check(played: Played) -> None:
+    """Raises CommlibError where not all has arrived."""
     if played.refused:
         raise CommlibError(f"{played.refused} messages were refused; the last: {played.reason}")
     if played.lost:
@@ -106,7 +110,7 @@ def _tell(played: Played) -> None:
 async def _show(player: Player, files: tuple[Path, ...], end: float | None) -> None:
     """Show on a terminal how far it has come, for ever."""
     screen = console()
-    if not screen.is_terminal:
+    if not draws(screen):
         await asyncio.get_running_loop().create_future()
     from rich.progress import BarColumn, Progress, TextColumn
 

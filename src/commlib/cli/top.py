@@ -11,56 +11,44 @@ from contextlib import contextmanager
 import click
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from commlib._packet import now_ms
 from commlib._params import BaseParameters
 from commlib.aio import Node
 from commlib.aio.discovery import Discovery
-from commlib.cli._common import (
-    JSON,
-    as_json,
-    command,
-    connected,
-    console,
-    discovering,
-    print_table,
-    until_stopped,
-)
-from commlib.cli._rates import ORDERS, Rate, Tallies, count_ports
+from commlib.cli._common import INTERRUPTED, command, connected, discovering, until_stopped
+from commlib.cli._options import ALL, JSON_LINES, Time, duration_option
+from commlib.cli._printing import console, draws, new_table, print_line, print_table
+from commlib.cli._rates import ORDERS, Rate, Tallies, count_ports, with_silent
 from commlib.cli._shown import printable
-from commlib.cli._traffic import REPLIES, Heard, age_of, hearing, is_inner
+from commlib.cli._topic_ports import REPLIES, is_inner, topics_of
+from commlib.cli._traffic import Overheard, age_of, hearing
 from commlib.cli._watch import Watch
 
 COLUMNS = ("TOPIC", "MSG/S", "BYTES/S", "LATENCY", "WORST", "LOST", "PUBS", "SUBS")
 NOTHING = "nothing was published, and no node tells of a topic"
 LINES_BESIDE = 5  # of the terminal, that are not for topics
+TOPIC_WIDTH, NUMBER_WIDTH = 24, 7  # characters that a topic wants, and a number beside it takes
 NODES_SECONDS = 0.5  # that nodes have to answer before the first look
 
 
 @click.command()
 @click.option(
     "--interval",
-    type=click.FloatRange(min=0.1),
+    type=Time(least=0.1),
     default=1.0,
     show_default=True,
-    metavar="SECONDS",
     help="How long to count between two looks.",
 )
-@click.option(
-    "--duration",
-    type=click.FloatRange(min=0.0, min_open=True),
-    metavar="SECONDS",
-    help="End after so long.",
-)
+@duration_option()
 @click.option("--once", is_flag=True, help="Look once, after one interval.")
 @click.option(
     "--sort", type=click.Choice(list(ORDERS)), default="rate", show_default=True, help="By what."
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Show N topics at most.")
-@click.option("--all", "show_all", is_flag=True, help="Show commlib's own topics as well.")
-@JSON
+@ALL
+@JSON_LINES
 @command
 async def top(
     url: BaseParameters,
@@ -80,13 +68,13 @@ async def top(
 
     Without a terminal it looks once, or for --duration. --json prints one line for each look.
     """
-    is_live = sys.stdout.isatty() and not (once or as_json)
-    if once or not (is_live or duration or sys.stdout.isatty()):
+    is_live = draws(console()) and not (once or as_json)
+    if once or not (duration or sys.stdout.isatty()):
         duration = interval
     async with connected(url) as node, discovering(node, NODES_SECONDS) as discovery:
         tallies, begin = Tallies(), now_ms()
 
-        def hear(heard: Heard) -> None:
+        def hear(heard: Overheard) -> None:
             topic = heard.packet.topic
             if show_all or not is_inner(topic):
                 # On MQTT each call has an address of its own for its reply.
@@ -94,11 +82,13 @@ async def top(
                 tallies.note(topic, heard.size, heard.lost, age_of(heard.header, begin))
 
         async with hearing(node, hear) as watch:
-            look = _Look(tallies, node, discovery, watch, sort, limit)
+            look = _Look(tallies, node, discovery, watch, sort, limit, show_all)
             if is_live:
-                await until_stopped(_show(look, interval, duration), _key("q"))
+                was_stopped = await until_stopped(_show(look, interval, duration), _key("q"))
             else:
-                await until_stopped(_print(look, interval, duration, as_json))
+                was_stopped = await until_stopped(_print(look, interval, duration, as_json))
+    if was_stopped and duration is not None:
+        raise SystemExit(INTERRUPTED)
 
 
 class _Look:
@@ -112,6 +102,7 @@ class _Look:
         watch: Watch,
         sort: str,
         limit: int | None,
+        show_all: bool,
     ) -> None:
         self.tallies = tallies
         self.node = node
@@ -119,16 +110,21 @@ class _Look:
         self.watch = watch
         self.sort = sort
         self.limit = limit
+        self.show_all = show_all
         self.known = 0
         self.rate = 0.0
 
     def take(self, seconds: float, most: int | None = None) -> list[Rate]:
         """The topics of the last so many seconds, sorted, ``most`` of them at most."""
-        nodes = self.discovery.nodes
-        rates = sorted(self.tallies.take(seconds, nodes), key=ORDERS[self.sort])
+        traits = self.node.hub.transport.traits
+        topics = topics_of(self.discovery.nodes, None, traits)
+        if not self.show_all:
+            topics = [topic for topic in topics if not is_inner(topic.topic)]
+        rates = with_silent(self.tallies.take(seconds), topics, traits)
+        rates.sort(key=ORDERS[self.sort])
         self.known, self.rate = len(rates), sum(rate.rate for rate in rates)
         some = rates[: self.limit or most]
-        count_ports(some, nodes, self.node.hub.transport.traits.native_wildcards)
+        count_ports(some, topics, traits)
         return some
 
     @property
@@ -161,7 +157,7 @@ async def _print(look: _Look, interval: float, duration: float | None, json: boo
     async for seconds in _looks(look, interval, duration):
         rates = look.take(seconds)
         if json:
-            click.echo(as_json({"time": now_ms(), "seconds": round(seconds, 3), "topics": rates}))
+            print_line({"time": now_ms(), "seconds": round(seconds, 3), "topics": rates})
         else:
             print_table(COLUMNS, map(_cells, rates), NOTHING)
         sys.stdout.flush()
@@ -176,14 +172,20 @@ async def _show(look: _Look, interval: float, duration: float | None) -> None:
             live.update(_picture(look, rates, screen), refresh=True)
 
 
+def columns_in(width: int) -> tuple[str, ...]:
+    """The columns for which so many characters are enough; what is last goes first."""
+    return COLUMNS[: 1 + max(1, (width - TOPIC_WIDTH) // NUMBER_WIDTH)]
+
+
 def _picture(look: _Look, rates: list[Rate], screen: Console) -> Group:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for index, column in enumerate(COLUMNS):
+    table = new_table()
+    columns = columns_in(screen.width)
+    for index, column in enumerate(columns):
         table.add_column(
             column, justify="right" if index else "left", no_wrap=True, overflow="ellipsis"
         )
     for rate in rates:
-        cells = [Text(cell) for cell in _cells(rate)]
+        cells = [Text(cell) for cell in _cells(rate)[: len(columns)]]
         table.add_row(*cells, style="" if rate.rate else "dim")
     foot = Text("q ends it", style="dim")
     return Group(Text(look.headline, style="bold", no_wrap=True), "", table, "", foot)

@@ -11,27 +11,30 @@ import click
 
 from commlib import _topics
 from commlib._discovery import Port
+from commlib._packet import Packet
 from commlib._params import BaseParameters
 from commlib._schemas import Schema
 from commlib.aio import Node
 from commlib.cli import topic_meters, topic_pub
 from commlib.cli._common import (
-    JSON,
-    WAIT,
+    INTERRUPTED,
     command,
     connected,
     discovering,
-    print_json,
-    print_table,
+    unknown,
     until_stopped,
 )
 from commlib.cli._echo import Echo
 from commlib.cli._fields import fields_of
+from commlib.cli._groups import Group
+from commlib.cli._options import ALL, JSON, JSON_LINES, WAIT, count_option, listen_option
+from commlib.cli._printing import print_json, print_table, say
+from commlib.cli._rates import MAX_TOPICS, OTHERS
 from commlib.cli._topic_ports import (
     ANY,
     Topic,
     concerned,
-    is_hidden,
+    is_inner,
     mismatches_of,
     ports_of,
     topics_of,
@@ -39,16 +42,12 @@ from commlib.cli._topic_ports import (
 from commlib.cli._watch import Watch
 from commlib.cli.node import quality
 
-NOTHING = (
-    "no node that answers publishes or reads anything; "
-    "--live SECONDS listens to what others publish"
-)
-MAX_KNOWN = 20  # names in an error
+NOTHING = "no node that answers publishes or reads anything; --listen 3s finds what others publish"
 TOPIC = click.argument("name", metavar="TOPIC", shell_complete=topic_meters.TOPICS)
 PATTERN = topic_meters.PATTERN
 
 
-@click.group()
+@click.group(cls=Group)
 def topic() -> None:
     """List topics, see what comes on them, publish, measure."""
 
@@ -61,39 +60,41 @@ for _command in (topic_pub.pub, *topic_meters.COMMANDS):
 
 
 @topic.command("list")
-@click.option(
-    "--live",
-    type=click.FloatRange(min=0.1),
-    metavar="SECONDS",
-    help="Listen for so long, count messages, and add the topics that no node tells of.",
-)
-@click.option("--all", "is_all", is_flag=True, help="With the topics of commlib itself.")
+@listen_option("Listen for so long, count messages, and add topics that no node tells of.")
+@ALL
 @WAIT
 @JSON
 @command
 async def list_topics(
-    url: BaseParameters, live: float | None, is_all: bool, wait: float, as_json: bool
+    url: BaseParameters, listen: float | None, show_all: bool, wait: float, as_json: bool
 ) -> None:
     """List the topics and patterns that nodes publish and read."""
     counts: Counter[str] = Counter()
+    was_stopped = False
     async with connected(url) as node:
         traits = node.hub.transport.traits
-        watch = nullcontext() if live is None else _counting(node, counts)
+        watch = nullcontext() if listen is None else _counting(node, counts)
         async with watch, discovering(node, wait) as discovery:
-            if live is not None:
-                await until_stopped(asyncio.sleep(live))
+            if listen is not None:
+                was_stopped = await until_stopped(asyncio.sleep(listen))
             nodes = discovery.nodes
-    found = topics_of(nodes, None if live is None else counts, traits)
-    found = [each for each in found if is_all or not is_hidden(each.topic)]
+    found = topics_of(nodes, None if listen is None else counts, traits)
+    found = [each for each in found if show_all or not is_inner(each.topic)]
     if as_json:
         print_json(found)
-        return
-    heads = ["TOPIC", "TYPE", "PUBLISHERS", "SUBSCRIBERS", *(["MESSAGES"] if live else [])]
-    print_table(heads, map(_row, found), NOTHING)
+    else:
+        heads = ["TOPIC", "TYPE", "PUBLISHERS", "SUBSCRIBERS", *(["MESSAGES"] if listen else [])]
+        print_table(heads, map(_row, found), NOTHING)
+    if was_stopped:
+        raise SystemExit(INTERRUPTED)
 
 
 def _counting(node: Node, counts: Counter[str]) -> Watch:
-    return Watch(node, "*", lambda packet: counts.update((packet.topic,)))
+    def count(packet: Packet) -> None:
+        topic = packet.topic
+        counts[topic if topic in counts or len(counts) < MAX_TOPICS else OTHERS] += 1
+
+    return Watch(node, ANY, count)
 
 
 def _row(each: Topic) -> tuple[object, ...]:
@@ -117,12 +118,11 @@ async def info(url: BaseParameters, name: str, wait: float, as_json: bool) -> No
     _topics.check_pattern(name)
     async with connected(url) as node, discovering(node, wait) as discovery:
         ports = concerned(discovery.nodes, name, node.hub.transport.traits)
-        known = sorted({port.name for _, port in ports_of(discovery.nodes) if port.name != ANY})
+        known = sorted(port.name for _, port in ports_of(discovery.nodes) if port.name != ANY)
     if not ports:
         raise click.ClickException(
-            f"no node that answers publishes or reads {name!r}; known are: "
-            f"{', '.join(known[:MAX_KNOWN]) or 'none'}{', …' if len(known) > MAX_KNOWN else ''}. "
-            f"`commlib topic hz {name}` sees what others publish"
+            f"no node that answers publishes or reads {name!r}, and `commlib topic hz` sees what "
+            f"others publish; {unknown(name, known)}"
         )
     if as_json:
         print_json(_info(name, ports))
@@ -160,11 +160,11 @@ def _print_info(ports: list[Port]) -> None:
     ]
     print_table(("PORT", "NODE", "NAME", "TYPE", "QOS"), rows, "")
     for kind, schema in _schemas(ports).values():
-        click.echo(f"\n{kind}")
+        say(f"\n{kind}")
         fields = [(each.name, each.type, each.default_text) for each in fields_of(schema)]
         print_table(("FIELD", "TYPE", "DEFAULT"), fields, f"{kind} has no fields")
     for wrong in mismatches_of(ports):
-        click.echo(f"\nmismatch: {wrong}")
+        say(f"\nmismatch: {wrong}")
 
 
 def _schemas(ports: list[Port]) -> dict[str, tuple[str, Schema]]:
@@ -182,11 +182,15 @@ def _schemas(ports: list[Port]) -> dict[str, tuple[str, Schema]]:
 
 @topic.command()
 @PATTERN
-@click.option("--count", "-c", type=click.IntRange(min=1), help="End after so many messages.")
+@count_option("End after so many messages.")
 @click.option("--field", metavar="A.B", help="Show this field alone; items of a list by number.")
 @click.option("--full", is_flag=True, help="Do not cut long values.")
-@click.option("--raw", is_flag=True, help="Write the payloads as they came, with nothing between.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
+@click.option(
+    "--raw",
+    is_flag=True,
+    help="Write the payloads as they came, with nothing between; a terminal gets lines.",
+)
+@JSON_LINES
 @command
 async def echo(
     url: BaseParameters, name: str, count: int | None, field: str | None, full: bool, **form: bool
@@ -206,7 +210,7 @@ async def echo(
         finally:
             show.close()
     if was_stopped and count:
-        raise SystemExit(130)
+        raise SystemExit(INTERRUPTED)
 
 
 async def _echo(watch: Watch, show: Echo, count: int | None) -> None:

@@ -16,10 +16,11 @@ from commlib._packet import Packet
 from commlib._params import BaseParameters
 from commlib._wire import Refused
 from commlib.aio import Node, Publisher
-from commlib.cli._common import as_json as json_line
-from commlib.cli._common import command, connected, until_stopped
+from commlib.cli._common import INTERRUPTED, command, connected, paced, until_stopped
 from commlib.cli._complete import names_of
 from commlib.cli._meters import AgeMeter, Meter, RateMeter, SizeMeter, TripMeter
+from commlib.cli._options import JSON_LINES, duration_option, rate_option
+from commlib.cli._printing import print_line, say
 from commlib.cli._watch import Watch
 
 PAUSE = 1.0  # s between two lines
@@ -39,19 +40,12 @@ WINDOW = click.option(
     metavar="N",
     help="How many of the last messages are looked at.",
 )
-DURATION = click.option(
-    "--duration",
-    "-d",
-    type=click.FloatRange(min=0.1),
-    metavar="SECONDS",
-    help="End after so long; with exit status 1 if there was nothing to measure.",
-)
-LINES = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
+DURATION = duration_option("End after so long; with exit status 1 if there was nothing to measure.")
 
 
 def measuring(work: Callable[..., Any]) -> Callable[..., None]:
     """The body of a command that measures; it has the options of all of them."""
-    return WINDOW(DURATION(LINES(command(work))))
+    return WINDOW(DURATION(JSON_LINES(command(work))))
 
 
 @click.command()
@@ -99,21 +93,15 @@ async def delay(
     both must be right, or the delay is not. A negative one says that they differ.
     """
     meter = AgeMeter(window)
-    click.echo(CLOCKS, err=True)
+    say(CLOCKS, err=True)
     async with connected(url) as node:
         watch = Watch(node, name, lambda packet: meter.note(packet, time() * 1000))
         await _measure(watch, meter, duration, as_json)
 
 
 @click.command()
-@click.option(
-    "--rate",
-    "-r",
-    type=click.FloatRange(min=0.001, max=10_000),
-    default=50.0,
-    show_default=True,
-    metavar="HZ",
-    help="How many messages a second at most; there is never more than one on its way.",
+@rate_option(
+    "So many messages a second at most; there is never more than one on its way.", default=50.0
 )
 @click.option(
     "--size",
@@ -155,11 +143,8 @@ class Trips:
 
     async def travel(self, rate: float) -> None:
         """Send messages until it is cancelled, while ``watch`` runs."""
-        loop = asyncio.get_running_loop()
-        while True:
-            due = loop.time() + 1 / rate
+        async for _ in paced(rate):
             await self._send()
-            await asyncio.sleep(max(0.0, due - loop.time()))
 
     async def _send(self) -> None:
         self._number += 1
@@ -194,13 +179,13 @@ async def _measure(
     async with watch:
         was_stopped = await until_stopped(_tell_often(meter, duration, as_json), *works)
     if as_json:
-        _print_line({**meter.measured(), "summary": True})
+        print_line({**meter.measured(), "summary": True})
     else:
         if was_stopped and sys.stderr.isatty():
             click.echo(err=True)  # the terminal has written ^C
         click.echo(f"in all: {meter.told() or 'nothing came'}")
     if was_stopped and duration is not None:
-        raise SystemExit(130)
+        raise SystemExit(INTERRUPTED)
     if duration is not None and not meter.messages:
         raise SystemExit(1)
 
@@ -217,14 +202,10 @@ async def _tell_often(meter: Meter, duration: float | None, as_json: bool) -> No
         if now >= end:
             return  # the summary comes
         if as_json:
-            _print_line({**meter.measured(), "summary": False})
+            print_line({**meter.measured(), "summary": False})
         else:
             click.echo(meter.told() if meter.messages != seen else "no new messages")
         seen = meter.messages
-
-
-def _print_line(found: dict[str, Any]) -> None:
-    click.echo(json_line(found))
 
 
 COMMANDS: tuple[click.Command, ...] = (hz, bw, delay, latency)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,27 +12,33 @@ from commlib._discovery import DOES
 from commlib._params import BaseParameters
 from commlib.aio import Node, Publisher
 from commlib.cli._common import (
-    JSON,
-    WAIT,
+    INTERRUPTED,
     command,
+    confirmed,
     connected,
     discovering,
-    print_json,
+    paced,
     until_stopped,
 )
 from commlib.cli._complete import names_of
+from commlib.cli._figures import counted
+from commlib.cli._options import JSON, NO_CHECK, WAIT, count_option, rate_option
 from commlib.cli._payload import HELP, check_payload, read_payload, read_text
+from commlib.cli._printing import print_json, say
 from commlib.cli._topic_ports import concerned
 from commlib.serializer import TextSerializer
-
-CONFIRM_SECONDS = 10.0  # that the broker has to confirm what was published
-TURN = 64  # messages in a row before others on the loop have theirs, Ctrl-C among them
 
 
 def _publisher_options(work: Callable[..., Any]) -> Callable[..., Any]:
     """How a message is sent."""
     options = [
-        click.option("--qos", type=click.IntRange(0, 2), default=0, show_default=True),
+        click.option(
+            "--qos",
+            type=click.IntRange(0, 2),
+            default=0,
+            show_default=True,
+            help="Delivery: 0 at most once, 1 at least once, 2 once.",
+        ),
         click.option("--retain", is_flag=True, help="The broker keeps it for later subscribers."),
         click.option("--bare", is_flag=True, help="No envelope, for what is not commlib."),
         click.option(
@@ -47,16 +51,10 @@ def _publisher_options(work: Callable[..., Any]) -> Callable[..., Any]:
 @click.command(epilog=HELP)
 @click.argument("name", metavar="TOPIC", shell_complete=names_of("publisher", "subscriber"))
 @click.argument("message")
-@click.option("--count", "-c", type=click.IntRange(min=1), help="How often; by default once.")
-@click.option(
-    "--rate",
-    "-r",
-    type=click.FloatRange(min=0.001, max=100_000),
-    metavar="HZ",
-    help="So often a second, until Ctrl-C or --count.",
-)
+@count_option("Publish so often.  [default: 1]")
+@rate_option("Publish so often a second, until Ctrl-C if there is no --count.")
 @_publisher_options
-@click.option("--no-check", is_flag=True, help="Ask no node what messages it takes.")
+@NO_CHECK
 @WAIT
 @JSON
 @command
@@ -86,14 +84,14 @@ async def pub(
                 await _check(node, name, data, wait)
             times = count or (None if rate else 1)
             was_stopped = await until_stopped(_publish(publisher, data, times, rate))
-            await _confirm(publisher)
+            await _confirm(node, publisher)
     sent = publisher.stats.sent
     if as_json:
         print_json({"topic": name, "published": sent})
     else:
-        click.echo(f"published {sent} message{'s' * (sent != 1)} on {name}")
+        say(f"published {counted(sent, 'message')} on {name}")
     if was_stopped and times:
-        raise SystemExit(130)
+        raise SystemExit(INTERRUPTED)
 
 
 async def _check(node: Node, name: str, data: Any, wait: float) -> None:
@@ -102,7 +100,7 @@ async def _check(node: Node, name: str, data: Any, wait: float) -> None:
         ports = concerned(discovery.nodes, name, node.hub.transport.traits)
     readers = [port for port in ports if port[1].kind == "subscriber"]
     if not readers:
-        click.echo(f"no node that answers reads {name}", err=True)
+        say(f"no node that answers reads {name}", err=True)
     seen: set[str] = set()
     for info, port in (*readers, *(port for port in ports if port not in readers)):
         mark = port.parts.get("message", "")
@@ -115,28 +113,17 @@ async def _check(node: Node, name: str, data: Any, wait: float) -> None:
 async def _publish(
     publisher: Publisher[Any], data: Any, count: int | None, rate: float | None
 ) -> None:
-    loop = asyncio.get_running_loop()
-    begin = loop.time()
-    for number in itertools.count(1):
+    number = 0
+    async for _ in paced(rate):
         await publisher.publish(data)
+        number += 1
         if number == count:
             return
-        if rate:
-            await asyncio.sleep(max(0.0, begin + number / rate - loop.time()))
-        elif number % TURN == 0:
-            await asyncio.sleep(0)
 
 
-async def _confirm(publisher: Publisher[Any]) -> None:
-    """Return when the broker has all of it. Raises ClickException if it has not."""
-    try:
-        async with asyncio.timeout(CONFIRM_SECONDS):
-            await publisher.hub.transport.flush()
-    except TimeoutError:
-        raise click.ClickException(
-            f"the broker has not confirmed within {CONFIRM_SECONDS:g} s: nobody knows what "
-            "has arrived"
-        ) from None
+async def _confirm(node: Node, publisher: Publisher[Any]) -> None:
+    """Return when the broker has all of it. Raises ConnectionLost, ClickException if it has not."""
+    await confirmed(node)
     stats = publisher.stats
     lost = stats.rejected + stats.unconfirmed + stats.discarded
     if lost:

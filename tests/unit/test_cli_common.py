@@ -1,0 +1,203 @@
+"""What all commands share: how they end, what they print, and what they say of a misspelt word."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from itertools import count
+
+import click
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from commands import refused
+from commlib.cli import _common, _printing
+from commlib.cli._common import MAX_KNOWN, command, paced, same_broker, unknown, until_stopped
+from commlib.cli._main import commlib
+from commlib.cli._printing import draws, print_json, print_line, print_table, say
+from commlib.exceptions import CommlibError
+from commlib.transports import resolve
+
+RED = "\x1b[31m\x9b31m\u202e"
+"""What a terminal obeys."""
+
+# ---- how they end ----
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (CommlibError("mend this"), 1),
+        (ValueError("mend this"), 1),
+        (BrokenPipeError(), 0),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_errors_that_are_the_users_to_mend_are_one_line(error: BaseException, status: int) -> None:
+    @click.command()
+    @command
+    async def fails(url: object) -> None:
+        raise error
+
+    result = CliRunner().invoke(fails, ["--url", "memory://x"])
+    assert result.exit_code == status
+    assert ("Error: mend this" in result.stderr) is (status == 1)
+    assert "Traceback" not in result.output
+
+
+def test_a_url_of_no_broker_is_told_in_one_line() -> None:
+    result = CliRunner().invoke(commlib, ["node", "list", "--url", "nonsense://x"])
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+
+
+async def test_until_stopped_tells_a_signal_from_an_end() -> None:
+    async def interrupt() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.Event().wait()
+
+    assert await until_stopped(interrupt()) is True
+    assert await until_stopped(asyncio.sleep(0)) is False
+
+
+async def test_turns_are_given_at_a_rate_and_little_that_was_missed_is_made_up_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop, now, slept = asyncio.get_running_loop(), 100.0, list[float]()
+    sleep = asyncio.sleep
+
+    async def note(seconds: float) -> None:
+        nonlocal now
+        slept.append(round(seconds, 3))
+        now += seconds
+        await sleep(0)
+
+    monkeypatch.setattr(loop, "time", lambda: now)
+    monkeypatch.setattr(asyncio, "sleep", note)
+    turns = paced(10.0)
+    for _ in range(3):
+        await anext(turns)
+    now += 60.0  # as after Ctrl-Z
+    for _ in range(5):
+        await anext(turns)
+    await turns.aclose()
+    assert slept == [0.1, 0.1, 0.0, 0.0, 0.1, 0.1, 0.1]
+
+
+async def test_turns_without_a_rate_leave_the_loop_to_others() -> None:
+    others = asyncio.Event()
+    asyncio.get_running_loop().call_soon(others.set)
+    numbers = count()
+    async for _ in paced(None):
+        if next(numbers) and others.is_set():
+            break
+    assert next(numbers) > 1
+
+
+# ---- errors ----
+
+
+def test_a_broker_that_is_not_there_is_told_once_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_common, "CONNECT_SECONDS", 0.2)
+    said = refused("redis://127.0.0.1:1", "node", "list")
+    assert said.startswith("Error: no broker at redis://127.0.0.1:1/0 within 0.2 s: cannot be ")
+    assert "; is a broker running there? Another one is named by --url" in said
+    assert "\n" not in said
+
+
+def test_what_is_misspelt_is_told_with_what_was_meant() -> None:
+    for words, meant in ((["topc"], "topic"), (["topic", "ecko"], "echo")):
+        result = CliRunner().invoke(commlib, words)
+        assert result.exit_code == 2
+        assert f"No such command '{words[-1]}'. Did you mean {meant}?" in result.stderr
+    assert "mean" not in CliRunner().invoke(commlib, ["xyzzy"]).stderr
+
+
+def test_a_name_that_is_not_there_is_told_with_what_there_is() -> None:
+    assert unknown("sona", ["battery", "sonar"]) == "did you mean sonar?"
+    assert unknown("xyzzy", ["b", "a", "b"]) == "known are: b, a"
+    assert unknown("xyzzy", []) == "known are: none"
+    assert unknown("xyzzy", map(str, range(MAX_KNOWN + 1))).endswith(f", {MAX_KNOWN - 1}, ...")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], ""),
+        (["--url", "redis://h a"], " --url 'redis://h a'"),
+        (["--url", "redis://u:secret@h"], " --url ... (the same, which has a password)"),
+    ],
+)
+def test_another_command_is_told_the_same_broker_but_no_password(
+    words: list[str], told: str
+) -> None:
+    @click.command()
+    @click.option("--url")
+    def tells(url: str | None) -> None:
+        click.echo(same_broker(resolve("redis://u:secret@h" if "secret" in str(url) else None)))
+
+    assert CliRunner().invoke(tells, words).stdout == f"{told}\n"
+
+
+# ---- what they print ----
+
+
+def test_what_strangers_say_does_nothing_to_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    say(f"{RED}\nb")
+    assert capsys.readouterr().out == "\\u001b[31m\\u009b31m\\u202e\nb\n"
+    for show in (print_line, print_json):
+        show({RED: RED})
+        text = capsys.readouterr().out
+        assert text.replace("\n", "").isprintable()
+        assert json.loads(text) == {RED: RED}
+
+
+def test_nothing_is_drawn_over_on_a_dumb_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for term, drawn in (("xterm", True), ("dumb", False)):
+        monkeypatch.setenv("TERM", term)
+        assert draws(Console(force_terminal=True)) is drawn
+    assert not draws(Console(force_terminal=False))
+
+
+def test_a_table_that_nobody_looks_at_is_as_wide_as_it_must_be(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_table(("NAME", "COUNT"), [("x" * 200, 1), ("list[int]", 22)], "none")
+    assert capsys.readouterr().out.splitlines() == [
+        f"NAME{' ' * 198}COUNT",
+        f"{'x' * 200}  1",
+        f"list[int]{' ' * 193}22",
+    ]
+
+
+def test_a_table_on_a_terminal_hides_nothing_and_obeys_nothing_that_strangers_wrote(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen = Console(width=30, force_terminal=True, record=True, color_system=None)
+    monkeypatch.setattr(_printing, "console", lambda: screen)
+    print_table(("NAME", "TYPE"), [("n" * 50, "list[int]"), ("\x1b[31m", "[red]")], "none")
+    text = screen.export_text()
+    assert text.count("n") == 50 + 1  # the one in "int"
+    assert "[red]" in text
+    assert "\\u001b[31m" in text
+
+
+def test_a_table_without_rows_is_a_sentence_beside_the_output(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_table(("NAME",), [], "there is nothing")
+    assert capsys.readouterr() == ("", "there is nothing\n")
+
+
+def test_a_table_has_its_columns_below_each_other_whatever_the_letters(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_table(("NAME", "N"), [("\u4e2d\u6587", 1), ("abcd", 2)], "none")
+    assert capsys.readouterr().out.splitlines()[1:] == ["\u4e2d\u6587  1", "abcd  2"]
