@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -220,6 +221,15 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 # ---- the synchronous face, and what it leaves behind ----
+
+
+@pytest.fixture(autouse=True)
+def _the_log_tells_again() -> Iterator[None]:
+    """Some commands silence it, for a process that they have to themselves."""
+    log = logging.getLogger("commlib")
+    level = log.level
+    yield
+    log.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

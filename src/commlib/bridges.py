@@ -103,7 +103,7 @@ class Bridge(_face.Endpoint[bridges.Bridge]):
 class TopicBridge(Bridge):
     """What is published on a topic of one broker is published on a topic of the other.
 
-    ``msg_type=None`` passes anything on. Options: ``commlib.aio._topic_bridge.TopicOptions``.
+    ``msg_type=None`` passes anything on. Options: ``commlib.aio.options.TopicOptions``.
     Raises ValueError for a topic that is bridged to itself.
     """
 
@@ -159,7 +159,7 @@ class RPCBridge(Bridge):
 
     Callers get the response or the error of the service, or their own ``RPCTimeout``, as if there
     were no bridge. ``msg_type=None`` passes anything on. Options:
-    ``commlib.aio._rpc_bridge.RPCOptions``.
+    ``commlib.aio.options.RPCOptions``.
     """
 
     @_type_may_be_missing
@@ -184,7 +184,7 @@ class RPCBridge(Bridge):
 class ActionBridge(Bridge):
     """Clients of the action ``from_uri`` on one broker pursue goals of ``to_uri`` on the other.
 
-    Options: ``commlib.aio._action_bridge.ActionOptions``.
+    Options: ``commlib.aio.options.ActionOptions``.
     """
 
     @_type_may_be_missing

@@ -27,7 +27,7 @@ class Discovery(_face.Endpoint[discovery.Discovery]):
 
     ``on_change(event, node)`` is told of a node that came (``birth``), changed (``change``) or went
     (``death``); called as other callbacks are: one at a time and in order, a plain function on a
-    worker thread, a coroutine function on the loop. Options: ``commlib.aio._endpoint.Options``.
+    worker thread, a coroutine function on the loop. Options: ``commlib.aio.options.Options``.
     """
 
     def __init__(

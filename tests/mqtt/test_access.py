@@ -12,7 +12,7 @@ import pytest
 from brokers import MosquittoServer
 from collected import Collected, eventually
 from commlib import _session
-from commlib.aio import _beacon
+from commlib.aio import _rights
 from commlib.node import Node
 
 MakeMosquitto = Callable[..., MosquittoServer]
@@ -61,7 +61,7 @@ def test_a_broker_that_ends_the_connection_of_who_tells_of_himself_does_so_a_few
 ) -> None:
     # Mosquitto 2.0.11 with a file of rights does; others drop what may not be published.
     monkeypatch.setattr(_session, "LONGEST_PAUSE", 0.05)
-    monkeypatch.setattr(_beacon, "CALM_SECONDS", 0.05)
+    monkeypatch.setattr(_rights, "CALM_SECONDS", 0.05)
     server = make_mosquitto(users=ROBOT, acl=["user robot", "topic readwrite allowed/#"])
     url, seen = server.url_as("robot"), Collected()
     ends = ends_connections(url)
@@ -72,7 +72,7 @@ def test_a_broker_that_ends_the_connection_of_who_tells_of_himself_does_so_a_few
             eventually(lambda: "no discovery" in caplog.text)
             eventually(lambda: node.connected)
         reconnects = publisher.stats.reconnects
-        assert reconnects <= _beacon.STRIKES
+        assert reconnects <= _rights.STRIKES
         for number in range(100):
             node.create_publisher(f"allowed.more{number}").publish(number)
             publisher.publish(number)

@@ -30,8 +30,7 @@ from commlib._discovery import (
     answer_topic,
 )
 from commlib._packet import Packet
-from commlib._portal import new_loop
-from commlib.aio import _beacon, discovery
+from commlib.aio import _asked, _beacon, _rights, discovery
 from commlib.aio._beacon import beacon_for
 from commlib.aio.discovery import Discovery
 from commlib.msg import ActionMessage, PubSubMessage, RPCMessage
@@ -69,7 +68,8 @@ def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_beacon, "GATHER", 0.005)
     monkeypatch.setattr(_beacon, "PAUSE", 0.01)
     monkeypatch.setattr(_beacon, "SHARE", 0)
-    monkeypatch.setattr(_beacon, "CALM_SECONDS", 0.01)
+    monkeypatch.setattr(_asked, "SHARE", 0)
+    monkeypatch.setattr(_rights, "CALM_SECONDS", 0.01)
     monkeypatch.setattr(discovery, "QUIET", 0.02)
 
 
@@ -78,7 +78,7 @@ def _no_beacon_goes_on() -> Iterator[None]:
     yield
     gc.collect()
     left = [beacon for beacons in _beacon._beacons.values() for beacon in beacons.values()]
-    assert [beacon for beacon in left if beacon._nodes] == []
+    assert [beacon for beacon in left if beacon._lives] == []
 
 
 @pytest.fixture
@@ -345,7 +345,7 @@ async def test_when_the_node_that_listens_stops_another_one_does(url: str) -> No
         beacon = beacon_for(first.hub)
         ear = beacon._ear
         assert ear is not None
-        listener = next(each for each in beacon._nodes.values() if each.hub is ear.hub)
+        listener = next(life.node for life in beacon._lives.values() if life.node.hub is ear.hub)
         signs = len(heard.said(ALIVE))
         await listener.stop()
         await heard.until(lambda: len(heard.said(ALIVE)) > signs)
@@ -392,6 +392,34 @@ async def test_what_the_broker_may_have_forgotten_is_told_again(url: str) -> Non
         await heard.until(lambda: heard.events.count(("birth", "robot")) == 2)
 
 
+async def test_a_node_whose_connection_is_away_keeps_no_other_from_being_told_of() -> None:
+    name = os.urandom(4).hex()
+    other = Fickle(name=name, keepalive=7)  # other parameters, the same broker
+    async with listening(Fickle(name=name)) as heard, node("cut_off", other) as cut_off:
+        turn(cut_off, False)
+        await met(lambda: cut_off._beacon is not None)
+        async with node("robot", Fickle(name=name)):
+            await heard.until(lambda: ("birth", "robot") in heard.events)
+        turn(cut_off, True)
+        await heard.until(lambda: ("birth", "cut_off") in heard.events[-2:])
+
+
+async def test_when_the_connection_breaks_on_which_it_listens_it_does_on_another_one() -> None:
+    params = Fickle(name=os.urandom(4).hex())
+    async with listening(params) as heard, node("one", params) as one, node("two", params):
+        await heard.until(lambda: len(heard.events) == 2)
+        beacon = beacon_for(one.hub)
+        assert beacon._ear is not None
+        (cut_off,) = [
+            life.node for life in beacon._lives.values() if life.node.hub is beacon._ear.hub
+        ]
+        turn(cut_off, False)
+        await heard.until(lambda: len(heard.events) == 4)  # what was told last may be lost
+        await heard.say(PROBE, Probe("abc"))
+        await heard.until(lambda: bool(heard.said(answer_topic("abc"))))
+        assert {info.name for info in heard.said(answer_topic("abc"))[0].nodes} == {"one", "two"}
+
+
 async def test_a_user_whom_the_broker_throws_out_for_telling_stops_telling(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -412,7 +440,7 @@ async def test_a_user_whom_the_broker_throws_out_for_telling_stops_telling(
 async def test_a_connection_that_breaks_later_breaks_for_another_reason(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_beacon, "STRIKE_SECONDS", 0.0)
+    monkeypatch.setattr(_rights, "STRIKE_SECONDS", 0.0)
     params = Fickle(name=os.urandom(4).hex())
     async with listening(params) as heard, node("robot", params) as robot:
         for times in range(1, 6):
@@ -471,7 +499,7 @@ async def test_all_who_ask_are_answered_together(url: str) -> None:
 async def test_of_too_many_who_ask_some_are_answered(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_beacon, "JITTER", 0.2)
+    monkeypatch.setattr(_asked, "JITTER", 0.2)
     async with listening(url) as heard, node("robot", url):
         await heard.until(lambda: bool(heard.events))
         asking = [heard.say(PROBE, Probe(f"a{number}")) for number in range(100)]
@@ -625,7 +653,7 @@ node = Node("n", connection_params="memory://")
 node.run()
 while node._core._beacon is None or not node._core._beacon._known():
     time.sleep(0.01)
-before = node._core._beacon._known()[0]
+before, told = node._core._beacon._known()[0], len(node._core.hub.listeners)
 child = os.fork()
 if child == 0:
     node.run()
@@ -634,38 +662,16 @@ if child == 0:
     after = node._core._beacon._known()[0]
     alike = [name for name in ("id", "process", "link", "pid") if
              getattr(before, name) == getattr(after, name)]
-    print(alike, flush=True)
+    print(alike, len(node._core.hub.listeners) - told, flush=True)
     node.stop()
     os._exit(0)
 os.waitpid(child, 0)
 node.stop()
 """
-    assert run(program, *FORKING) == "[]\n"
+    assert run(program, *FORKING) == "[] 0\n"
 
 
 def test_parameters_that_have_no_will_are_the_same_with_one() -> None:
     for given in ("memory://", "redis://", "amqp://"):
         params = resolve(given)
         assert params.with_will(ANNOUNCE, b"x") is params
-
-
-def test_what_is_to_be_done_at_once_is_done_once_on_any_loop() -> None:
-    """uvloop gives another kind of handle for what is due than for what is to come."""
-
-    async def ring_twice() -> int:
-        async with aio.Node("n", resolve("memory://")) as node:
-            beacon, rings, rang = beacon_for(node.hub), 0, asyncio.Event()
-
-            def ring() -> None:
-                nonlocal rings
-                rings += 1
-                rang.set()
-
-            for _ in range(2):
-                beacon._at("ring", beacon.loop.time(), ring)
-            await rang.wait()
-            await asyncio.sleep(0)  # for the one that must not ring
-            return rings
-
-    with asyncio.Runner(loop_factory=new_loop) as runner:
-        assert runner.run(ring_twice()) == 1

@@ -1,9 +1,11 @@
 """commlib for asyncio: everything on the loop of the caller, without a hidden thread.
 
-async with Node("robot", "redis://localhost") as node:
-    await node.create_publisher("sonar", Sonar).publish(Sonar(distance=2.0))
-    async for msg in node.create_subscriber("sonar", msg_type=Sonar):
-        ...
+::
+
+    async with Node("robot", "redis://localhost") as node:
+        await node.create_publisher("sonar", Sonar).publish(Sonar(distance=2.0))
+        async for msg in node.create_subscriber("sonar", msg_type=Sonar):
+            ...
 """
 
 from typing import TYPE_CHECKING

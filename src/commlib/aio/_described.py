@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable, Iterator
-from os import getpid
-from typing import TYPE_CHECKING, Any, NamedTuple
+from os import getpid, urandom
+from typing import TYPE_CHECKING, Any
 
 from commlib import __version__
 from commlib._discovery import EndpointInfo, Kind, NodeInfo
@@ -40,24 +40,27 @@ PARTS: dict[Kind, tuple[str, ...]] = {
 }
 
 
-class Life(NamedTuple):
-    """A node from its start to its end: its id, and what was told of it."""
+class Life:
+    """A node from its start (ms since 1970) to its end: its id, and what was told of it."""
 
-    node: Node
-    id: str
-    started: int
-    ports: tuple[Endpoint, ...] = ()
-    info: NodeInfo | None = None
+    __slots__ = ("id", "info", "node", "ports", "started")
 
-    def described(self, process: str, link: str) -> Life:
-        """The same, with what there is to tell of it now."""
-        ports = ports_of(self.node)
-        endpoints, schemas = describe(ports)
-        info = NodeInfo(
+    def __init__(self, node: Node, started: int) -> None:
+        self.node = node
+        self.id = urandom(6).hex()
+        self.started = started
+        self.ports: tuple[Endpoint, ...] = ()
+        self.info: NodeInfo | None = None
+
+    def describe(self, process: str) -> None:
+        """Note what there is to tell of it now."""
+        self.ports = ports_of(self.node)
+        endpoints, schemas = describe(self.ports)
+        self.info = NodeInfo(
             name=self.node.node_name,
             id=self.id,
             process=process,
-            link=link,
+            link=self.node.hub.link,
             namespace=self.node.namespace,
             host=socket.gethostname(),
             pid=getpid(),
@@ -66,7 +69,6 @@ class Life(NamedTuple):
             endpoints=endpoints,
             schemas=schemas,
         )
-        return self._replace(ports=ports, info=info)
 
 
 def ports_of(node: Node) -> tuple[Endpoint, ...]:

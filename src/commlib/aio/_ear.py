@@ -10,7 +10,7 @@ from commlib.transports.base import Handler, Subscription
 
 
 class Ear:
-    """Subscriptions that are made as soon as the broker is there.
+    """Subscriptions on a connection that is there, until it breaks. On the loop.
 
     ``hears`` are the handlers by topic. ``on_open`` is told when the broker has confirmed all,
     ``on_refusal`` with the hub and the error that it has not and will not.
@@ -25,32 +25,24 @@ class Ear:
     ) -> None:
         self.hub = hub
         self.is_open = False
-        self._hears = hears
         self._on_open = on_open
         self._on_refusal = on_refusal
         self._subscriptions: list[Subscription] = []
-        self._is_opening = self._is_closed = False
+        self._is_closed = False
+        hub.spawn(self._open(hears))
 
-    def open(self) -> None:
-        """Begin to listen, if that is not done yet."""
-        if not (self.is_open or self._is_opening or self._is_closed):
-            self._is_opening = True
-            self.hub.spawn(self._open())
-
-    async def _open(self) -> None:
+    async def _open(self, hears: Mapping[str, Handler]) -> None:
         transport = self.hub.transport
         try:
-            for topic, hear in self._hears.items():
+            for topic, hear in hears.items():
                 self._subscriptions.append(await transport.subscribe(topic, hear))
         except CommlibError as exc:
+            # Without a connection it is not the right to listen that is missing.
+            is_refused = transport.connected
             await self._end()
-            # Without a connection it is not the right to listen that is missing: when it comes,
-            # this is tried again.
-            if transport.connected and not self._is_closed:
+            if is_refused and not self._is_closed:
                 self._on_refusal(self.hub, exc)
             return
-        finally:
-            self._is_opening = False
         if self._is_closed:
             await self._end()
             return

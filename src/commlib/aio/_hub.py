@@ -55,6 +55,9 @@ class Witness(Protocol):
     def note_change(self, hub: Hub) -> None:
         """An endpoint has begun or ended."""
 
+    def note_state(self, hub: Hub, connected: bool) -> None:
+        """The connection has come or gone."""
+
     def note_closing(self, hub: Hub) -> None:
         """The connection is about to be closed."""
 
@@ -301,6 +304,8 @@ class Hub:
                 listener(connected, reason)
             except CALLBACK_ERRORS:
                 log.exception("%s: on_state failed", self.name)
+        if self.witness is not None:
+            self.witness.note_state(self, connected)
 
     def _note_refused(self, target: str, error: Exception) -> None:
         if self.witness is not None and self.witness.note_refusal(self, target, error):

@@ -37,7 +37,7 @@ class Matching:
         """Our own ports are others from now on."""
         self._ports = None
 
-    def compare(self, said: Announcement, ours: Callable[[], list[NodeInfo]]) -> list[NodeInfo]:
+    def compare(self, said: Announcement, ours: Callable[[], Iterable[NodeInfo]]) -> list[NodeInfo]:
         """Warn where these nodes do not go together with ours; which of ours that is."""
         ports = self._index(ours)
         found: dict[str, NodeInfo] = {}
@@ -50,7 +50,7 @@ class Matching:
                         found[own.id] = own
         return list(found.values())
 
-    def _index(self, ours: Callable[[], list[NodeInfo]]) -> dict[str, dict[Hashable, Port]]:
+    def _index(self, ours: Callable[[], Iterable[NodeInfo]]) -> dict[str, dict[Hashable, Port]]:
         if self._ports is None:
             self._ports = {}
             for node in ours():

@@ -1,20 +1,23 @@
-"""What a beacon says, as packets, and how they are handed to a connection."""
+"""What a beacon says, as packets, how they are handed to a connection, and what is in others."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
 from commlib._discovery import ANNOUNCE, Announcement, Sign
 from commlib._packet import Packet
+from commlib._wire import Reader, Refused
 from commlib.aio._hub import Hub
 from commlib.aio.pubsub import Sender
 from commlib.exceptions import PayloadTooBig
 
 log = logging.getLogger("commlib.discovery")
+
+T = TypeVar("T")
 
 NODES_AT_ONCE = 16  # in one announcement
 
@@ -62,3 +65,13 @@ def offer(hub: Hub, topic: str, packets: Sequence[Packet]) -> bool:
 
 def _sender(hub: Hub, kind: Any) -> Sender[Any]:
     return Sender(ANNOUNCE, kind, None, hub=hub, sequence=False)
+
+
+def said_in(packet: Packet, reader: Reader[T]) -> T | None:
+    """What a message says, None if it makes no sense: strangers may send anything."""
+    try:
+        data: T = reader.read(packet).data
+    except Refused as exc:
+        log.debug("%s: %s", packet.topic, exc)
+        return None
+    return data
