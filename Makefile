@@ -60,6 +60,7 @@ fuzz: setup-fuzz ## look for bytes that crash the readers and links, a minute ea
 
 docs: setup-docs ## build the documentation into site/; a dead link or a public name without docstring ends it
 	$(PY) -m mkdocs build --strict $(ARGS)
+	@echo "the site begins in site/index.html"
 
 tests: test ## the same as make test
 

@@ -31,13 +31,13 @@ from commlib import __version__
 FENCE = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.DOTALL | re.MULTILINE)
 TERMINAL = "Terminal"
 ANY_LINES = "..."
-HOST, VERSION = "rover-pi", "1.0.0"  # of the pages
+HOST, VERSION = "rover-pi", "1.0.0a1"  # of the pages
 VARIES = [
     re.compile(pattern)
     for pattern in (
         r"\d{4}-\d\d-\d\d",
         r"\d\d:\d\d:\d\d(\.\d+)?",
-        r"\d+\.\d+",  # what was measured
+        r"\d+\.\d+s?",  # what was measured
         r"\d{3,}",  # of a process
         r"[0-9a-f]{8,32}",
         r"[0-9a-f]{8}-\d+",  # a goal
@@ -136,7 +136,7 @@ class Terminal:
             rest = [line for line in self._lines[self._shown :] if line]
             assert rest == [], f"it also prints {rest}"
         if well:
-            told = any(line.startswith(("Error", "Usage")) for line in self._lines)
+            told = any(line.startswith(("Error", "error ", "Usage")) for line in self._lines)
             assert status == 0 or told, f"exit status {status}"
 
     def interrupt(self) -> None:

@@ -39,41 +39,7 @@ DRAWN = re.compile(rf"<!-- drawn{PAUSE}: (.*?) -->\n(!\[.*?\]\((.*?)\))\n")
 MADE = re.compile(r"<!-- made: (.*? -o (\S+)) -->\n!\[.*?\]\((.*?)\)\n")
 FILE = re.compile(r'^```python title="([^"]+)"\n(.*?)^```$', re.DOTALL | re.MULTILINE)
 
-OTHERS = """
-from commlib.msg import PubSubMessage
-from commlib.node import Node
-from commlib.timer import Timer
-from messages import Drive, SetSpeed, Sonar
-
-
-class Scan(PubSubMessage):
-    ranges: list[float] = []
-
-
-class Battery(PubSubMessage):
-    percent: float = 100.0
-
-
-class OldBattery(PubSubMessage):
-    percent: str = ""
-
-
-lidar = Node("lidar")
-scan = lidar.create_publisher("rover.scan", Scan)
-battery = lidar.create_publisher("rover.battery", Battery)
-station = Node("station")
-station.create_subscriber("rover.sonar", lambda msg: None, msg_type=Sonar)
-station.create_psubscriber("rover.*", lambda msg, topic: None)
-station.create_rpc_client("rover.set_speed", msg_type=SetSpeed)
-station.create_action_client("rover.drive", Drive)
-display = Node("display")
-display.create_subscriber("rover.battery", lambda msg: None, msg_type=OldBattery)
-with lidar, station, display:
-    with Timer(0.05, lambda event: scan.publish(Scan(ranges=[1.5] * 360))):
-        with Timer(1.0, lambda event: battery.publish(Battery(percent=87.5))):
-            lidar.run_forever()
-"""
-"""Nodes beside the robot. The display was not updated with the others: something to find."""
+OTHERS = Path(__file__).with_name("others.py")
 
 
 class Screen:
@@ -195,7 +161,7 @@ def robots() -> Iterator[Screen]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for name, text in FILE.findall((DOCS / "tutorial.md").read_text()):
             (folder / name).write_text(text)  # of each the last form
-        (folder / "others.py").write_text(OTHERS)
+        (folder / "others.py").write_text(OTHERS.read_text())
         port = free_port()
         env = {
             **os.environ,

@@ -250,7 +250,8 @@ class Outbox:
             self._born.clear()
             self._bytes = 0
         if given_up:
-            log.warning("%s: %d messages were never sent", self._name, given_up)
+            what = "1 message was" if given_up == 1 else f"{given_up} messages were"
+            log.warning("%s: %s never sent", self._name, what)
         self.wake()
 
     @property

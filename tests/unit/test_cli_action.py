@@ -22,10 +22,12 @@ from announced import announced, answering_at_once
 from brokers import Broker, RedisServer
 from collected import DEADLINE, Collected, eventually
 from commands import parsed, refused, run, succeeded
+from commlib._discovery import EndpointInfo, NodeInfo
 from commlib.action import GoalHandler
 from commlib.cli import _goal_views
 from commlib.cli._goal_views import BarView, view_for
 from commlib.cli._progress import given_share
+from commlib.cli._served import ACTION, all_served, print_list
 from commlib.exceptions import GoalCanceled
 from commlib.msg import ActionMessage
 from commlib.node import Node
@@ -100,6 +102,19 @@ def test_actions_are_listed_with_their_types_and_ends() -> None:
         ["robot.drive", "Drive", "robot", "pilot"],
         ["robot.wait", "-", "robot", "-"],
     ]
+
+
+def test_who_serves_an_action_twice_under_one_name_is_counted(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    port = EndpointInfo("action", "rover.drive")
+    nodes = [
+        NodeInfo(name=name, id=f"{number}", process="p", host="here", pid=7, endpoints=(port,))
+        for number, name in enumerate(["rover", "rover", "scout"])
+    ]
+    print_list(all_served(nodes, ACTION), ACTION)
+    _, line = capsys.readouterr().out.splitlines()
+    assert line.split(maxsplit=2)[2].removesuffix("-").strip() == "rover (2), scout"
 
 
 @pytest.mark.usefixtures("road")
@@ -193,7 +208,9 @@ def test_a_goal_that_is_aborted_is_told_with_what_was_raised_in_one_line() -> No
 
 @pytest.mark.usefixtures("road")
 def test_a_name_that_nobody_serves_is_told_with_what_was_meant() -> None:
-    said = refused(URL, "action", "send", "robot.driv", "--timeout", "0.2")
+    arguments = ("action", "send", "robot.driv", "--timeout", "0.2")
+    first, said = refused(URL, *arguments).splitlines()
+    assert first == "no node tells that it serves robot.driv; asking all the same"
     assert said.startswith("Error: no reply from robot.driv.send_goal within ")
     assert said.endswith("; no node tells that it serves it; did you mean robot.drive?")
 

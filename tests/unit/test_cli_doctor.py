@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 from collections.abc import Callable
@@ -18,9 +19,11 @@ from rich.console import Console
 
 from announced import announced, answering_at_once
 from brokers import Broker, MosquittoServer, RedisServer, free_port
+from collected import DEADLINE
 from commlib._discovery import EndpointInfo, Kind, NodeInfo
 from commlib._hops import MAX_HOPS, place
 from commlib._packet import Header, Packet, now_ms
+from commlib.aio.discovery import Discovery
 from commlib.cli._checks_link import judge_certificate, judge_clock, judge_times
 from commlib.cli._checks_nodes import check_nodes
 from commlib.cli._checks_traffic import ROUNDS, Ear, check_clocks
@@ -277,6 +280,25 @@ def test_a_client_without_a_service_is_warned_of() -> None:
     assert found.text == "nobody serves add, which pilot (pid 7 on here) calls"
     (found,) = found_in(node("pilot", ("action_client", "drive")))
     assert (found.severity, found.check) == ("warning", "actions")
+
+
+def test_a_node_that_comes_while_it_listens_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = Broker.named("memory", lambda name: None).url
+    late = Node("late", url, heartbeats=False)
+
+    async def meanwhile(discovery: Discovery, nodes: list[NodeInfo]) -> list[Finding]:
+        await asyncio.to_thread(late.run)
+        async with asyncio.timeout(DEADLINE):
+            while not discovery.nodes:
+                await discovery.ask(0.1)
+        return []
+
+    monkeypatch.setattr("commlib.cli.doctor.check_pings", meanwhile)
+    try:
+        _, findings = run(url, "--listen", "0.01")
+    finally:
+        late.stop()
+    assert only(findings, "nodes")["text"] == "1 node in 1 process on 1 host"
 
 
 @pytest.mark.parametrize(

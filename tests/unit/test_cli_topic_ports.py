@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from commlib._discovery import EndpointInfo, Kind, NodeInfo
-from commlib.cli._topic_ports import concerned, is_inner, matcher, mismatches_of, topics_of
+from commlib.cli._topic_ports import (
+    concerned,
+    is_inner,
+    is_published,
+    matcher,
+    mismatches_of,
+    topics_of,
+)
 from commlib.transports import resolve
 
 TRAITS = {
@@ -138,3 +145,22 @@ def test_who_reads_a_pattern_is_compared_with_who_publishes_what_it_matches() ->
 )
 def test_topics_of_commlib_itself_are_told_from_others(name: str, hidden: bool) -> None:
     assert is_inner(name) is hidden
+
+
+@pytest.mark.parametrize("broker", ALL)
+@pytest.mark.parametrize(
+    ("topic", "expected"),
+    [
+        *(("sonar", True), ("sonar.*", False), ("*", True), ("lidar", False)),
+        *(("drive.feedback", True), ("drive.*", True), ("drive", False), ("drive.set", False)),
+        *(("robot.heartbeat", True), ("robot.*", True), ("robot.sonar", False)),
+    ],
+)
+def test_publishers_actions_and_nodes_publish(broker: str, topic: str, expected: bool) -> None:
+    robot = NodeInfo(
+        "robot",
+        "1",
+        namespace="robot",
+        endpoints=(port("publisher", "sonar"), port("action", "drive")),
+    )
+    assert is_published([robot], topic, TRAITS[broker]) is expected

@@ -225,7 +225,7 @@ def test_stopping_while_away_gives_up_what_waits(
     node.stop()
     broker.mend()
     assert len(seen) == 0
-    assert "1 messages were never sent" in caplog.text
+    assert "1 message was never sent" in caplog.text
     with pytest.raises(EndpointClosed):
         publisher.publish(2)
 

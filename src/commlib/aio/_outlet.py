@@ -100,7 +100,9 @@ class Outlet:
         await asyncio.wait([self._task])
         self._task = None
         if self._store:
-            log.warning("%s: %d messages were never sent on", self._name, len(self._store))
+            count = len(self._store)
+            what = "1 message was" if count == 1 else f"{count} messages were"
+            log.warning("%s: %s never sent on", self._name, what)
             self._stats.dropped += len(self._store)
             self._stats.waiting = 0
 

@@ -139,11 +139,12 @@ def _spelled(value: Any) -> str:
 # ---- checking ----
 
 
-def check_payload(data: Any, schema: Schema | None, of_whom: str) -> None:
+def check_payload(data: Any, schema: Schema | None, of_whom: str, does: str = "takes") -> None:
     """Raises ClickException that names each wrong field. A schema of None allows everything.
 
-    ``of_whom`` says in the error whose schema it is. One that is no JSON Schema, as strangers may
-    send, or refers to something outside, is told on standard error and allows everything, too.
+    ``of_whom`` says in the error whose schema it is, ``does`` what they do with such messages. One
+    that is no JSON Schema, as strangers may send, or refers to something outside, is told on
+    standard error and allows everything, too.
     """
     if schema is None:
         return
@@ -162,7 +163,7 @@ def check_payload(data: Any, schema: Schema | None, of_whom: str) -> None:
         raise click.ClickException(
             "\n".join(
                 (
-                    f"the message is not what {of_whom} takes:",
+                    f"the message is not what {of_whom} {does}:",
                     *lines,
                     *more,
                     "--no-check sends it all the same",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -91,10 +92,17 @@ def find(served: dict[str, Served], name: str, pattern: Pattern) -> Served:
     return served[name]
 
 
-def check_message(data: Any, served: Served | None, pattern: Pattern) -> None:
-    """Raises ClickException for what one of those who serve it would not understand."""
-    if served is None:
+def check_message(data: Any, name: str, known: dict[str, Served] | None, pattern: Pattern) -> None:
+    """Raises ClickException for what one of those who serve it would not understand.
+
+    That nobody is known to serve it is told on standard error. ``known`` is None where it was not
+    asked.
+    """
+    if known is None:
         return
+    served = known.get(name, Served(name, [], []))
+    if not served.servers:
+        say(f"no node tells that it serves {name}; asking all the same", err=True)
     for node, schema in served.schemas(pattern.asked):
         check_payload(data, schema, f"{served.name} on {node.label}")
 
@@ -171,7 +179,8 @@ def print_list(served: dict[str, Served], pattern: Pattern) -> None:
 
 
 def _names(ports: Sequence[Port]) -> str:
-    return ", ".join(dict.fromkeys(node.name for node, _ in ports)) or "-"
+    counts = Counter(node.name for node, _ in ports)
+    return ", ".join(n if k == 1 else f"{n} ({k})" for n, k in counts.items()) or "-"
 
 
 def list_as_json(served: dict[str, Served]) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import combinations
 
@@ -108,6 +108,24 @@ def concerned(nodes: Iterable[NodeInfo], topic: str, traits: Traits) -> list[Por
         or (port.name != ANY and is_wanted(port.name))
         or (port.kind == "subscriber" and told_matcher(port.name, traits)(topic))
     ]
+
+
+def is_published(nodes: Sequence[NodeInfo], topic: str, traits: Traits) -> bool:
+    """Whether a node tells that it publishes there, or does by itself what is said there."""
+    if any(port.kind == "publisher" for _, port in concerned(nodes, topic, traits)):
+        return True
+    return any(map(matcher(topic, traits), _by_themselves(nodes)))
+
+
+def _by_themselves(nodes: Iterable[NodeInfo]) -> Iterator[str]:
+    """The usual topics of what nodes and actions publish without a publisher."""
+    for node in nodes:
+        yield f"{node.namespace}.heartbeat"
+        yield f"{node.namespace}.logs"
+        for port in node.endpoints:
+            if port.kind == "action":
+                yield f"{port.name}.status"
+                yield f"{port.name}.feedback"
 
 
 def mismatches_of(ports: Iterable[Port]) -> list[Mismatch]:

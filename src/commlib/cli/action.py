@@ -99,7 +99,7 @@ async def send(
     view = view_for(data, as_json=as_json, id_only=no_wait, progress=progress)
     async with connected(url) as node:
         known = None if no_check else await ask_served(node, wait, ACTION)
-        check_message(data, (known or {}).get(name), ACTION)
+        check_message(data, name, known, ACTION)
         work = _Send(node, name, view, known)
         try:
             status = await work.run(data, timeout, no_wait)

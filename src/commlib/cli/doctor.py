@@ -139,6 +139,7 @@ async def _listen(node: Node, seconds: float, wait: float) -> AsyncIterator[Find
             await asyncio.sleep(begin + seconds - loop.time())
             for finding in ear.findings(loop.time() - begin, watch.stats.dropped):
                 yield finding
+        nodes = discovery.nodes  # some may have come meanwhile
     for finding in check_nodes(nodes, node.hub.transport.traits, ear.topics):
         yield finding
 

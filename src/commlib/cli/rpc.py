@@ -78,7 +78,7 @@ async def call(
     data = read_payload(message)
     async with connected(url) as node:
         known = None if no_check else await ask_served(node, wait, SERVICE)
-        check_message(data, (known or {}).get(name), SERVICE)
+        check_message(data, name, known, SERVICE)
         client = node.create_rpc_client(name)
 
         async def ask() -> Any:

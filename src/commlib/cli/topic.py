@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import click
@@ -35,16 +35,19 @@ from commlib.cli._topic_ports import (
     Topic,
     concerned,
     is_inner,
+    is_published,
     mismatches_of,
     ports_of,
     topics_of,
 )
 from commlib.cli._watch import Watch
 from commlib.cli.node import quality
+from commlib.exceptions import CommlibError
 
 NOTHING = "no node that answers publishes or reads anything; --listen 3s finds what others publish"
 TOPIC = click.argument("name", metavar="TOPIC", shell_complete=topic_meters.TOPICS)
 PATTERN = topic_meters.PATTERN
+ANSWERS = 1.0  # s that nodes have to tell whether they publish what is waited for
 
 
 @click.group(cls=Group)
@@ -197,7 +200,8 @@ async def echo(
 ) -> None:
     """Show the messages on TOPIC as they come; * in it stands for one word, at the end for more.
 
-    What was lost on the way is told on standard error.
+    What was lost on the way is told on standard error, and so is that no node tells of publishing
+    there.
     """
     raw, as_json = form["raw"], form["as_json"]
     if raw and (as_json or field):
@@ -206,17 +210,36 @@ async def echo(
         is_pattern = _topics.is_pattern(name, node.hub.transport.traits.native_wildcards)
         show = Echo(is_pattern, field=field, full=full, raw=raw, as_json=as_json)
         try:
-            was_stopped = await until_stopped(_echo(watch, show, count))
+            was_stopped = await until_stopped(_echo(node, watch, show, count))
         finally:
             show.close()
     if was_stopped and count:
         raise SystemExit(INTERRUPTED)
 
 
-async def _echo(watch: Watch, show: Echo, count: int | None) -> None:
+async def _echo(node: Node, watch: Watch, show: Echo, count: int | None) -> None:
     number = 0
-    async for heard in watch.messages():
-        show(heard)
-        number += 1
-        if number == count:
-            return
+    looking = asyncio.create_task(_tell_of_silence(node, watch.topic))
+    try:
+        async for heard in watch.messages():
+            looking.cancel()
+            show(heard)
+            number += 1
+            if number == count:
+                return
+    finally:
+        looking.cancel()
+        with suppress(asyncio.CancelledError):
+            await looking
+
+
+async def _tell_of_silence(node: Node, name: str) -> None:
+    """Tell if no node publishes what is waited for: mostly the name is misspelt."""
+    try:
+        async with discovering(node, ANSWERS) as discovery:
+            is_told = is_published(discovery.nodes, name, node.hub.transport.traits)
+    except CommlibError as exc:
+        say(f"whether a node publishes {name} is not known: {exc}", err=True)
+        return
+    if not is_told:
+        say(f"no node tells that it publishes {name}; waiting", err=True)

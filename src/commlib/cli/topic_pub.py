@@ -107,7 +107,8 @@ async def _check(node: Node, name: str, data: Any, wait: float) -> None:
         if mark not in seen:
             seen.add(mark)
             whose = f"{info.label}, which {DOES[port.kind]} {port.type},"
-            check_payload(data, info.schema(port, "message"), whose)
+            does = "sends" if port.kind == "publisher" else "takes"
+            check_payload(data, info.schema(port, "message"), whose, does)
 
 
 async def _publish(
