@@ -20,7 +20,9 @@ from brokers import MosquittoServer, NatsServer, PlainPeer
 from collected import DEADLINE, Collected, eventually
 from commlib import aio
 from commlib.node import Node
-from commlib.transports.mqtt import ConnectionParameters, Will
+from commlib.transports._mqtt_board import Board
+from commlib.transports._mqtt_link import MqttLink
+from commlib.transports.mqtt import ConnectionParameters, MqttTransport, Will
 
 VERSIONS = pytest.mark.parametrize("protocol", ["MQTTv5", "MQTTv311"])
 LOOPS = pytest.mark.parametrize(
@@ -30,7 +32,9 @@ LOOPS = pytest.mark.parametrize(
 PROGRAM = """
 import sys, time
 from commlib.node import Node
-from commlib.transports.mqtt import ConnectionParameters, Will
+from commlib.transports._mqtt_board import Board
+from commlib.transports._mqtt_link import MqttLink
+from commlib.transports.mqtt import ConnectionParameters, MqttTransport, Will
 port, topic, protocol = sys.argv[1:]
 params = ConnectionParameters(
     "127.0.0.1", int(port), protocol=protocol,
@@ -282,3 +286,21 @@ def test_stopping_leaves_no_thread_and_nothing_on_the_broker(
     eventually(lambda: server.log.count("Received DISCONNECT from commlib-") == 1)
     assert len(re.findall("New client connected from .* as commlib-", server.log)) == 1
     assert server.log.count("Received SUBSCRIBE") == server.log.count("Received UNSUBSCRIBE")
+
+
+async def test_a_connection_that_is_given_up_while_it_begins_is_closed_when_that_returns(
+    mqtt_server: MosquittoServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: asyncio.Queue[MqttLink] = asyncio.Queue()
+
+    async def restore(board: Board, link: MqttLink) -> None:
+        begun.put_nowait(link)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Board, "restore", restore)
+    transport = MqttTransport(ConnectionParameters.from_url(mqtt_server.url))
+    connecting = asyncio.create_task(transport.connect())
+    link = await begun.get()
+    connecting.cancel()
+    await transport.close()
+    assert link.gone.done()

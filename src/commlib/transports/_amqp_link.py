@@ -509,7 +509,7 @@ async def dial(name: str, params: ConnectionParameters) -> AmqpLink:
         link.abort(None)
         raise ConnectError(f"{name} does not speak AMQP: {exc}") from exc
     except BaseException:
-        link.abort(None)
+        await link.give_up()
         raise
     return link
 

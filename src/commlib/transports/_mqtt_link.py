@@ -433,7 +433,7 @@ async def dial(
     try:
         await _greet(link, params, client_id, has_will)
     except BaseException:
-        link.abort(None)
+        await link.give_up()
         raise
     return link
 

@@ -190,7 +190,7 @@ async def dial(name: str, params: ConnectionParameters) -> RedisLink:
         text = f"{name}: the server has closed the connection at once{hint}"
         raise ConnectError(text) from exc
     except BaseException:
-        link.abort(None)
+        await link.give_up()
         raise
     return link
 

@@ -214,6 +214,15 @@ class StreamLink(asyncio.BufferedProtocol):
         assert self._transport is not None, "it was connected"
         self._cut = self._loop.call_later(seconds, self._transport.abort)
 
+    async def give_up(self) -> None:
+        """Cut a connection that nobody else knows of, and return when it is closed.
+
+        The loop may end with what has brought us here.
+        """
+        self.abort(None)
+        if self._transport is not None:
+            await self.gone
+
     def extra(self, name: str) -> Any:
         """What asyncio knows about the connection, such as ``peername``."""
         return self._transport.get_extra_info(name) if self._transport is not None else None

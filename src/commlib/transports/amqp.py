@@ -284,7 +284,7 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
         except BaseException:  # stopped, or no answer in time: nobody else knows of this link
             self._topics.detach()
             self._services.detach()
-            link.abort(None)
+            await link.give_up()
             raise
         return link
 

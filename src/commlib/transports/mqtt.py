@@ -254,7 +254,7 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
             await self._boards.main.restore(link)
         except BaseException:  # stopped, or no answer in time: nobody else knows of this link
             self._boards.main.attach(None)
-            link.abort(None)
+            await link.give_up()
             raise
         return link
 
@@ -368,7 +368,7 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
                 await board.restore(link)
             except BaseException:
                 board.attach(None)
-                link.abort(None)
+                await link.give_up()
                 raise
             return link
 

@@ -282,7 +282,7 @@ class RedisTransport:
         try:
             await asyncio.wait([self._learn_clock(link)])
         except BaseException:  # stopped, or no answer in time: nobody else knows of this link
-            link.abort(None)
+            await link.give_up()
             raise
         return link
 
@@ -318,7 +318,7 @@ class RedisTransport:
         try:
             await self._channels.restore(link)
         except BaseException:  # stopped, or no answer in time: nobody else knows of this link
-            link.abort(None)
+            await link.give_up()
             raise
         return link
 
