@@ -10,8 +10,36 @@ import pytest
 from collected import eventually
 from commlib._discovery import ANNOUNCE, Announcement
 from commlib._wire import Reader
+from commlib.msg import ActionMessage, PubSubMessage, RPCMessage
 from commlib.node import Node
 from raw_peer import RawPeer
+
+
+class Number(PubSubMessage):
+    value: int = 0
+
+
+class Word(PubSubMessage):
+    value: str = ""
+
+
+class Add(RPCMessage):
+    class Request(RPCMessage.Request):
+        a: int = 0
+
+    class Response(RPCMessage.Response):
+        b: int = 0
+
+
+class Drive(ActionMessage):
+    class Goal(ActionMessage.Goal):
+        x: float = 0.0
+
+    class Result(ActionMessage.Result):
+        y: float = 0.0
+
+    class Feedback(ActionMessage.Feedback):
+        z: float = 0.0
 
 
 def answering_at_once(patch: pytest.MonkeyPatch) -> None:

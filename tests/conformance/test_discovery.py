@@ -8,42 +8,15 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from announced import Add, Drive, Number, Word
 from brokers import Broker
 from collected import DEADLINE, Collected, eventually, met
 from commlib import aio
 from commlib._discovery import ALIVE, ANNOUNCE, PROBE, answer_topic
 from commlib.aio import _beacon
 from commlib.discovery import Discovery, NodeInfo
-from commlib.msg import ActionMessage, PubSubMessage, RPCMessage
 from commlib.node import Node
 from raw_peer import RawPeer
-
-
-class Number(PubSubMessage):
-    value: int = 0
-
-
-class Word(PubSubMessage):
-    value: str = ""
-
-
-class Add(RPCMessage):
-    class Request(RPCMessage.Request):
-        a: int = 0
-
-    class Response(RPCMessage.Response):
-        b: int = 0
-
-
-class Drive(ActionMessage):
-    class Goal(ActionMessage.Goal):
-        x: float = 0.0
-
-    class Result(ActionMessage.Result):
-        y: float = 0.0
-
-    class Feedback(ActionMessage.Feedback):
-        z: float = 0.0
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from announced import Add, Drive, Number, Word
 from collected import DEADLINE, met
 from commlib import aio
 from commlib._discovery import (
@@ -33,32 +34,11 @@ from commlib._packet import Packet
 from commlib.aio import _asked, _beacon, _rights, discovery
 from commlib.aio._beacon import beacon_for
 from commlib.aio.discovery import Discovery
-from commlib.msg import ActionMessage, PubSubMessage, RPCMessage
+from commlib.msg import PubSubMessage
 from commlib.serializer import BytesSerializer
 from commlib.transports import resolve
 from fickle import Fickle, FickleTransport
 from strictly import FORKING, STRICT
-
-
-class Number(PubSubMessage):
-    value: int = 0
-
-
-class Word(PubSubMessage):
-    value: str = ""
-
-
-class Add(RPCMessage):
-    class Request(RPCMessage.Request):
-        a: int = 0
-
-    class Response(RPCMessage.Response):
-        b: int = 0
-
-
-class Drive(ActionMessage):
-    class Goal(ActionMessage.Goal):
-        x: float = 0.0
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from announced import announced, answering_at_once
-from brokers import Broker
 from commlib._discovery import EndpointInfo, Kind, NodeInfo
 from commlib.cli import _drawing, graph
 from commlib.cli._drawing import Arrow, Drawing, as_dot, as_mermaid
@@ -153,12 +152,6 @@ def test_mermaid_draws_what_only_matches_with_dashes() -> None:
 @pytest.fixture(autouse=True)
 def _answers_come_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     answering_at_once(monkeypatch)
-
-
-@pytest.fixture
-def url() -> str:
-    """A broker in this process that no other test has."""
-    return Broker.named("memory", lambda name: None).url
 
 
 @pytest.fixture

@@ -32,12 +32,6 @@ def _answers_come_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def url() -> str:
-    """A broker in this process that no other test has."""
-    return Broker.named("memory", lambda name: None).url
-
-
-@pytest.fixture
 def robot(url: str) -> Iterator[Node]:
     """A node that answers those who ask."""
     with _robot(url) as node:

@@ -61,12 +61,6 @@ def _answers_come_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def url() -> str:
-    """A broker in this process that no other test has."""
-    return Broker.named("memory", lambda name: None).url
-
-
-@pytest.fixture
 def raw(url: str) -> Iterator[RawPeer]:
     """A peer that sends bytes."""
     peer = RawPeer(url)
