@@ -43,17 +43,22 @@ class Making:
 
     def __init__(self) -> None:
         self.figures: dict[str, float] = {}
+        self._rss_before = 0
 
     @contextmanager
     def of_all(self) -> Iterator[None]:
         """Measure the making of all, at once."""
         gc.collect()
-        begin, cpu, rss = perf_counter(), process_time(), rss_kb()
+        begin, cpu, self._rss_before = perf_counter(), process_time(), rss_kb()
         yield
         self.figures["make_s"] = perf_counter() - begin
         self.figures["make_cpu_s"] = process_time() - cpu
+        self.weigh()
+
+    def weigh(self) -> None:
+        """Measure the memory that all of them take by now."""
         gc.collect()
-        self.figures["rss_kb"] = max(0, rss_kb() - rss)
+        self.figures["rss_kb"] = max(0, rss_kb() - self._rss_before)
 
     def of_more(self, make: Callable[[int], object]) -> None:
         """Measure the making of some more, one by one."""
@@ -205,9 +210,10 @@ def _call(made: Sequence[Any], count: int) -> None:
 
 
 def nodes(url: str, *, topic: str, many: int, shared: int) -> None:
-    """So many nodes with a publisher and a subscription each.
+    """So many nodes with a publisher and a subscription each; ready when they are run.
 
-    Each further order is how many messages to publish, and to receive, by each in turn.
+    The first order is to be given when discovery knows them all: what they take is measured then.
+    Each further one is how many messages to publish, and to receive, by each in turn.
     """
     tally, _, making = Tally(), warmed_up(url), Making()
     made = []
@@ -224,6 +230,9 @@ def nodes(url: str, *, topic: str, many: int, shared: int) -> None:
         run([make(name) for name in topics_of(topic, many)])
     making.figures["connections"] = connections(os.getpid(), port) - others
     publishers, msg = list(made), Sonar()
+    answer()
+    order()
+    making.weigh()
     making.of_more(lambda number: run([make(f"{topic}_more{number}")]))
     answer(**making.figures)
     while True:

@@ -5,13 +5,16 @@ A run starts the processes that it needs, and ends them. The figures are those o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from os import urandom
+from time import monotonic
 
 from bench.brokers import Server
 from bench.processes import Child, ChildFailed
+from bench.roles import topics_of
 from bench.roster import WITHOUT_UVLOOP, Contender
+from commlib.discovery import Discovery
 
 OURS = Contender("ours", "bench.scale.roles", "ours", options=WITHOUT_UVLOOP)
 MAKE_SECONDS = 60.0  # for all of them
@@ -20,6 +23,10 @@ PATTERN_WORK = 10_000_000  # comparisons of a message with a pattern: some broke
 
 Figures = dict[str, float]
 Runs = dict[str, dict[int, Figures]]  # by the name of the run, and how many there were
+
+
+class NodesUnknown(Exception):
+    """Discovery was not told of all nodes, so that they are not what they will be."""
 
 
 class MessagesLost(Exception):
@@ -152,13 +159,25 @@ def shared_nodes(bed: Bed, many: int) -> Figures:
 
 
 def _nodes(bed: Bed, many: int, shared: int) -> Figures:
-    with bed.start("nodes", topic=bed.fresh_name(), many=many, shared=shared) as child:
-        figures = _made(child)
+    topic = bed.fresh_name()
+    with bed.start("nodes", topic=topic, many=many, shared=shared) as child:
+        _made(child)
+        _wait_until_known(bed, topics_of(topic, many))
+        figures = child.ask("measure")
         for count in (many, max(many, MESSAGES)):
             sent = child.ask(count)
             if sent["lost"]:
                 raise MessagesLost(f"{sent['lost']} of {count} messages were lost")
     return figures | sent
+
+
+def _wait_until_known(bed: Bed, names: Iterable[str]) -> None:
+    """Return when discovery knows nodes of all these names."""
+    unknown, deadline = set(names), monotonic() + MAKE_SECONDS
+    with Discovery(bed.server.url) as discovery:
+        while unknown := unknown.difference(node.name for node in discovery.ask()):
+            if monotonic() > deadline:
+                raise NodesUnknown(f"{len(unknown)} nodes are not known to discovery")
 
 
 def _made(child: Child) -> Figures:
@@ -180,4 +199,4 @@ RUNS: dict[str, Callable[[Bed, int], Figures]] = {
         shared_nodes,
     )
 }
-FAILURES = (ChildFailed, MessagesLost, OSError)
+FAILURES = (ChildFailed, MessagesLost, NodesUnknown, OSError)
