@@ -11,6 +11,7 @@ import sys
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,9 @@ from commlib._discovery import (
     answer_topic,
 )
 from commlib._packet import Packet
-from commlib.aio import _asked, _beacon, _rights, discovery
+from commlib.aio import _asked, _beacon, _rights, _sayings, discovery
 from commlib.aio._beacon import beacon_for
+from commlib.aio._hub import Hub
 from commlib.aio.discovery import Discovery
 from commlib.msg import PubSubMessage
 from commlib.serializer import BytesSerializer
@@ -290,6 +292,29 @@ async def test_of_many_nodes_few_messages_tell_and_one_connection_hears(url: str
         assert beacon is beacon_for(nodes[-1].hub)
         await asyncio.gather(*(each.stop() for each in nodes))
         await heard.until(lambda: sum(len(said.ids) for said in heard.said()) == 40)
+
+
+async def test_what_has_no_room_on_the_connection_now_is_told_later(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered = count(1)
+
+    def offer(hub: Hub, topic: str, packet: Packet) -> bool:
+        return bool(next(offered) % 3) and _sayings.offer(hub, topic, packet)
+
+    monkeypatch.setattr(_sayings, "NODES_AT_ONCE", 2)
+    monkeypatch.setattr(_beacon, "offer", offer)
+    nodes = [node(f"n{index}", url) for index in range(20)]
+    async with listening(url) as heard:
+        await asyncio.gather(*(each.run() for each in nodes))
+        await heard.until(lambda: len({name for _, name in heard.events}) == 20)
+        assert len(heard.events) == 20
+        await heard.say(PROBE, Probe("abc"))
+        answers = answer_topic("abc")
+        await heard.until(lambda: sum(len(said.nodes) for said in heard.said(answers)) >= 20)
+        known = [info.name for said in heard.said(answers) for info in said.nodes]
+        await asyncio.gather(*(each.stop() for each in nodes))
+    assert sorted(known) == sorted(each.node_name for each in nodes)
 
 
 async def test_a_port_that_comes_and_goes_all_the_time_is_seldom_told_of(

@@ -11,7 +11,9 @@ neither nodes by the thousand nor a stranger who asks without end can keep a pro
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable, Sequence, Set
+from itertools import chain
 from math import inf
 from os import urandom
 from typing import TYPE_CHECKING
@@ -37,7 +39,7 @@ from commlib.aio._ear import Ear
 from commlib.aio._hub import Hub
 from commlib.aio._matching import Matching
 from commlib.aio._rights import Rights
-from commlib.aio._sayings import announcements, offer, said_in, sign_of_life
+from commlib.aio._sayings import announcements, in_portions, offer, said_in, sign_of_life
 
 if TYPE_CHECKING:
     from commlib.aio.node import Node
@@ -85,6 +87,8 @@ class Beacon:
         self._rights = Rights()
         self._ear: Ear | None = None
         self._alarms = Alarms(loop)
+        self._answers: deque[tuple[str, Packet]] = deque()
+        """Those that wait for room, with their topics."""
         self._asked = Asked(self.id, self._alarms, self._answer)
         self._tell_from = -inf
         self._reader: Reader[Announcement] = Reader(Announcement)
@@ -138,6 +142,7 @@ class Beacon:
         if not self._on_hub:
             self._alarms.clear()
             self._asked.clear()
+            self._answers.clear()
 
     def note_change(self, hub: Hub) -> None:
         """Endpoints of one of the nodes on a connection have begun or ended."""
@@ -223,8 +228,7 @@ class Beacon:
         for life in self._news:
             life.describe(self.id)
         self._matching.note_change()
-        if self._announce(hub):
-            self._news.clear()
+        self._announce(hub)
         self._tell_from = begin + max(PAUSE, SHARE * (self.loop.time() - begin))
         if self._news:
             self._tell_soon()
@@ -237,13 +241,15 @@ class Beacon:
                 if self._news.get(life) != "birth" and life.ports != ports_of(node):
                     self._news[life] = "change"
 
-    def _announce(self, hub: Hub) -> bool:
-        """Tell the news; whether the connection has taken all of it."""
+    def _announce(self, hub: Hub) -> None:
+        """Tell the news, as much of it as the connection has room for."""
         for event in EVENTS:
-            infos = self._told_of(life for life, what in self._news.items() if what == event)
-            if infos and not self._post(hub, ANNOUNCE, self._said(hub, event, infos)):
-                return False
-        return True
+            lives = [life for life, what in self._news.items() if what == event]
+            for some in in_portions(lives):
+                if not self._post(hub, ANNOUNCE, self._said(hub, event, self._told_of(some))):
+                    return
+                for life in some:
+                    del self._news[life]
 
     def _told_of(self, lives: Iterable[Life]) -> tuple[NodeInfo, ...]:
         return tuple(life.info for life in lives if life.info is not None)
@@ -252,14 +258,14 @@ class Beacon:
         """The nodes that others were told of."""
         return self._told_of(self._lives.values())
 
-    def _said(self, hub: Hub, event: Event, infos: tuple[NodeInfo, ...]) -> Sequence[Packet]:
-        return announcements(hub, Announcement(event, self.id, self.lease, nodes=infos))
+    def _said(self, hub: Hub, event: Event, infos: Sequence[NodeInfo]) -> list[Packet]:
+        return announcements(hub, Announcement(event, self.id, self.lease, nodes=tuple(infos)))
 
     def _post(self, hub: Hub, topic: str, packets: Sequence[Packet]) -> bool:
         """Hand packets to a connection; whether it has taken all of them."""
         if packets:
             self._rights.note_told(self.loop.time())
-        return offer(hub, topic, packets)
+        return all(offer(hub, topic, packet) for packet in packets)
 
     def _sign(self) -> None:
         hub = self._voice()
@@ -272,9 +278,22 @@ class Beacon:
     def _answer(self, askers: Set[str]) -> None:
         hub = self._voice()
         if hub is not None:
-            packets = self._said(hub, "present", self._known())
+            said = [self._said(hub, "present", infos) for infos in in_portions(self._known())]
+            packets = list(chain.from_iterable(said))
             for asker in askers:
-                self._post(hub, answer_topic(asker), packets)
+                self._answers.extend((answer_topic(asker), packet) for packet in packets)
+            self._send_answers()
+
+    def _send_answers(self) -> None:
+        """Send the answers that wait, as many as the connection has room for."""
+        hub = self._voice()
+        while hub is not None and self._answers:
+            topic, packet = self._answers[0]
+            if not self._post(hub, topic, [packet]):
+                self._alarms.set("send answers", self.loop.time() + GATHER, self._send_answers)
+                return
+            self._answers.popleft()
+        self._answers.clear()  # without a connection: who asks will ask again
 
     # ---- what is heard ----
 

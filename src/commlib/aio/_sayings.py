@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
@@ -13,7 +13,7 @@ from commlib._packet import Packet
 from commlib._wire import Reader, Refused
 from commlib.aio._hub import Hub
 from commlib.aio.pubsub import Sender
-from commlib.exceptions import PayloadTooBig
+from commlib.exceptions import CommlibError, PayloadTooBig
 
 log = logging.getLogger("commlib.discovery")
 
@@ -22,15 +22,12 @@ T = TypeVar("T")
 NODES_AT_ONCE = 16  # in one announcement
 
 
+def in_portions(some: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The same, as many at a time as one announcement is to tell of."""
+    return (some[at : at + NODES_AT_ONCE] for at in range(0, len(some), NODES_AT_ONCE))
+
+
 def announcements(hub: Hub, said: Announcement) -> list[Packet]:
-    """The same in as many packets as it takes, for this connection."""
-    if not said.nodes:
-        return _pack(hub, said)
-    some = (said.nodes[at : at + NODES_AT_ONCE] for at in range(0, len(said.nodes), NODES_AT_ONCE))
-    return [packet for nodes in some for packet in _pack(hub, replace(said, nodes=nodes))]
-
-
-def _pack(hub: Hub, said: Announcement) -> list[Packet]:
     """One packet, or as many as it takes, with less in them if they would be too big."""
     try:
         return [_sender(hub, Announcement).pack(said, ANNOUNCE)]
@@ -38,12 +35,12 @@ def _pack(hub: Hub, said: Announcement) -> list[Packet]:
         if len(said.nodes) > 1:
             half = len(said.nodes) // 2
             parts = said.nodes[:half], said.nodes[half:]
-            return [packet for nodes in parts for packet in _pack(hub, replace(said, nodes=nodes))]
+            return [p for nodes in parts for p in announcements(hub, replace(said, nodes=nodes))]
         for node in said.nodes:
             if node.schemas:
-                return _pack(hub, replace(said, nodes=(replace(node, schemas={}),)))
+                return announcements(hub, replace(said, nodes=(replace(node, schemas={}),)))
             if node.endpoints:
-                return _pack(hub, replace(said, nodes=(replace(node, endpoints=()),)))
+                return announcements(hub, replace(said, nodes=(replace(node, endpoints=()),)))
         log.debug("%s: %s", ANNOUNCE, exc)
         return []
 
@@ -57,10 +54,16 @@ def sign_of_life(hub: Hub, sign: Sign) -> list[Packet]:
         return []
 
 
-def offer(hub: Hub, topic: str, packets: Sequence[Packet]) -> bool:
-    """Hand packets to a connection; whether it has taken all of them."""
+def offer(hub: Hub, topic: str, packet: Packet) -> bool:
+    """Hand a packet to a connection; False if that is away or has no room now."""
     sender = _sender(hub, Announcement)
-    return all(sender.offer(packet, topic) for packet in packets)
+    try:
+        return sender.connected and sender.post(packet, topic)
+    except PayloadTooBig as exc:
+        log.debug("%s: %s", topic, exc)
+        return True  # it never will have room
+    except CommlibError:
+        return False
 
 
 def _sender(hub: Hub, kind: Any) -> Sender[Any]:
