@@ -2,9 +2,10 @@
 
     python -m bench.scale.roles ROLE URL LIMIT [NAME=VALUE...]
 
-A role makes ``many`` of something with the synchronous face of this library, answers with what that
-took (see `Making`), and then does what it is ordered to. Orders and answers are those of
-`bench.child`. With ``collector=0`` Python's garbage collector is off from the start.
+A role makes ``many`` of something with the synchronous face of this library, and answers. The first
+order is to be given when discovery knows them all; the answer is what they take (see `Making`).
+Then it does what it is ordered to. Orders and answers are those of `bench.child`. With
+``collector=0`` Python's garbage collector is off from the start.
 """
 
 from __future__ import annotations
@@ -53,21 +54,20 @@ class Making:
         yield
         self.figures["make_s"] = perf_counter() - begin
         self.figures["make_cpu_s"] = process_time() - cpu
-        self.weigh()
 
-    def weigh(self) -> None:
-        """Measure the memory that all of them take by now."""
+    def report(self, make: Callable[[int], object]) -> None:
+        """Answer; on the order measure the memory, and the making of some more, one by one."""
+        answer()
+        order()
         gc.collect()
         self.figures["rss_kb"] = max(0, rss_kb() - self._rss_before)
-
-    def of_more(self, make: Callable[[int], object]) -> None:
-        """Measure the making of some more, one by one."""
         times = []
         for number in range(MORE):
             begin = perf_counter()
             make(number)
             times.append(perf_counter() - begin)
         self.figures["more_us"] = statistics.median(times) * 1e6
+        answer(**self.figures)
 
 
 def rss_kb() -> int:
@@ -108,10 +108,7 @@ def subscriptions(url: str, *, topic: str, many: int, kind: str) -> None:
         for name in names:
             node.create_subscriber(name, tally.note, Sonar)
         run([node])
-    making.of_more(
-        lambda number: node.create_subscriber(f"{topic}_more{number}", tally.note, Sonar)
-    )
-    answer(**making.figures)
+    making.report(lambda number: node.create_subscriber(f"{topic}_more{number}", tally.note, Sonar))
     _count(tally)
 
 
@@ -144,8 +141,7 @@ def publishers(url: str, *, topic: str, many: int, busy: int) -> None:
     run([node])
     with making.of_all():
         made = [node.create_publisher(name, Sonar) for name in topics_of(topic, many)[-busy:]]
-    making.of_more(lambda number: node.create_publisher(f"{topic}_more{number}", Sonar))
-    answer(**making.figures)
+    making.report(lambda number: node.create_publisher(f"{topic}_more{number}", Sonar))
     msg = Sonar()
     while True:
         count = int(order()[0])
@@ -167,8 +163,7 @@ def services(url: str, *, name: str, many: int) -> None:
         for each in topics_of(name, many):
             node.create_rpc(each, add, AddTwoInts)
         run([node])
-    making.of_more(lambda number: node.create_rpc(f"{name}_more{number}", add, AddTwoInts))
-    answer(**making.figures)
+    making.report(lambda number: node.create_rpc(f"{name}_more{number}", add, AddTwoInts))
     while True:
         cpu = process_time()
         order()
@@ -185,8 +180,7 @@ def clients(url: str, *, name: str, many: int, served: int) -> None:
     run([node])
     with making.of_all():
         made = [node.create_rpc_client(each, AddTwoInts) for each in islice(cycle(names), many)]
-    making.of_more(lambda number: node.create_rpc_client(names[-1], AddTwoInts))
-    answer(**making.figures)
+    making.report(lambda number: node.create_rpc_client(names[-1], AddTwoInts))
     while True:
         count = int(order()[0])
         begin, cpu = perf_counter(), process_time()
@@ -210,10 +204,9 @@ def _call(made: Sequence[Any], count: int) -> None:
 
 
 def nodes(url: str, *, topic: str, many: int, shared: int) -> None:
-    """So many nodes with a publisher and a subscription each; ready when they are run.
+    """So many nodes with a publisher and a subscription each.
 
-    The first order is to be given when discovery knows them all: what they take is measured then.
-    Each further one is how many messages to publish, and to receive, by each in turn.
+    Each further order is how many messages to publish, and to receive, by each in turn.
     """
     tally, _, making = Tally(), warmed_up(url), Making()
     made = []
@@ -230,11 +223,7 @@ def nodes(url: str, *, topic: str, many: int, shared: int) -> None:
         run([make(name) for name in topics_of(topic, many)])
     making.figures["connections"] = connections(os.getpid(), port) - others
     publishers, msg = list(made), Sonar()
-    answer()
-    order()
-    making.weigh()
-    making.of_more(lambda number: run([make(f"{topic}_more{number}")]))
-    answer(**making.figures)
+    making.report(lambda number: run([make(f"{topic}_more{number}")]))
     while True:
         count = int(order()[0])
         cpu = process_time()

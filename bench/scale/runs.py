@@ -12,12 +12,12 @@ from time import monotonic
 
 from bench.brokers import Server
 from bench.processes import Child, ChildFailed
-from bench.roles import topics_of
 from bench.roster import WITHOUT_UVLOOP, Contender
-from commlib.discovery import Discovery
+from commlib.discovery import Discovery, NodeInfo
 
 OURS = Contender("ours", "bench.scale.roles", "ours", options=WITHOUT_UVLOOP)
 MAKE_SECONDS = 60.0  # for all of them
+KNOWN_SECONDS = 60.0  # until discovery knows them
 MESSAGES, CALLS = 20_000, 2_000
 PATTERN_WORK = 10_000_000  # comparisons of a message with a pattern: some brokers make them all
 
@@ -25,8 +25,8 @@ Figures = dict[str, float]
 Runs = dict[str, dict[int, Figures]]  # by the name of the run, and how many there were
 
 
-class NodesUnknown(Exception):
-    """Discovery was not told of all nodes, so that they are not what they will be."""
+class EndpointsUnknown(Exception):
+    """Discovery was not told of all, so that they do not take yet what they will."""
 
 
 class MessagesLost(Exception):
@@ -67,7 +67,7 @@ def patterns(bed: Bed, many: int) -> Figures:
 def _subscriptions(bed: Bed, many: int, kind: str, messages: int, all_busy: int) -> Figures:
     topic = bed.fresh_name(2 if kind == "patterns" else 1)
     with bed.start("subscriptions", topic=topic, many=many, kind=kind) as receiver:
-        figures = _made(receiver)
+        figures = _made(bed, receiver, many)
         for case, busy in (("one_busy", 1), ("all_busy", all_busy)):
             received = _publish(bed, receiver, topic, many, busy, messages)
             figures[f"{case}_us"] = received["cpu_us"]
@@ -78,7 +78,7 @@ def topics_uncollected(bed: Bed, many: int) -> Figures:
     """The making of as many subscriptions, with Python's garbage collector off."""
     topic = bed.fresh_name()
     with bed.start("subscriptions", topic=topic, many=many, kind="topics", collector=0) as receiver:
-        return _made(receiver)
+        return _made(bed, receiver, many)
 
 
 def _publish(
@@ -86,7 +86,7 @@ def _publish(
 ) -> Figures:
     """What the receiver says of so many messages."""
     with bed.start("publishers", topic=topic, many=many, busy=busy) as publisher:
-        _made(publisher)
+        _ready(publisher)
         for count in (busy, messages):  # first one each: what a topic costs once
             publisher.ask(count)
             received = receiver.ask(count * copies)
@@ -99,7 +99,7 @@ def one_topic(bed: Bed, many: int) -> Figures:
     """As many subscribers of one topic; the cost is that of each copy of a message."""
     topic = bed.fresh_name()
     with bed.start("subscriptions", topic=topic, many=many, kind="one") as receiver:
-        figures = _made(receiver)
+        figures = _made(bed, receiver, many)
         messages = max(10, MESSAGES // many)
         received = _publish(bed, receiver, topic, 1, 1, messages, copies=many)
     return figures | {"copy_us": received["cpu_us"]}
@@ -109,7 +109,7 @@ def publishers(bed: Bed, many: int) -> Figures:
     """Publishers of as many topics, to nobody."""
     topic = bed.fresh_name()
     with bed.start("publishers", topic=topic, many=many, busy=many) as publisher:
-        figures = _made(publisher)
+        figures = _made(bed, publisher, many)
         publisher.ask(many)
         return figures | publisher.ask(MESSAGES)
 
@@ -118,10 +118,10 @@ def services(bed: Bed, many: int) -> Figures:
     """As many services of one process, of which one or all are called."""
     name = bed.fresh_name()
     with bed.start("services", name=name, many=many) as served:
-        figures = _made(served)
+        figures = _made(bed, served, many)
         for case, busy in (("one_busy", 1), ("all_busy", many)):
             with bed.start("clients", name=name, many=busy, served=many) as caller:
-                _made(caller)
+                _ready(caller)
                 called, cost = _call(caller, served, busy)
             figures[f"{case}_us"] = cost
     return figures | {"all_busy_call_us": called["call_us"]}
@@ -134,8 +134,8 @@ def clients(bed: Bed, many: int) -> Figures:
         bed.start("services", name=name, many=1) as served,
         bed.start("clients", name=name, many=many, served=1) as caller,
     ):
-        _made(served)
-        figures = _made(caller)
+        _ready(served)
+        figures = _made(bed, caller, many)
         called, _ = _call(caller, served, many)
     return figures | called
 
@@ -159,11 +159,8 @@ def shared_nodes(bed: Bed, many: int) -> Figures:
 
 
 def _nodes(bed: Bed, many: int, shared: int) -> Figures:
-    topic = bed.fresh_name()
-    with bed.start("nodes", topic=topic, many=many, shared=shared) as child:
-        _made(child)
-        _wait_until_known(bed, topics_of(topic, many))
-        figures = child.ask("measure")
+    with bed.start("nodes", topic=bed.fresh_name(), many=many, shared=shared) as child:
+        figures = _made(bed, child, 2 * many)
         for count in (many, max(many, MESSAGES)):
             sent = child.ask(count)
             if sent["lost"]:
@@ -171,18 +168,25 @@ def _nodes(bed: Bed, many: int, shared: int) -> Figures:
     return figures | sent
 
 
-def _wait_until_known(bed: Bed, names: Iterable[str]) -> None:
-    """Return when discovery knows nodes of all these names."""
-    unknown, deadline = set(names), monotonic() + MAKE_SECONDS
+def _made(bed: Bed, child: Child, endpoints: int) -> Figures:
+    """What so many endpoints take that a child makes, when discovery has told of all of them."""
+    child.hear(MAKE_SECONDS)
+    deadline = monotonic() + KNOWN_SECONDS
     with Discovery(bed.server.url) as discovery:
-        while unknown := unknown.difference(node.name for node in discovery.ask()):
+        while (known := _endpoints_of(child.pid, discovery.ask())) < endpoints:
             if monotonic() > deadline:
-                raise NodesUnknown(f"{len(unknown)} nodes are not known to discovery")
+                raise EndpointsUnknown(f"discovery knows {known} of {endpoints} endpoints")
+    return child.ask("measure")
 
 
-def _made(child: Child) -> Figures:
-    """What it took to make all."""
-    return child.hear(MAKE_SECONDS)
+def _ready(child: Child) -> None:
+    """Return when a child has made all; what that takes is measured of another one."""
+    child.hear(MAKE_SECONDS)
+    child.ask("measure")
+
+
+def _endpoints_of(pid: int, nodes: Iterable[NodeInfo]) -> int:
+    return sum(len(node.endpoints) for node in nodes if node.pid == pid)
 
 
 RUNS: dict[str, Callable[[Bed, int], Figures]] = {
@@ -199,4 +203,4 @@ RUNS: dict[str, Callable[[Bed, int], Figures]] = {
         shared_nodes,
     )
 }
-FAILURES = (ChildFailed, MessagesLost, NodesUnknown, OSError)
+FAILURES = (ChildFailed, MessagesLost, EndpointsUnknown, OSError)
