@@ -49,6 +49,14 @@ class Bed:
         separator = "/" if self.name == "mqtt" else "."
         return separator.join(f"scale_{urandom(4).hex()}" for _ in range(words))
 
+    def wait_until_known(self, pid: int, endpoints: int) -> None:
+        """Return when discovery knows so many endpoints of a process."""
+        deadline = monotonic() + KNOWN_SECONDS
+        with Discovery(self.server.url) as discovery:
+            while (known := _endpoints_of(pid, discovery.ask())) < endpoints:
+                if monotonic() > deadline:
+                    raise EndpointsUnknown(f"discovery knows {known} of {endpoints} endpoints")
+
 
 def topics(bed: Bed, many: int) -> Figures:
     """Subscriptions to as many topics, of which one or all get messages."""
@@ -171,11 +179,7 @@ def _nodes(bed: Bed, many: int, shared: int) -> Figures:
 def _made(bed: Bed, child: Child, endpoints: int) -> Figures:
     """What so many endpoints take that a child makes, when discovery has told of all of them."""
     child.hear(MAKE_SECONDS)
-    deadline = monotonic() + KNOWN_SECONDS
-    with Discovery(bed.server.url) as discovery:
-        while (known := _endpoints_of(child.pid, discovery.ask())) < endpoints:
-            if monotonic() > deadline:
-                raise EndpointsUnknown(f"discovery knows {known} of {endpoints} endpoints")
+    bed.wait_until_known(child.pid, endpoints)
     return child.ask("measure")
 
 

@@ -266,6 +266,8 @@ def test_the_page_says_how_often_all_was_measured_and_where_it_ended() -> None:
 class ObedientChild:
     """A child that answers each order with all that any role has to say."""
 
+    pid = 1
+
     def __enter__(self) -> ObedientChild:
         return self
 
@@ -273,10 +275,12 @@ class ObedientChild:
         pass
 
     def hear(self, timeout: float) -> Figures:
-        made = ("make_s", "make_cpu_s", "rss_kb", "more_us", "connections")
-        return dict.fromkeys(made, 1.0)
+        return {}
 
     def ask(self, *words: object) -> Figures:
+        if words == ("measure",):
+            made = ("make_s", "make_cpu_s", "rss_kb", "more_us", "connections")
+            return dict.fromkeys(made, 1.0)
         return {"cpu_us": 1.0, "call_us": 1.0, "lost": 0}
 
 
@@ -285,6 +289,10 @@ class ObedientBed:
 
     def __init__(self) -> None:
         self.started: list[tuple[str, dict[str, object]]] = []
+        self.waited_for: list[int] = []
+
+    def wait_until_known(self, pid: int, endpoints: int) -> None:
+        self.waited_for.append(endpoints)
 
     def start(self, role: str, **options: object) -> ObedientChild:
         self.started.append((role, options))
@@ -298,6 +306,13 @@ class ObedientBed:
 def test_a_run_gives_the_figures_that_are_shown_of_it(name: str) -> None:
     figures = RUNS[name](ObedientBed(), 10)  # type: ignore[arg-type] # it stands in for one
     assert {kind.figure for kind in KINDS if kind.run == name} <= set(figures)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_all_that_there_is_many_of_is_known_before_it_is_measured(name: str) -> None:
+    bed = ObedientBed()
+    RUNS[name](bed, 10)  # type: ignore[arg-type] # it stands in for one
+    assert bed.waited_for == [20 if "nodes" in name else 10]  # a node has two endpoints
 
 
 def test_only_what_is_made_without_the_collector_is_told_to_have_it_off() -> None:
