@@ -156,7 +156,7 @@ install_each() {
     done
 }
 
-package='.[redis,mqtt,cli,broker,zstd,speed]'
+package='.[redis,mqtt,websockets,cli,broker,zstd,speed]'
 case $mode in
     demo) is_ready dev || install demo -e "$package" ;;
     check) install dev -e "$package" --group dev ;;

@@ -78,6 +78,14 @@ def mqtt311_server(mosquitto_server: MosquittoServer) -> Broker:
 
 
 @pytest.fixture(scope="session")
+def mqtt_websockets_server() -> Iterator[MosquittoServer]:
+    """A Mosquitto that is reached through websockets."""
+    MosquittoServer.need()
+    with MosquittoServer(websockets=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def second_mqtt_server() -> Iterator[MosquittoServer]:
     """Another Mosquitto, for what goes from one to the other."""
     with running(MosquittoServer) as server:
@@ -88,6 +96,14 @@ def second_mqtt_server() -> Iterator[MosquittoServer]:
 def nats_server() -> Iterator[NatsServer]:
     """The NATS server of this run, which speaks MQTT 3.1.1."""
     with running(NatsServer) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def nats_websockets_server() -> Iterator[NatsServer]:
+    """A NATS server that is reached through websockets."""
+    NatsServer.need()
+    with NatsServer(websockets=True) as server:
         yield server
 
 

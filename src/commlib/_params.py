@@ -307,7 +307,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def _is_plain(kind: str) -> bool:
     """Whether a value of this type can be spelled in a URL."""
-    return any(word in kind for word in ("bool", "int", "float", "str", "Policy"))
+    return any(word in kind for word in ("bool", "int", "float", "str", "Policy", "Carrier"))
 
 
 def _read_option(name: str, text: str, kind: str) -> Any:

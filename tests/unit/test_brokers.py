@@ -260,6 +260,12 @@ def test_a_mosquitto_shows_its_certificate_and_asks_for_one(
     assert not enters(server)
 
 
+def test_a_mosquitto_speaks_websockets_and_nothing_else(make_mosquitto: Make) -> None:
+    server = make_mosquitto(websockets=True)
+    assert server.url == f"ws://127.0.0.1:{server.port}"
+    assert not enters(server)
+
+
 # ---- the doors of RabbitMQ, and its alarm ----
 
 

@@ -192,6 +192,23 @@ def test_a_broker_without_tls_is_told_from_a_bad_certificate(
     assert only(findings, "tls")["text"].startswith("no TLS there")
 
 
+def test_a_broker_behind_websockets_is_looked_at_as_any_other(
+    mqtt_websockets_server: MosquittoServer,
+) -> None:
+    status, findings = run(mqtt_websockets_server.url, *QUICK)
+    assert status == 0
+    assert only(findings, "login")["severity"] == "ok"
+
+
+def test_a_port_without_websockets_is_told_from_a_broker_that_is_away(
+    mosquitto_server: MosquittoServer,
+) -> None:
+    status, findings = run(mosquitto_server.url.replace("mqtt:", "ws:"))
+    assert status == 1
+    assert only(findings, "tcp")["severity"] == "ok"
+    assert "is it the right port" in only(findings, "connection")["text"]
+
+
 @pytest.mark.parametrize(("days", "severity"), [(22, "ok"), (20, "warning"), (0.5, "warning")])
 def test_a_certificate_is_renewed_in_time(days: float, severity: str) -> None:
     until = "Jan  1 00:00:00 2030 GMT"

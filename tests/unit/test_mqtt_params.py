@@ -66,6 +66,113 @@ def test_a_path_in_a_url_is_refused() -> None:
     ("payload", "raw"),
     [(b"\x00", b"\x00"), ("off", b"off"), ({"on": False}, b'{"on":false}'), (None, b"null")],
 )
+# ---- websockets ----
+
+
+@pytest.mark.parametrize(
+    ("url", "port", "tls", "path", "text"),
+    [
+        ("ws://host", 80, False, "/mqtt", "ws://host:80/mqtt"),
+        ("wss://host", 443, True, "/mqtt", "wss://host:443/mqtt"),
+        ("ws://host:8083/", 8083, False, "/", "ws://host:8083/"),
+        ("wss://host/a/b%20c", 443, True, "/a/b%20c", "wss://host:443/a/b%20c"),
+        ("ws://[::1]:8083/ws", 8083, False, "/ws", "ws://[::1]:8083/ws"),
+        ("ws://host?tls=1", 80, True, "/mqtt", "wss://host:80/mqtt"),
+        ("mqtt://host:8083?transport=websockets", 8083, False, "/mqtt", "ws://host:8083/mqtt"),
+    ],
+)
+def test_a_url_asks_for_websockets(url: str, port: int, tls: bool, path: str, text: str) -> None:
+    params = ConnectionParameters.from_url(url)
+    assert params.transport == "websockets"
+    assert (params.port, params.ssl, params.path, str(params)) == (port, tls, path, text)
+
+
+def test_it_has_credentials_and_options_as_any_other() -> None:
+    params = ConnectionParameters.from_url("wss://me:pa%2Fss@host/ws?protocol=MQTTv311&keepalive=5")
+    assert params.credentials == ("me", "pa/ss")
+    assert (params.protocol, params.keepalive) == (MQTTProtocolType.MQTTv311, 5)
+
+
+def test_what_may_hold_a_token_is_not_shown() -> None:
+    params = ConnectionParameters(
+        transport="websockets", path="/mqtt?token=s3cret", headers={"Authorization": "s3cret"}
+    )
+    for shown in (repr(params), str(params), params.address):
+        assert "s3cret" not in shown
+
+
+def test_brokers_behind_one_web_server_are_told_from_each_other() -> None:
+    one, other, secure = (
+        ConnectionParameters.from_url(url).address
+        for url in ("ws://10.0.0.1:80/one", "ws://10.0.0.1/other", "wss://10.0.0.1:80/one")
+    )
+    assert one != other
+    assert one == secure, "TLS is only another way in"
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "text"),
+    [
+        ({"transport": "udp"}, ValueError, "transport='udp': it is tcp or websockets"),
+        ({"path": "/ws"}, ValueError, "for transport='websockets'"),
+        ({"headers": {"a": "b"}}, ValueError, "for transport='websockets'"),
+        ({"transport": "websockets", "path": "mqtt"}, ValueError, "begins with /"),
+        ({"transport": "websockets", "path": ""}, ValueError, "begins with /"),
+        ({"transport": "websockets", "path": "/a b"}, ValueError, "percent-encoded"),
+        ({"transport": "websockets", "path": "/é"}, ValueError, "percent-encoded"),
+        ({"transport": "websockets", "path": "/a\r\nX: y"}, ValueError, "percent-encoded"),
+        ({"transport": "websockets", "path": "/a#b"}, ValueError, "percent-encoded"),
+        ({"transport": "websockets", "path": None}, TypeError, "path= is text"),
+        ({"transport": "websockets", "headers": "a: b"}, TypeError, "texts by their names"),
+        ({"transport": "websockets", "headers": {"a": "b\r\nc: d"}}, ValueError, "printable"),
+        ({"transport": "websockets", "headers": {"a": 5}}, ValueError, "printable"),
+        ({"transport": "websockets", "headers": {5: "a"}}, ValueError, "printable"),
+    ],
+)
+def test_what_no_websocket_has_is_refused(
+    options: dict[str, object], kind: type[Exception], text: str
+) -> None:
+    with pytest.raises(kind, match=text):
+        ConnectionParameters(**options)  # type: ignore[arg-type]
+
+
+def test_headers_do_not_stand_in_a_url() -> None:
+    with pytest.raises(ValueError, match="'headers' is no option"):
+        ConnectionParameters.from_url("ws://host?headers=x")
+
+
+# ---- ALPN ----
+
+
+@pytest.mark.parametrize("alpn", ["mqtt,x-amzn-mqtt-ca", ["mqtt", "x-amzn-mqtt-ca"]])
+def test_names_for_a_port_that_many_share_are_one_or_several(alpn: str | list[str]) -> None:
+    params = ConnectionParameters(ssl=True, alpn=alpn)
+    assert params.alpn == ("mqtt", "x-amzn-mqtt-ca")
+    assert ConnectionParameters(ssl=True, alpn="mqtt").alpn == ("mqtt",)
+
+
+def test_none_are_said_unless_asked_for() -> None:
+    assert ConnectionParameters().alpn == ConnectionParameters(alpn="").alpn == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"alpn": "mqtt"}, "within TLS: ssl=True, mqtts:// or wss://"),
+        (
+            {"alpn": "mqtt", "ssl": ssl.create_default_context()},
+            r"set_alpn_protocols\(\['mqtt'\]\)",
+        ),
+        ({"alpn": ["x" * 256], "ssl": True}, "1 to 255 bytes"),
+        ({"alpn": ["mqtt", ""], "ssl": True}, "1 to 255 bytes"),
+        ({"alpn": [b"mqtt"], "ssl": True}, "1 to 255 bytes"),
+    ],
+)
+def test_what_cannot_be_said_in_alpn_is_refused(options: dict[str, object], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        ConnectionParameters(**options)  # type: ignore[arg-type]
+
+
 def test_a_will_is_bytes_text_or_json(payload: object, raw: bytes) -> None:
     will = Will("robot.state", payload, qos=1, retain=True).as_will()
     assert (will.topic, will.payload, will.qos, will.retain) == ("robot/state", raw, 1, True)

@@ -22,6 +22,8 @@ MODULES = {
     "valkeys": "commlib.transports.redis",
     "mqtt": "commlib.transports.mqtt",
     "mqtts": "commlib.transports.mqtt",
+    "ws": "commlib.transports.mqtt",
+    "wss": "commlib.transports.mqtt",
     "amqp": "commlib.transports.amqp",
     "amqps": "commlib.transports.amqp",
     "memory": "commlib.transports.memory",

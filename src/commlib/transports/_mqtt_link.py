@@ -451,7 +451,11 @@ async def _greet(
     except ConnectionLost as exc:
         if isinstance(exc.__cause__, SSLError):
             raise exc.__cause__ from None
-        hint = "" if params.ssl else "; does it want TLS, mqtts://?"
+        hint = (
+            ""
+            if params.ssl or params.transport == "websockets"
+            else "; does it want TLS, mqtts://?"
+        )
         raise ClosedEarly(
             f"{link.name}: the broker has closed the connection at once{hint}"
         ) from exc
@@ -461,3 +465,11 @@ async def _greet(
         kind = VersionRefused if granted.code in UNSUPPORTED_VERSION else ConnectError
         who = f"as {user!r}" if user else "without a user name"
         raise refusal(f"{link.name}, {who}", granted.code, granted.said, kind)
+async def _open(make: Callable[[], MqttLink], params: ConnectionParameters) -> MqttLink:
+    if params.transport == "tcp":
+        return await open_stream(make, params)
+    from commlib.transports._websocket import open_websocket  # which imports a package
+
+    return await open_websocket(make, params)
+
+

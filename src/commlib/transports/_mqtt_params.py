@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, TypeAlias, get_args
 
 from msgspec import Struct
 
@@ -13,6 +13,7 @@ from commlib._hops import host_name
 from commlib._params import Credentials as Credentials
 from commlib._params import NetworkParameters
 from commlib.transports import _mqtt_control as control
+from commlib.exceptions import MissingDriver
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -20,8 +21,27 @@ if TYPE_CHECKING:
 
     from commlib.transports.mqtt import MqttTransport
 
-TLS_PORT = 8883
-TLS_SCHEMES = ("mqtts",)
+Carrier = Literal["tcp", "websockets"]
+Headers: TypeAlias = Mapping[str, str]
+
+PATH = "/mqtt"
+"""Where brokers listen for websockets, unless they are told otherwise."""
+
+
+class _Scheme(NamedTuple):
+    """What the scheme of a URL says."""
+
+    port: int
+    tls: bool
+    transport: Carrier
+
+
+SCHEMES = {
+    "mqtt": _Scheme(1883, tls=False, transport="tcp"),
+    "mqtts": _Scheme(8883, tls=True, transport="tcp"),
+    "ws": _Scheme(80, tls=False, transport="websockets"),
+    "wss": _Scheme(443, tls=True, transport="websockets"),
+}
 
 
 class MQTTProtocolType(IntEnum):
@@ -83,6 +103,11 @@ class ConnectionParameters(NetworkParameters):
     host: str = "localhost"
     port: int = 1883
     protocol: MQTTProtocolType | str = MQTTProtocolType.MQTTv5
+    * ``transport``: ``"websockets"`` for a broker behind a web server, with the ``path`` that it
+      has there, and ``headers`` for the door of that server, such as ``Authorization``; ``port`` is
+      that of the websockets. Needs the extra ``websockets``.
+    * ``alpn``: a name, or several, by which a port that many share knows MQTT (RFC 7301). With
+      ``ssl=True``; a context of your own is told by its ``set_alpn_protocols``.
     creds: Credentials | None = None
     username: str = ""
     password: str = field(default="", repr=False)
@@ -92,10 +117,15 @@ class ConnectionParameters(NetworkParameters):
     will: Will | None = None
     birth: Will | None = None
 
-    schemes: ClassVar[tuple[str, ...]] = ("mqtt", *TLS_SCHEMES)
+    schemes: ClassVar[tuple[str, ...]] = tuple(SCHEMES)
     can_do_without_will = False
     """Of one that nobody has asked for: some brokers let nobody in who has no right to it."""
 
+    session_expiry: float = field(default=0.0, kw_only=True)
+    transport: Carrier = field(default="tcp", kw_only=True)
+    path: str = field(default=PATH, kw_only=True, repr=False)  # there may be a token in its query
+    headers: Headers = field(default_factory=dict, kw_only=True, repr=False)
+    alpn: str | Sequence[str] = field(default=(), kw_only=True)
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.protocol, str):
@@ -114,9 +144,60 @@ class ConnectionParameters(NetworkParameters):
 
     @property
     def address(self) -> str:
-        # TLS is only another way in.
-        return f"mqtt://{host_name(self.host)}:{self.port}"
+        # TLS is only another way in; behind one web server there may be several brokers.
+        path = self._place_in_server
+        return f"{'ws' if path else 'mqtt'}://{host_name(self.host)}:{self.port}{path}"
 
+    @property
+    def _place_in_server(self) -> str:
+        return self.path.partition("?")[0] if self.transport == "websockets" else ""
+
+    def ssl_context(self) -> SSLContext | None:
+        context = super().ssl_context()
+        if context is not None and self.alpn:
+            context.set_alpn_protocols(list(self.alpn))
+        return context
+
+        self._check_transport()
+        self._check_alpn()
+
+    def _check_transport(self) -> None:
+        if self.transport not in get_args(Carrier):
+            raise ValueError(
+                f"transport={self.transport!r}: it is {' or '.join(get_args(Carrier))}"
+            )
+        # Not shown: there may be a token in either of them.
+        if not isinstance(self.path, str) or not isinstance(self.headers, Mapping):
+            raise TypeError("path= is text, and headers= are texts by their names")
+        if self.transport == "tcp" and (self.path != PATH or self.headers):
+            raise ValueError("path= and headers= are for transport='websockets', ws:// and wss://")
+        if not (self.path.startswith("/") and _is_line(self.path)) or set(self.path) & set(" #"):
+            raise ValueError("path= begins with /; what no URL may have in it is percent-encoded")
+        if not all(_is_line(text) for header in self.headers.items() for text in header):
+            raise ValueError("headers= are printable ASCII; other characters are encoded")
+
+    def _check_alpn(self) -> None:
+        names = self.alpn.split(",") if isinstance(self.alpn, str) and self.alpn else self.alpn
+        self.alpn = tuple(names)
+        if not all(isinstance(name, str) and 0 < len(name.encode()) < 256 for name in names):
+            raise ValueError(f"alpn={self.alpn!r}: names of 1 to 255 bytes")
+        if names and not self.ssl:
+            raise ValueError("alpn= is said within TLS: ssl=True, mqtts:// or wss://")
+        if names and self.ssl is not True:
+            raise ValueError(
+                "alpn= goes with ssl=True; a context of your own is not changed: call its "
+                f"set_alpn_protocols({list(names)})"
+            )
+
+    def _check_session(self) -> None:
+        seconds = self.session_expiry
+        if not (isinstance(seconds, int | float) and seconds >= 0):
+            raise ValueError(f"session_expiry={seconds!r}: it is a time in seconds")
+        if seconds and not self.client_id:
+            raise ValueError(
+                "session_expiry: it needs a client_id, by which the broker knows these subscribers "
+                "again; one that no other connection has"
+            )
     def with_will(self, topic: str, payload: bytes) -> Self:
         if self.will is not None:
             return self
@@ -126,7 +207,13 @@ class ConnectionParameters(NetworkParameters):
         return other
 
     def make_transport(self) -> MqttTransport:
-        """A new transport to this broker."""
+        """A new transport. Raises MissingDriver for websockets without their extra."""
+        if self.transport == "websockets":
+            try:
+                import websockets  # noqa: F401 - better known now than at the first connection
+            except ImportError as exc:
+                text = 'websockets is missing: pip install "commlib-py[websockets]"'
+                raise MissingDriver(text) from exc
         from commlib.transports.mqtt import MqttTransport
 
         return MqttTransport(self)
@@ -135,16 +222,29 @@ class ConnectionParameters(NetworkParameters):
     def _from_url_parts(cls, parts: SplitResult) -> dict[str, Any]:
         from urllib.parse import unquote
 
-        if parts.path.strip("/"):
-            raise ValueError(f"{parts.path}: an MQTT URL has no path; topics belong to endpoints")
-        tls = parts.scheme in TLS_SCHEMES
-        return {
+        scheme = SCHEMES[parts.scheme]
+        options: dict[str, Any] = {
             "username": unquote(parts.username or ""),
             "password": unquote(parts.password or ""),
             "host": parts.hostname or "localhost",
-            "port": parts.port or (TLS_PORT if tls else 1883),
-            "ssl": tls,
+            "port": parts.port or scheme.port,
+            "ssl": scheme.tls,
+            "transport": scheme.transport,
         }
 
     def __str__(self) -> str:
-        return f"{'mqtts' if self.ssl else 'mqtt'}://{self.place}"
+        scheme = "mqtt" if self.transport == "tcp" else "ws"
+        return f"{scheme}{'s' if self.ssl else ''}://{self.place}{self._place_in_server}"
+
+
+def _is_line(text: object) -> bool:
+    """Whether it can stand in a line of HTTP, and does not end it."""
+    return isinstance(text, str) and text.isascii() and text.isprintable()
+        if scheme.transport == "websockets":
+            return options | {"path": parts.path or PATH}
+        if parts.path.strip("/"):
+            raise ValueError(
+                f"{parts.path}: {parts.scheme}:// has no path; topics belong to endpoints, and the "
+                "path of websockets to ws:// or wss://"
+            )
+        return options

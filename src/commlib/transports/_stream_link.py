@@ -45,7 +45,7 @@ class StreamLink(asyncio.BufferedProtocol):
         self.written_bytes = 0
         self._loop = loop
         self._loop_thread = threading.get_ident()
-        self._buffer = _read_buffer(self._loop)
+        self._buffer = read_buffer(self._loop)
         self._long: LongBytes | None = None
         """Where what comes next belongs, if it is the rest of a long payload and nothing else."""
         self._transport: asyncio.Transport | None = None
@@ -198,8 +198,11 @@ class StreamLink(asyncio.BufferedProtocol):
             return 0  # it is full, or going: asyncio will find out
 
     def allow_direct(self) -> None:
-        """Let other threads write, too; not possible with TLS, whose state is the loop's."""
-        if self.extra("ssl_object") is None:
+        """Let other threads write, too.
+
+        Not with TLS or a websocket: what is under way there is the loop's.
+        """
+        if self.extra("ssl_object") is None and self.extra("websocket") is None:
             # A descriptor of our own: asyncio's may be closed, and its number given away, any time.
             self._direct = socket.socket(fileno=os.dup(self.extra("socket").fileno()))
             self._direct.setblocking(False)
@@ -264,7 +267,7 @@ class StreamLink(asyncio.BufferedProtocol):
 _read_buffers: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
 
 
-def _read_buffer(loop: asyncio.AbstractEventLoop) -> memoryview:
+def read_buffer(loop: asyncio.AbstractEventLoop) -> memoryview:
     """Where all links of a loop are read into, for a loop reads from one at a time.
 
     Every loop calls ``get_buffer``, reads, and calls ``buffer_updated`` in one go. Of our own,

@@ -2,7 +2,7 @@
 
 Features: PubSub and patterns (topics), RPC and everything built on it (topics), QoS 0, 1 and 2,
 retained messages, will and birth, message expiry, services that share their requests (MQTT 5,
-shared subscriptions), authentication, TLS.
+shared subscriptions), sessions that the broker keeps, authentication, TLS, websockets.
 
 Connections: one. On MQTT 3.1.1, and on brokers without subscription identifiers, a pattern that
 overlaps with another one without being covered by it needs a further one.
@@ -13,6 +13,7 @@ Parameters: see ``ConnectionParameters``. URLs::
     mqtts://host                                     TLS, certificate and host name checked
     mqtt://host?protocol=MQTTv311
 
+    ws://host:8083/mqtt, wss://host                  over websockets, with TLS on port 443
 A name's dots are slashes on MQTT. Messages are published at QoS 0 unless a publisher is told
 otherwise (``qos=1``); subscribers take each at the QoS that it was published at.
 
