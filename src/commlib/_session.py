@@ -111,7 +111,7 @@ class Session:
 
     def start(self) -> None:
         """Begin to connect, in the background; idempotent."""
-        if self._task is None or self._task.done():
+        if self._task is None or (self._task.done() and _may_heal(self.failure)):
             self.failure = None
             self._task = asyncio.get_running_loop().create_task(self._supervise())
             self._task.add_done_callback(self._ended)
@@ -119,7 +119,8 @@ class Session:
     async def ready(self) -> None:
         """Return when the link is there.
 
-        Raises AuthError when the broker refuses, ConnectError where nothing is tried again.
+        Raises AuthError when the broker refuses, ConnectError where nothing is tried again. If
+        there is nothing that could heal, it does so until the session was closed.
         """
         self.start()
         while self.link is None:
@@ -142,7 +143,7 @@ class Session:
         while True:
             begun = loop.time()
             error = await self._attempt()
-            if not self._params.reconnect:
+            if not (self._params.reconnect and _may_heal(error)):
                 return
             if error is None and loop.time() - begun > pause:
                 pause = FIRST_PAUSE  # it was connected, for longer than a pause to breathe
@@ -200,6 +201,11 @@ class Session:
         self.on_failure()
 
     def _note_loss(self, reason: Exception) -> None:
+        if isinstance(reason, AuthError) and not reason.may_heal:
+            log.error("%s lost, and not tried again: %s", self.name, reason)
+            reason.logged = self.failed = True
+            self._fail(reason)
+            return
         again = "trying again" if self._params.reconnect else "reconnect=False"
         log.log(self._level, "%s lost: %s; %s", self.name, reason, again)
         if not self._params.reconnect:
@@ -262,3 +268,7 @@ class Session:
                 break
             await asyncio.wait([link.closed], timeout=wake)
         return await link.closed
+
+
+def _may_heal(error: CommlibError | None) -> bool:
+    return not isinstance(error, AuthError) or error.may_heal

@@ -112,7 +112,10 @@ def test_every_public_method_is_documented_here_or_where_it_is_promised(name: st
     assert undocumented == []
 
 
-PROMISES = (base.Transport, base.Subscription, base.Consumer, base.Inbox)
+PROMISES = (
+    *(base.Transport, base.Subscription, base.Consumer, base.Inbox),
+    *(base.LastingTransport, base.LastingSubscription),
+)
 
 
 def _undocumented_methods(kind: type) -> list[str]:

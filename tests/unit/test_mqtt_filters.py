@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commlib.transports._mqtt_filters import covers, is_exact, levels, overlap
+from commlib.transports._mqtt_filters import covers, is_exact, levels, matching, overlap
 
 WORDS = ["a", "b", "", "$x"]
 TOPICS = ["/".join(words) for n in (1, 2, 3, 4) for words in itertools.product(WORDS, repeat=n)]
@@ -84,3 +84,15 @@ def test_a_filter_without_wildcards_is_exact() -> None:
     assert is_exact(levels("a/b"))
     assert not is_exact(levels("a/+"))
     assert not is_exact(levels("a/#"))
+
+
+@given(topics, filters)
+def test_all_filters_that_match_a_topic_are_found(topic: str, wanted: str) -> None:
+    found = [*matching(topic)]
+    assert found[0] == topic
+    assert len(found) == len(set(found))
+    assert (wanted in found) == matches(wanted, topic)
+
+
+def test_of_a_topic_of_very_many_levels_no_filters_are_listed() -> None:
+    assert [*matching("a/" * 40)] == ["a/" * 40]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -243,6 +244,34 @@ def test_a_password_alone_has_an_empty_user_name() -> None:
     frame = control.connect(V311, "c", 60, "", "secret", None)
     assert frame.endswith(b"\x00\x01c\x00\x00\x00\x06secret")
     assert frame[9] == 0xC2  # user name, password, clean session
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0.5, 1), (3600.0, 3600), (1e10, 0xFFFFFFFF), (math.inf, 0xFFFFFFFF)]
+)
+def test_connect_asks_for_a_session_that_the_broker_keeps(seconds: float, told: int) -> None:
+    theirs = ConnectPacket(
+        "robot",
+        keepalive=60,
+        clean_start=False,
+        protocol=VERSIONS[V5],
+        properties=Properties({"session_expiry_interval": told}),
+    )
+    assert control.connect(V5, "robot", 60, "", "", None, seconds) == theirs.encode()
+
+
+def test_on_mqtt_3_1_1_connect_says_only_that_the_session_is_to_be_kept() -> None:
+    clean, kept = (control.connect(V311, "robot", 60, "", "", None, s) for s in (0, 3600))
+    assert (clean[9], kept[9]) == (2, 0)
+    assert clean[:9] + clean[10:] == kept[:9] + kept[10:]
+
+
+def test_the_answer_of_the_broker_says_what_became_of_the_session() -> None:
+    granted = control.read_connack(V5, b"\x01\x00\x05\x11\x00\x00\x00\x3c")
+    assert (granted.is_resumed, granted.session_expiry) == (True, 60)
+    granted = control.read_connack(V311, b"\x01\x00")
+    assert (granted.is_resumed, granted.session_expiry) == (True, None)
+    assert not control.read_connack(V5, b"\x00\x00\x00").is_resumed
 
 
 def test_the_answer_of_the_broker_says_what_it_can_do() -> None:

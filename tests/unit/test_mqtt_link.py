@@ -17,7 +17,7 @@ from commlib.transports import _mqtt_frames as frames
 from commlib.transports._mqtt_control import V5, V311
 from commlib.transports._mqtt_frames import Published
 from commlib.transports._mqtt_headers import write_pairs
-from commlib.transports._mqtt_link import LONGEST_HEAD, Route
+from commlib.transports._mqtt_link import LONGEST_HEAD, Route, Unclaimed
 from mqtt_wire import Wire
 
 BOTH = pytest.mark.parametrize("version", [V311, V5])
@@ -274,6 +274,32 @@ async def test_a_message_at_qos_2_is_taken_once(
     assert len(taken) == 2, "after its release the number is that of another message"
 
 
+@pytest.mark.parametrize(("qos", "kind"), [(1, frames.PUBACK), (2, frames.PUBREC)])
+async def test_what_nobody_takes_is_acknowledged_by_who_keeps_it(
+    make: Callable[..., Wire], qos: int, kind: int
+) -> None:
+    broker = make()
+    held: list[Unclaimed] = []
+
+    def hold(message: Unclaimed) -> bool:
+        held.append(message)
+        return message.payload == b"kept"
+
+    broker.link.on_route = lambda topic, published: ((), True)
+    broker.link.on_unclaimed = hold
+    for packet_id, payload in ((1, b"of nobody"), (2, b"kept")):
+        before, behind = frames.publish_parts(
+            wire.text("a"), payload, qos << frames.QOS_SHIFT, frames.NO_PROPERTIES
+        )
+        broker.comes(before + wire.u16.pack(packet_id) + behind)
+    assert broker.packets() == [frames.acknowledge(kind, 1)]
+    kept = held[1]
+    assert (kept.topic, kept.payload, kept.qos, kept.packet_id) == ("a", b"kept", qos, 2)
+    broker.link.acknowledge(kept.qos, kept.packet_id)
+    assert broker.packets() == [frames.acknowledge(kind, 2)]
+    assert broker.link.received == ({1, 2} if qos == 2 else set())
+
+
 # ---- questions ----
 
 
@@ -318,7 +344,7 @@ async def test_pings_are_answered_in_their_order_and_the_end_ends_them(
     [
         (b"\xe0\x02\x8b\x00", ConnectionLost, "the server is shutting down"),
         (b"\xe0\x01\x87", AuthError, "not authorized"),
-        (b"\xe0\x01\x8e", AuthError, "no two may have the same"),
+        (b"\xe0\x01\x8e", AuthError, "another client came with the same client id"),
         (b"\xe0\x00", ConnectionLost, "reason code 0x00"),
         (b"\xe0\x08\x97\x06\x1f\x00\x03why", ConnectionLost, r"a quota was exceeded \(why\)"),
     ],

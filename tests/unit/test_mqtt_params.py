@@ -19,11 +19,12 @@ def test_by_default_it_is_mqtt_5_on_this_machine() -> None:
 def test_a_url_says_all_of_it() -> None:
     params = ConnectionParameters.from_url(
         "mqtt://us%40er:pa%3Ass@host:8884?tls=1&protocol=MQTTv311&keepalive=5&client_id=me"
+        "&session_expiry=3600"
     )
     assert (params.host, params.port, params.ssl) == ("host", 8884, True)
     assert params.credentials == ("us@er", "pa:ss")
     assert params.protocol is MQTTProtocolType.MQTTv311
-    assert (params.keepalive, params.client_id) == (5, "me")
+    assert (params.keepalive, params.client_id, params.session_expiry) == (5, "me", 3600)
     assert str(params) == "mqtts://host:8884"
     assert "pa:ss" not in repr(params)
 
@@ -50,6 +51,9 @@ def test_credentials_may_be_given_in_one_piece() -> None:
         ({"keepalive": 70_000}, "room for 65535"),
         ({"will": Will("a.*")}, "a pattern"),
         ({"birth": Will("a", qos=3)}, "3 is not a valid QoS"),
+        ({"session_expiry": 60.0}, "session_expiry: it needs a client_id"),
+        ({"session_expiry": -1.0, "client_id": "me"}, "session_expiry=-1.0: it is a time"),
+        ({"session_expiry": float("nan"), "client_id": "me"}, "session_expiry=nan: it is a time"),
     ],
 )
 def test_what_cannot_be_is_refused_when_it_is_said(options: dict[str, object], text: str) -> None:
@@ -62,10 +66,6 @@ def test_a_path_in_a_url_is_refused() -> None:
         ConnectionParameters.from_url("mqtt://host/topic")
 
 
-@pytest.mark.parametrize(
-    ("payload", "raw"),
-    [(b"\x00", b"\x00"), ("off", b"off"), ({"on": False}, b'{"on":false}'), (None, b"null")],
-)
 # ---- websockets ----
 
 
@@ -173,6 +173,10 @@ def test_what_cannot_be_said_in_alpn_is_refused(options: dict[str, object], text
         ConnectionParameters(**options)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("payload", "raw"),
+    [(b"\x00", b"\x00"), ("off", b"off"), ({"on": False}, b'{"on":false}'), (None, b"null")],
+)
 def test_a_will_is_bytes_text_or_json(payload: object, raw: bytes) -> None:
     will = Will("robot.state", payload, qos=1, retain=True).as_will()
     assert (will.topic, will.payload, will.qos, will.retain) == ("robot/state", raw, 1, True)

@@ -188,9 +188,27 @@ async def test_after_a_link_that_was_ended_for_want_of_a_right_the_pause_is_long
     ended = FakeLink()
     session = Session_(Dialled(ended, FakeLink()))
     await session.ready()
-    ended.abort(AuthError("another client came with the same client id"))
+    ended.abort(AuthError("an administrator has withdrawn it"))
     await session.news.wait(3)
     assert pauses == [9]
+    await session.close()
+
+
+async def test_a_link_that_another_client_has_taken_over_is_left_to_it(
+    hasty: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    link = FakeLink()
+    session = Session_(Dialled(link, FakeLink()))
+    await session.ready()
+    reason = AuthError("another client came with the same client id")
+    reason.may_heal = False
+    link.abort(reason)
+    assert await session.news.wait(2) == [(link, None), (None, reason)]
+    with pytest.raises(AuthError, match="another client"):
+        await session.ready()
+    assert "not tried again" in caplog.text
+    await session.close()
+    await session.ready()
     await session.close()
 
 

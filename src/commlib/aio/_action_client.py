@@ -47,6 +47,7 @@ from commlib.exceptions import (
     SerializationError,
 )
 from commlib.msg import ActionMessage
+from commlib.transports.base import Handler, Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,6 +70,10 @@ class ActionListener(Subscriber[Any]):
         read, callback = self.read, self.on_message
         assert callback is not None, "it always has one"
         return lambda packet: callback(read(packet), packet)
+
+    async def _subscribe(self, handler: Handler) -> Subscription:
+        # Not a lasting one: a goal is followed by the life of the program that has sent it.
+        return await self.hub.transport.subscribe(self.topic, handler)
 
 
 class _News(Packet, gc=True):

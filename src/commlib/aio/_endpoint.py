@@ -282,6 +282,8 @@ class Endpoint:
         Idempotent, and the endpoint can be run again.
         """
         self.stopped = True
+        if self._has_own_hub:
+            self.keep()
         if self._running and self._beginning is not None:
             self._begun_on = None
             self._beginning.cancel()
@@ -296,6 +298,9 @@ class Endpoint:
     def _heed_state(self) -> None:
         if self._on_state is not None:
             self.hub.listeners.add(self._on_state)
+
+    def keep(self) -> None:
+        """Its connection is about to be closed: ``stop`` leaves with the broker what can last."""
 
     async def _end(self) -> None:
         """What has to be undone of ``_begin``."""

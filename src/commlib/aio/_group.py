@@ -67,5 +67,9 @@ class Group(Endpoint):
         await super()._begin()
         await asyncio.gather(*(part.start() for part in self.parts))
 
+    def keep(self) -> None:
+        for part in self.parts:
+            part.keep()
+
     async def _end(self) -> None:
         await asyncio.gather(*(part.stop() for part in self.parts))

@@ -370,6 +370,8 @@ class Node(Ports):
         if self.running:
             self._forget_stopped()  # or the next run would begin with them
         self._disappear()
+        for port in self.endpoints:
+            port.keep()
         # First the control services, so that nobody starts again what is being stopped.
         await asyncio.gather(*(part.stop() for part in self._own if part is not self._logs))
         await self._stop_ports()

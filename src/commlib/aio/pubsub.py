@@ -19,7 +19,7 @@ from commlib.aio._endpoint import Endpoint, Input, Options, Params, arity
 from commlib.aio._group import Group
 from commlib.aio._names import check_name, check_pattern
 from commlib.exceptions import CommlibError, OutboxFull
-from commlib.transports.base import Subscription
+from commlib.transports.base import Handler, LastingSubscription, LastingTransport, Subscription
 
 if TYPE_CHECKING:
     from commlib._signatures import Signing
@@ -308,7 +308,21 @@ class Receiver(Input, Generic[T]):
             bounds=how.bounds,
             concurrency=how.concurrency,
         )
-        self._subscription = await self.hub.transport.subscribe(self.topic, self._lane.put)
+        self._subscription = await self._subscribe(self._lane.put)
+
+    async def _subscribe(self, handler: Handler) -> Subscription:
+        transport = self.hub.transport
+        if not transport.traits.lasting:
+            return await transport.subscribe(self.topic, handler)
+        assert isinstance(transport, LastingTransport), "its trait says so"
+        return await transport.subscribe_lasting(self.topic, handler)
+
+    def keep(self) -> None:
+        if isinstance(self._subscription, LastingSubscription):
+            self._subscription.keep()
+        if self._running and self._beginning is not None:
+            # What is not confirmed yet must not be so later, and then be ended by `stop`.
+            self._beginning.cancel()
 
     async def _end(self) -> None:
         if self._subscription is not None:

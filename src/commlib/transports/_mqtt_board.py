@@ -48,7 +48,7 @@ class Board:
         self.on_refused: Callable[[Wanted], None] = lambda wanted: None
         self._stats = stats
         self._wanted: dict[str, Wanted] = {}
-        self._by_number: dict[int, Wanted] = {}
+        self._by_number: dict[int, list[Wanted]] = {}
         self._numbers = count(1)
         self._unsettled: set[Wanted] = set()  # those with somebody fresh
         self._pinging: asyncio.Future[None] | None = None
@@ -94,14 +94,18 @@ class Board:
 
     def want(self, channel: Channel, prefix: str, *, numbered: bool) -> Wanted:
         """A new filter for a channel, yet to be asked for."""
-        number = next(self._numbers) if numbered else 0
-        wanted = Wanted(self, prefix + channel.filter, channel.levels, number)
+        text = prefix + channel.filter
+        number = self._number_for(text) if numbered else 0
+        wanted = Wanted(self, text, channel.levels, number)
         self._wanted[wanted.text] = wanted
         if not is_exact(wanted.levels):
             self._wide.add(wanted.levels, wanted)
         if numbered:
-            self._by_number[number] = wanted
+            self._by_number.setdefault(number, []).append(wanted)
         return wanted
+
+    def _number_for(self, text: str) -> int:
+        return next(self._numbers)
 
     def join(self, wanted: Wanted, channel: Channel) -> None:
         """Serve a channel from this filter, and ask the broker for it."""
@@ -185,8 +189,10 @@ class Board:
         wanted, channel.wanted = channel.wanted, None
         assert wanted is not None, "it is forgotten once"
         wanted.channels.remove(channel)
-        if not wanted.channels:
-            self._by_number.pop(wanted.number, None)
+        if not wanted.channels and wanted.number:
+            self._by_number[wanted.number].remove(wanted)
+            if not self._by_number[wanted.number]:
+                del self._by_number[wanted.number]
         if (place := self._place(channel)) is None:
             self._others.discard(channel)
         else:
@@ -256,8 +262,8 @@ class Board:
     def _candidates(self, topic: str, published: Published) -> Iterator[Channel]:
         if published.ids:
             for number in published.ids:
-                if number in self._by_number:
-                    yield from self._by_number[number].channels
+                for wanted in self._by_number.get(number, ()):
+                    yield from wanted.channels
             return
         yield from self._exact.get(topic, ())
         yield from self._children.get(topic.rpartition("/")[0], ())

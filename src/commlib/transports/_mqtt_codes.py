@@ -27,7 +27,8 @@ TEXTS = {
     0x8B: "the server is shutting down",
     0x8C: "bad authentication method",
     0x8D: "nothing was heard from us for too long",
-    0x8E: "another client came with the same client id; no two may have the same",
+    0x8E: "another client came with the same client id, and has the connection now; give each its "
+    "own",
     0x8F: "the topic filter is not allowed",
     0x90: "the topic name is not allowed",
     0x93: "too many messages at once that wait for an acknowledgement",
@@ -45,8 +46,9 @@ TEXTS = {
     0xA1: "it has no subscription identifiers",
     0xA2: "it has no wildcard subscriptions",
 }
-# The last one: two clients that fight for an id, which only a person can end.
-_AUTH = frozenset({0x04, 0x05, 0x86, 0x87, 0x8A, 0x8C, 0x8E})
+TAKEN_OVER = 0x8E
+"""Who tried again would throw the other one out, which would try again: a fight without an end."""
+_AUTH = frozenset({0x04, 0x05, 0x86, 0x87, 0x8A, 0x8C, TAKEN_OVER})
 
 
 def refusal(what: str, code: int, said: str, otherwise: type[CommlibError]) -> CommlibError:
@@ -56,4 +58,7 @@ def refusal(what: str, code: int, said: str, otherwise: type[CommlibError]) -> C
     """
     kind = AuthError if code in _AUTH else otherwise
     text = TEXTS.get(code, f"reason code {code:#04x}")
-    return kind(f"{what}: the broker says: {text}" + (f" ({said})" if said else ""))
+    error = kind(f"{what}: the broker says: {text}" + (f" ({said})" if said else ""))
+    if isinstance(error, AuthError):
+        error.may_heal = code != TAKEN_OVER
+    return error

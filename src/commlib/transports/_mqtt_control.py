@@ -5,6 +5,8 @@ Source: MQTT 3.1.1 and MQTT 5.0, sections 3.1, 3.2, 3.8 to 3.14.
 
 from __future__ import annotations
 
+from math import ceil
+
 from msgspec import Struct
 
 from commlib.transports import _mqtt_bytes as wire
@@ -21,6 +23,7 @@ FAREWELL = b"\xe0\x00"
 
 _CLEAN, _WILL, _PASSWORD, _USERNAME = 0x02, 0x04, 0x40, 0x80  # connect flags (section 3.1.2.3)
 MAX_IDS = 65_535
+FOREVER = 0xFFFFFFFF  # as a Session Expiry Interval, section 3.1.2.11.2
 
 
 class Will(Struct):
@@ -44,6 +47,10 @@ class Granted(Struct):
     max_packet: int = wire.MAX_REMAINING
     numbers: bool = True
     shares: bool = True
+    is_resumed: bool = False
+    """Whether it has kept the session of an earlier connection."""
+    session_expiry: int | None = None
+    """Seconds that it will keep this one, where that is not what was asked for."""
 
 
 def _frame(kind: int, body: bytes) -> bytes:
@@ -51,14 +58,24 @@ def _frame(kind: int, body: bytes) -> bytes:
 
 
 def connect(
-    version: int, client_id: str, keepalive: int, username: str, password: str, will: Will | None
+    version: int,
+    client_id: str,
+    keepalive: int,
+    username: str,
+    password: str,
+    will: Will | None,
+    session_expiry: float = 0,
 ) -> bytes:
-    """CONNECT with a clean session. A password without a user name gets an empty one."""
-    flags = _CLEAN
+    """CONNECT with a clean session, or one that is to be kept for ``session_expiry`` seconds.
+
+    A password without a user name gets an empty one.
+    """
+    flags = 0 if session_expiry else _CLEAN
+    is_5 = version == V5
     body = wire.text(client_id)
     if will is not None:
         flags |= _WILL | will.qos << 3 | will.retain << 5
-        body += b"\x00" if version == V5 else b""  # its properties: none
+        body += b"\x00" if is_5 else b""  # its properties: none
         body += wire.text(will.topic) + wire.binary(will.payload)
     if username or password:
         flags |= _USERNAME
@@ -67,14 +84,26 @@ def connect(
         flags |= _PASSWORD
         body += wire.text(password)
     head = wire.text("MQTT") + bytes((version, flags)) + wire.u16.pack(keepalive)
-    return _frame(CONNECT, head + (b"\x00" if version == V5 else b"") + body)
+    return _frame(CONNECT, head + (_connect_properties(session_expiry) if is_5 else b"") + body)
+
+
+def _connect_properties(session_expiry: float) -> bytes:
+    if not session_expiry:
+        return b"\x00"
+    seconds = FOREVER if session_expiry >= FOREVER else ceil(session_expiry)
+    return b"\x05%c%b" % (wire.SESSION_EXPIRY, wire.u32.pack(seconds))
+
+
+def is_resumed(body: bytes) -> bool:
+    """Whether a CONNACK says that there is a session of an earlier connection."""
+    return bool(body[:1] and body[0] & 1)
 
 
 def read_connack(version: int, body: bytes) -> Granted:
     """The broker's answer to CONNECT. Raises Malformed."""
     if len(body) < 2:
         raise Malformed("a CONNACK that is cut off")
-    granted = Granted(body[1])
+    granted = Granted(body[1], is_resumed=is_resumed(body))
     if version == V311:
         granted.numbers = granted.shares = False
         granted.window = 20  # Mosquitto's default; the broker has no way to say
@@ -104,6 +133,8 @@ def _heed(granted: Granted, body: bytes) -> None:
             granted.numbers = bool(value)
         elif kind == wire.SHARED_AVAILABLE:
             granted.shares = bool(value)
+        elif kind == wire.SESSION_EXPIRY:
+            granted.session_expiry = value
 
 
 def subscribe(version: int, packet_id: int, topic_filter: str, qos: int, number: int) -> bytes:

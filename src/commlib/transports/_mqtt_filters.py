@@ -6,7 +6,11 @@ wildcard on the first level matches no topic that begins with ``$``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import product
+
 Levels = list[str]
+MAX_LEVELS = 12  # of a topic whose filters are listed: there are twice as many with each
 
 
 def levels(topic_or_filter: str) -> Levels:
@@ -29,6 +33,23 @@ def covers(wide: Levels, narrow: Levels) -> bool:
         if index == len(narrow) or narrow[index] == "#" or level not in ("+", narrow[index]):
             return False
     return len(wide) == len(narrow)
+
+
+def matching(topic: str) -> Iterator[str]:
+    """All filters that match a topic, the topic itself first; of a very long one no others."""
+    words = levels(topic)
+    if len(words) > MAX_LEVELS:
+        yield topic
+        return
+    choices: list[tuple[str, ...]] = [(word, "+") for word in words]
+    least = 0  # words that stay
+    if topic.startswith("$"):
+        choices[0], least = (words[0],), 1
+    for kept in range(len(words), least - 1, -1):
+        for chosen in product(*choices[:kept]):
+            if kept == len(words):
+                yield "/".join(chosen)
+            yield "/".join((*chosen, "#"))
 
 
 def overlap(one: Levels, other: Levels) -> bool:

@@ -11,12 +11,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from math import ceil
 from ssl import SSLError
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from commlib._long_bytes import LongBytes
-from commlib._packet import Packet
+from commlib._packet import Header, Packet
 from commlib._parts import LONG, Frame
-from commlib.exceptions import ConnectError, ConnectionLost
+from commlib.exceptions import AuthError, CommlibError, ConnectError, ConnectionLost
 from commlib.transports import _mqtt_control as control
 from commlib.transports import _mqtt_frames as frames
 from commlib.transports._mqtt_bytes import Malformed, read_length
@@ -48,6 +48,17 @@ MAX_ROUTES = 10_000  # topics whose receivers are remembered
 UNSUPPORTED_VERSION = (0x01, 0x84)  # reasons of a CONNACK, on MQTT 3.1.1 and 5
 
 
+class Unclaimed(NamedTuple):
+    """A new message that no route leads anywhere."""
+
+    topic: str
+    published: Published
+    payload: bytes
+    header: Header | None
+    qos: int
+    packet_id: int
+
+
 class VersionRefused(ConnectError):
     """The broker does not speak this version of MQTT."""
 
@@ -61,8 +72,9 @@ class MqttLink(StreamLink):
 
     ``on_route(topic, published)`` tells who takes the messages of a topic; it is asked once for
     each topic and asked again after ``forget_routes``. ``on_retained`` is asked instead for what
-    the broker had stored. A packet whose payload is longer than ``limit`` is handed over cut off
-    right behind it, so that its receivers refuse it and the connection goes on.
+    the broker had stored. ``on_unclaimed`` is told of what nobody takes; with True it is not
+    acknowledged, that is up to who was told. A packet whose payload is longer than ``limit`` is
+    handed over cut off right behind it, so that its receivers refuse it and the connection goes on.
     """
 
     def __init__(self, name: str, version: int, limit: int) -> None:
@@ -71,9 +83,15 @@ class MqttLink(StreamLink):
         self.granted = Granted(0)
         self.downgrades = False
         """Whether what is published was made for MQTT 5, and this link does not speak that."""
+        self.is_left = False
+        """Whether it is we who have ended it, and not the broker."""
         self.on_route: FindRoute = lambda topic, published: ((), False)
         self.on_retained: Callable[[str, Published], Route] = lambda topic, published: ()
+        self.on_unclaimed: Callable[[Unclaimed], bool] = lambda message: False
         self.on_acknowledged: Callable[[int, int, int], None] = lambda kind, packet_id, code: None
+        self.received: set[int] = set()
+        """What came at QoS 2 and is not released yet. Of a session that is kept it outlives this.
+        """
         self._limit = limit + LONGEST_HEAD
         self._heard = self._wrote = self._loop.time()
         self._has_properties = version == V5
@@ -92,7 +110,6 @@ class MqttLink(StreamLink):
         self._leaving: set[asyncio.Future[None]] = set()
         self._used_ids: set[int] = set()
         self._last_id = 0
-        self._received: set[int] = set()  # at QoS 2 and not released yet
 
     # What a session asks.
 
@@ -130,6 +147,7 @@ class MqttLink(StreamLink):
         """
         transport = self._transport
         assert transport is not None, "it was connected"
+        self.is_left = True
         self.write([control.FAREWELL], [])
         try:
             if transport.can_write_eof():
@@ -154,8 +172,12 @@ class MqttLink(StreamLink):
 
     def _ended(self) -> None:
         reason = self.closed.result()
-        error = ConnectionLost(f"{self.name} was lost" + (f": {reason}" if reason else ""))
-        error.__cause__ = reason
+        error: CommlibError
+        if isinstance(reason, AuthError):
+            error = reason  # so that it is not tried again at once by who has just begun
+        else:
+            error = ConnectionLost(f"{self.name} was lost" + (f": {reason}" if reason else ""))
+            error.__cause__ = reason
         for ended in self._leaving:
             ended.set_result(None)
         self._leaving.clear()
@@ -372,7 +394,7 @@ class MqttLink(StreamLink):
         published = Published()
         if self._has_properties:
             published, behind = frames.read_published(body, behind)
-        if qos != 2 or packet_id not in self._received:
+        if qos != 2 or packet_id not in self.received:
             if head & frames.RETAIN:
                 route = self.on_retained(topic, published)
             else:
@@ -387,10 +409,18 @@ class MqttLink(StreamLink):
                 payload = body[behind:]
             for handler, name in route:
                 handler(Packet(payload, name, header, published.expiry))
+            if not (route or head & frames.RETAIN):
+                message = Unclaimed(topic, published, payload, header, qos, packet_id)
+                if self.on_unclaimed(message):
+                    return
+        self.acknowledge(qos, packet_id)
+
+    def acknowledge(self, qos: int, packet_id: int) -> None:
+        """Tell the broker that a message was taken; at QoS 0 it does not want to know."""
         if qos == 1:
             self.write([frames.acknowledge(frames.PUBACK, packet_id)], [])
         elif qos == 2:
-            self._received.add(packet_id)
+            self.received.add(packet_id)
             self.write([frames.acknowledge(frames.PUBREC, packet_id)], [])
 
     def _take_other(self, head: int, body: bytes) -> None:
@@ -399,7 +429,7 @@ class MqttLink(StreamLink):
             self.on_acknowledged(kind, *frames.read_acknowledgement(body))
         elif head == frames.PUBREL:
             packet_id, _ = frames.read_acknowledgement(body)
-            self._received.discard(packet_id)
+            self.received.discard(packet_id)
             self.write([frames.acknowledge(frames.PUBCOMP, packet_id)], [])
         elif kind == control.PINGRESP:
             answer = self._pings.popleft() if self._pings else None
@@ -408,6 +438,8 @@ class MqttLink(StreamLink):
         elif kind in (control.SUBACK, control.UNSUBACK):
             self._answer(*control.read_suback(self.version, body))
         elif kind == control.CONNACK and not self._connack.done():
+            if not control.is_resumed(body):
+                self.received.clear()
             self._connack.set_result(body)
         elif kind == control.DISCONNECT:
             code, said = control.read_disconnect(body)
@@ -423,29 +455,54 @@ class MqttLink(StreamLink):
 
 
 async def dial(
-    name: str, params: ConnectionParameters, client_id: str, version: int, *, has_will: bool
+    name: str,
+    params: ConnectionParameters,
+    client_id: str,
+    version: int,
+    *,
+    has_will: bool,
+    prepare: Callable[[MqttLink], None] | None = None,
 ) -> MqttLink:
     """Open a connection and log in; ``has_will`` for the one that the will belongs to.
 
+    ``prepare`` for one whose session the broker is to keep: told of the link before the broker
+    sends anything, for what it has kept comes right behind its yes.
+
     Raises VersionRefused, ClosedEarly, AuthError, ConnectError or OSError.
     """
-    link = await open_stream(lambda: MqttLink(name, version, params.max_payload), params)
+    link = await _open(lambda: MqttLink(name, version, params.max_payload), params)
+    if prepare is not None:
+        prepare(link)
     try:
-        await _greet(link, params, client_id, has_will)
+        await _greet(link, params, client_id, has_will, params.session_expiry if prepare else 0)
     except BaseException:
         await link.give_up()
         raise
     return link
 
 
+async def _open(make: Callable[[], MqttLink], params: ConnectionParameters) -> MqttLink:
+    if params.transport == "tcp":
+        return await open_stream(make, params)
+    from commlib.transports._websocket import open_websocket  # which imports a package
+
+    return await open_websocket(make, params)
+
+
 async def _greet(
-    link: MqttLink, params: ConnectionParameters, client_id: str, has_will: bool
+    link: MqttLink,
+    params: ConnectionParameters,
+    client_id: str,
+    has_will: bool,
+    session_expiry: float,
 ) -> None:
     will = params.will.as_will() if params.will is not None and has_will else None
     user, password = params.credentials
     # A second more than it takes us to ask for a sign of life: some brokers (NATS) are strict.
     keepalive = min(ceil(params.keepalive) + 1, 65_535)
-    frame = control.connect(link.version, client_id, keepalive, user, password, will)
+    frame = control.connect(
+        link.version, client_id, keepalive, user, password, will, session_expiry
+    )
     try:
         granted = await link.greet(frame)
     except ConnectionLost as exc:
@@ -464,12 +521,6 @@ async def _greet(
     if granted.code:
         kind = VersionRefused if granted.code in UNSUPPORTED_VERSION else ConnectError
         who = f"as {user!r}" if user else "without a user name"
+        if session_expiry:
+            who += f", with the client id {client_id!r}"
         raise refusal(f"{link.name}, {who}", granted.code, granted.said, kind)
-async def _open(make: Callable[[], MqttLink], params: ConnectionParameters) -> MqttLink:
-    if params.transport == "tcp":
-        return await open_stream(make, params)
-    from commlib.transports._websocket import open_websocket  # which imports a package
-
-    return await open_websocket(make, params)
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, TypeAlias, get_args
@@ -12,8 +13,8 @@ from msgspec import Struct
 from commlib._hops import host_name
 from commlib._params import Credentials as Credentials
 from commlib._params import NetworkParameters
-from commlib.transports import _mqtt_control as control
 from commlib.exceptions import MissingDriver
+from commlib.transports import _mqtt_control as control
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -94,20 +95,24 @@ class ConnectionParameters(NetworkParameters):
     * ``keepalive`` (s): a link silent for so long is probed, and given up 5 s later.
     * ``ssl``: True checks certificate and host name against the system's CAs; or an SSLContext,
       which may have a certificate of the client's.
-    * ``client_id``: for brokers that give rights by it; a random one by default. No two
-      connections may have the same.
+    * ``client_id``: for brokers that give rights by it, and for ``session_expiry``; a random one
+      by default. No two connections may have the same.
+    * ``session_expiry`` (s): how long the broker keeps for the subscribers of this ``client_id``
+      what is published at QoS 1 or 2 while they are away, after the end of the program as well;
+      0, the default: not at all. ``math.inf`` is for ever. MQTT 3.1.1 leaves the time to the
+      broker.
     * ``will`` is published by the broker when this connection breaks, ``birth`` by us whenever it
       is there.
-    """
-
-    host: str = "localhost"
-    port: int = 1883
-    protocol: MQTTProtocolType | str = MQTTProtocolType.MQTTv5
     * ``transport``: ``"websockets"`` for a broker behind a web server, with the ``path`` that it
       has there, and ``headers`` for the door of that server, such as ``Authorization``; ``port`` is
       that of the websockets. Needs the extra ``websockets``.
     * ``alpn``: a name, or several, by which a port that many share knows MQTT (RFC 7301). With
       ``ssl=True``; a context of your own is told by its ``set_alpn_protocols``.
+    """
+
+    host: str = "localhost"
+    port: int = 1883
+    protocol: MQTTProtocolType | str = MQTTProtocolType.MQTTv5
     creds: Credentials | None = None
     username: str = ""
     password: str = field(default="", repr=False)
@@ -116,16 +121,16 @@ class ConnectionParameters(NetworkParameters):
     client_id: str = ""
     will: Will | None = None
     birth: Will | None = None
-
-    schemes: ClassVar[tuple[str, ...]] = tuple(SCHEMES)
-    can_do_without_will = False
-    """Of one that nobody has asked for: some brokers let nobody in who has no right to it."""
-
     session_expiry: float = field(default=0.0, kw_only=True)
     transport: Carrier = field(default="tcp", kw_only=True)
     path: str = field(default=PATH, kw_only=True, repr=False)  # there may be a token in its query
     headers: Headers = field(default_factory=dict, kw_only=True, repr=False)
     alpn: str | Sequence[str] = field(default=(), kw_only=True)
+
+    schemes: ClassVar[tuple[str, ...]] = tuple(SCHEMES)
+    can_do_without_will = False
+    """Of one that nobody has asked for: some brokers let nobody in who has no right to it."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.protocol, str):
@@ -135,29 +140,13 @@ class ConnectionParameters(NetworkParameters):
             self.protocol = MQTTProtocolType[self.protocol]
         if self.keepalive > 65_535:
             raise ValueError(f"keepalive={self.keepalive}: MQTT has room for 65535 s")
+        self._check_session()
         for name in ("will", "birth"):
             message = getattr(self, name)
             if message is not None and not isinstance(message, Will):
                 raise TypeError(f"{name}={message!r}: it is a Will(topic, payload)")
             if message is not None:
                 message.as_will()  # what cannot be sent is refused here
-
-    @property
-    def address(self) -> str:
-        # TLS is only another way in; behind one web server there may be several brokers.
-        path = self._place_in_server
-        return f"{'ws' if path else 'mqtt'}://{host_name(self.host)}:{self.port}{path}"
-
-    @property
-    def _place_in_server(self) -> str:
-        return self.path.partition("?")[0] if self.transport == "websockets" else ""
-
-    def ssl_context(self) -> SSLContext | None:
-        context = super().ssl_context()
-        if context is not None and self.alpn:
-            context.set_alpn_protocols(list(self.alpn))
-        return context
-
         self._check_transport()
         self._check_alpn()
 
@@ -198,6 +187,23 @@ class ConnectionParameters(NetworkParameters):
                 "session_expiry: it needs a client_id, by which the broker knows these subscribers "
                 "again; one that no other connection has"
             )
+
+    @property
+    def address(self) -> str:
+        # TLS is only another way in; behind one web server there may be several brokers.
+        path = self._place_in_server
+        return f"{'ws' if path else 'mqtt'}://{host_name(self.host)}:{self.port}{path}"
+
+    @property
+    def _place_in_server(self) -> str:
+        return self.path.partition("?")[0] if self.transport == "websockets" else ""
+
+    def ssl_context(self) -> SSLContext | None:
+        context = super().ssl_context()
+        if context is not None and self.alpn:
+            context.set_alpn_protocols(list(self.alpn))
+        return context
+
     def with_will(self, topic: str, payload: bytes) -> Self:
         if self.will is not None:
             return self
@@ -231,6 +237,14 @@ class ConnectionParameters(NetworkParameters):
             "ssl": scheme.tls,
             "transport": scheme.transport,
         }
+        if scheme.transport == "websockets":
+            return options | {"path": parts.path or PATH}
+        if parts.path.strip("/"):
+            raise ValueError(
+                f"{parts.path}: {parts.scheme}:// has no path; topics belong to endpoints, and the "
+                "path of websockets to ws:// or wss://"
+            )
+        return options
 
     def __str__(self) -> str:
         scheme = "mqtt" if self.transport == "tcp" else "ws"
@@ -240,11 +254,3 @@ class ConnectionParameters(NetworkParameters):
 def _is_line(text: object) -> bool:
     """Whether it can stand in a line of HTTP, and does not end it."""
     return isinstance(text, str) and text.isascii() and text.isprintable()
-        if scheme.transport == "websockets":
-            return options | {"path": parts.path or PATH}
-        if parts.path.strip("/"):
-            raise ValueError(
-                f"{parts.path}: {parts.scheme}:// has no path; topics belong to endpoints, and the "
-                "path of websockets to ws:// or wss://"
-            )
-        return options

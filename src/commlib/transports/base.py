@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import urandom
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from msgspec import Struct
 
@@ -40,7 +40,8 @@ class Traits(Struct, frozen=True):
     ``separator``: the one that it splits topics at; empty where it does not matter.
     ``header_beside_bare``: a header can travel beside a payload that is the bare data.
     ``delivery_levels``: the QoS that a packet can have. ``retained``: it can keep the last packet
-    of a topic for those who subscribe later.
+    of a topic for those who subscribe later. ``lasting``: it keeps what comes for a subscription
+    while the connection is away, as these parameters ask for; see ``LastingTransport``.
     ``longest_name``: the most bytes that a name can have. ``takes_parts``: what is published may
     have a long payload in ``_parts.Parts`` instead of bytes. ``tells_time``: ``clock()`` is the
     broker's own, elsewhere it is this machine's.
@@ -55,6 +56,7 @@ class Traits(Struct, frozen=True):
     header_beside_bare: bool = False
     delivery_levels: tuple[int, ...] = (0,)
     retained: bool = False
+    lasting: bool = False
     longest_name: int = MAX_NAME_BYTES
     takes_parts: bool = False
     tells_time: bool = False
@@ -94,6 +96,21 @@ class Subscription(Protocol):
 
     async def close(self) -> None:
         """End it; no packet is handed over after that. Idempotent."""
+
+
+@runtime_checkable
+class LastingSubscription(Subscription, Protocol):
+    """An active subscription that can outlive its connection.
+
+    ``close`` ends it at the broker, too, unless ``keep`` was called before.
+    """
+
+    def keep(self) -> None:
+        """From now on the broker keeps what comes: ``close`` will leave it there. Idempotent.
+
+        What the broker sends from here on may be handed over or left with it, but it must not be
+        lost, unless others go on with the connection.
+        """
 
 
 class Consumer(Protocol):
@@ -210,6 +227,20 @@ class Transport(Protocol):
 
     def abandon(self) -> None:
         """After a fork, in the child: let go of the sockets without a word to the broker."""
+
+
+@runtime_checkable
+class LastingTransport(Protocol):
+    """What a transport has beside the seven verbs if its trait ``lasting`` is set."""
+
+    async def subscribe_lasting(self, topic: str, handler: Handler) -> LastingSubscription:
+        """As ``subscribe``; and what is published while this program is away comes when it is back.
+
+        It is the same subscription as long as the parameters and the topic are the same. If it is
+        given up before the broker has said yes, by cancellation too, the broker goes on keeping
+        what it has.
+        """
+        ...
 
 
 class TopicInbox:

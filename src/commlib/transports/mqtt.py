@@ -4,16 +4,17 @@ Features: PubSub and patterns (topics), RPC and everything built on it (topics),
 retained messages, will and birth, message expiry, services that share their requests (MQTT 5,
 shared subscriptions), sessions that the broker keeps, authentication, TLS, websockets.
 
-Connections: one. On MQTT 3.1.1, and on brokers without subscription identifiers, a pattern that
-overlaps with another one without being covered by it needs a further one.
+Connections: one, and with ``session_expiry`` one more for the subscribers. On MQTT 3.1.1, and on
+brokers without subscription identifiers, a pattern that overlaps with another one without being
+covered by it needs a further one, and with ``session_expiry`` each pattern does.
 
 Parameters: see ``ConnectionParameters``. URLs::
 
     mqtt://user:password@host:1883?keepalive=5
     mqtts://host                                     TLS, certificate and host name checked
     mqtt://host?protocol=MQTTv311
-
     ws://host:8083/mqtt, wss://host                  over websockets, with TLS on port 443
+
 A name's dots are slashes on MQTT. Messages are published at QoS 0 unless a publisher is told
 otherwise (``qos=1``); subscribers take each at the QoS that it was published at.
 
@@ -31,6 +32,7 @@ import logging
 import os
 import time
 import weakref
+from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -54,7 +56,7 @@ from commlib.transports._main_transport import MainTransport
 from commlib.transports._mqtt_board import Board, Boards
 from commlib.transports._mqtt_bytes import MAX_REMAINING, text
 from commlib.transports._mqtt_channel import WILDCARDS, Channel
-from commlib.transports._mqtt_control import PINGREQ, V5, V311
+from commlib.transports._mqtt_control import FOREVER, PINGREQ, V5, V311
 from commlib.transports._mqtt_deliveries import Deliveries, Delivery
 from commlib.transports._mqtt_headers import write_pairs
 from commlib.transports._mqtt_link import ClosedEarly, MqttLink, VersionRefused, dial
@@ -75,10 +77,13 @@ from commlib.transports.base import (
 if TYPE_CHECKING:
     from commlib.transports._mqtt_actions import ActionClient as ActionClient
     from commlib.transports._mqtt_actions import ActionService as ActionService
+    from commlib.transports._mqtt_lasting import Lasting, LastingBoard, LastingBoards
 
 log = logging.getLogger("commlib.mqtt")
 
 MAX_TOPICS = 10_000  # names whose spelling is kept
+SHORT_SECONDS = 10.0  # the life of a connection that another client with our name may have ended
+SHORT_LIVES = 3  # in a row, after which that is likely
 
 
 class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
@@ -91,12 +96,15 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
         self.params = params
         assert isinstance(params.protocol, MQTTProtocolType), "seen to when it was made"
         self._version = int(params.protocol)
-        self.traits = _traits(self._version, competing=self._version == V5)
+        self.traits = _traits(
+            self._version, competing=self._version == V5, lasting=params.session_expiry > 0
+        )
         # Of 3.1.1 every broker takes 23 bytes (section 3.1.3.1), with what `_open_board` adds.
         self._client_id = params.client_id or f"commlib-{os.urandom(6).hex()}"
         self._deliveries = Deliveries(self.stats, self._note_refused)
         self._deliveries.on_room = self._reliable.on_room
         self._boards = Boards(self.stats, self._open_board, self._close_board)
+        self._lasting = self._make_lasting() if self.traits.lasting else None
         self._queues: dict[str, Queue] = {}
         self._extra: dict[Board, Session] = {}
         self._leaving: set[asyncio.Task[None]] = set()
@@ -105,6 +113,7 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
         self._tried_without_will = not params.can_do_without_will
         self._suffixes = count(1)
         self._closed_early = 0  # how often in a row instead of an answer
+        self._short_lives = 0  # how many in a row the broker has ended without a word
         # Written by the loop alone, read by all threads.
         self._link: MqttLink | None = None
         self._max_packet = MAX_REMAINING
@@ -198,16 +207,30 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
         await self._confirmed(channel, handler)
         return Ending(lambda: self._boards.remove(channel, handler))
 
+    async def subscribe_lasting(self, topic: str, handler: Handler) -> Lasting:
+        assert self._lasting is not None, "its trait says so"
+        subscription = self._lasting.add(topic, handler)
+        try:
+            await self._answered(subscription.channel)
+        except BaseException:  # cancellation, too
+            subscription.keep()
+            await subscription.close()
+            raise
+        return subscription
+
     async def _confirmed(self, channel: Channel, handler: Handler) -> None:
         """Return when the broker has said yes. Raises what keeps it from that for good."""
         try:
-            await self._main.ready()
-            if channel.wanted is not None and channel.wanted.board in self._extra:
-                await self._extra[channel.wanted.board].ready()
-            await asyncio.shield(channel.confirmed)
+            await self._answered(channel)
         except BaseException:  # cancellation, too
             self._boards.remove(channel, handler)
             raise
+
+    async def _answered(self, channel: Channel) -> None:
+        await self._main.ready()
+        if channel.wanted is not None and channel.wanted.board in self._extra:
+            await self._extra[channel.wanted.board].ready()
+        await asyncio.shield(channel.confirmed)
 
     def send(self, to: str | Address, packet: Packet) -> bool:
         # What the same thread has published before at QoS 1 goes first.
@@ -248,16 +271,43 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
     # The connections.
 
     async def _dial_main(self) -> MqttLink:
+        self._check_lives()
         link = await self._dial_any_version()
+        self._watch_life(link)
         try:
             link.allow_direct()
             self._boards.settle(numbered=link.granted.numbers and link.granted.shares)
+            if self._lasting is not None:
+                self._lasting.settle(numbered=link.granted.numbers)
             await self._boards.main.restore(link)
         except BaseException:  # stopped, or no answer in time: nobody else knows of this link
             self._boards.main.attach(None)
             await link.give_up()
             raise
         return link
+
+    def _check_lives(self) -> None:
+        """Mosquitto, and every broker on MQTT 3.1.1, has no word for a second client of one id."""
+        if self._short_lives >= SHORT_LIVES:
+            self._short_lives = 0
+            raise AuthError(
+                f"{self._name}: the broker has let us in and closed the connection "
+                f"{SHORT_LIVES} times in a row; has another program the client id "
+                f"{self._client_id!r}? Give each its own"
+            )
+
+    def _watch_life(self, link: MqttLink) -> None:
+        if not self.params.client_id:
+            return
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+
+        def ended(closed: asyncio.Future[Exception | None]) -> None:
+            is_short = loop.time() - begun < SHORT_SECONDS
+            has_reason = link.is_left or closed.result() is not None
+            self._short_lives = self._short_lives + 1 if is_short and not has_reason else 0
+
+        link.closed.add_done_callback(ended)
 
     async def _dial_any_version(self) -> MqttLink:
         """Try MQTT 5 first, if that is wanted, and 3.1.1 where it is refused.
@@ -279,13 +329,17 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
         self._spoke_5 = self._is_5
         return link
 
-    async def _dial(self, version: int, suffix: str) -> MqttLink:
+    async def _dial(
+        self, version: int, suffix: str, prepare: Callable[[MqttLink], None] | None = None
+    ) -> MqttLink:
         self._take_client_id()
         client_id = self._client_id + suffix
         place = self._sessions.params
         has_will = self._has_will and not suffix
         try:
-            link = await dial(str(place), place, client_id, version, has_will=has_will)
+            link = await dial(
+                str(place), place, client_id, version, has_will=has_will, prepare=prepare
+            )
         except AuthError:
             if not has_will or self._tried_without_will:
                 raise
@@ -319,7 +373,11 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
             self._take_back()
             return
         granted = link.granted
-        self.traits = _traits(link.version, competing=granted.numbers and granted.shares)
+        self.traits = _traits(
+            link.version,
+            competing=granted.numbers and granted.shares,
+            lasting=self.params.session_expiry > 0,
+        )
         self._max_packet = granted.max_packet
         link.on_room = self._outbox.on_room
         self._deliveries.attach(link)
@@ -359,13 +417,36 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
     def _open_board(self) -> Board:
         """A further connection, for filters that must not meet those of the others."""
         board = Board(self.stats)
-        suffix = f"-{next(self._suffixes)}"
+        self._add_extra(board, "overlaps", f"-{next(self._suffixes)}")
+        return board
 
+    def _make_lasting(self) -> LastingBoards:
+        from commlib.transports._mqtt_lasting import LastingBoards  # hardly any program needs it
+
+        return LastingBoards(self._open_lasting, self._close_board)
+
+    def _open_lasting(self, suffix: str) -> LastingBoard:
+        """A further connection, of which the broker keeps the session."""
+        from commlib.transports._mqtt_lasting import LastingBoard
+
+        board = LastingBoard(self.stats, self._name)
+        self._add_extra(board, "lasting", suffix, board.prepare)
+        return board
+
+    def _add_extra(
+        self,
+        board: Board,
+        role: str,
+        suffix: str,
+        prepare: Callable[[MqttLink], None] | None = None,
+    ) -> None:
         async def dial_extra() -> MqttLink:
             if self._link is None:
                 raise ConnectError(f"{self._name}: a further connection waits for the first one")
-            link = await self._dial(self._link.version, suffix)
+            link = await self._dial(self._link.version, suffix, prepare)
             try:
+                if prepare is not None:
+                    self._heed_session(link)
                 await board.restore(link)
             except BaseException:
                 board.attach(None)
@@ -377,10 +458,22 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
             if link is None:
                 board.attach(None)
 
-        session = self._extra[board] = self._sessions.add("overlaps", dial_extra, on_link)
+        session = self._extra[board] = self._sessions.add(role, dial_extra, on_link)
         if self._link is not None:  # else it begins with the first one
             session.start()
-        return board
+
+    def _heed_session(self, link: MqttLink) -> None:
+        """Say so if the broker does not keep a session for as long as it was asked to."""
+        wanted, granted = self.params.session_expiry, link.granted.session_expiry
+        if link.version == V311:
+            self._warn_once(
+                f"session_expiry={wanted:g}: MQTT 3.1.1 knows no such time; the broker keeps what "
+                "comes for as long as it is set to"
+            )
+        elif granted is not None and granted < min(wanted, FOREVER):
+            self._warn_once(
+                f"session_expiry={wanted:g}: the broker keeps what comes for {granted} s only"
+            )
 
     def _close_board(self, board: Board) -> None:
         session = self._extra.pop(board, None)
@@ -393,7 +486,7 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
 _client_ids: dict[tuple[str, str], weakref.ref[MqttTransport]] = {}
 
 
-def _traits(version: int, *, competing: bool) -> Traits:
+def _traits(version: int, *, competing: bool, lasting: bool) -> Traits:
     return Traits(
         competing=competing,
         native_wildcards=WILDCARDS,
@@ -402,6 +495,7 @@ def _traits(version: int, *, competing: bool) -> Traits:
         header_beside_bare=version == V5,
         delivery_levels=(0, 1, 2),
         retained=True,
+        lasting=lasting,
         takes_parts=True,
     )
 
