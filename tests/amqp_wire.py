@@ -126,12 +126,13 @@ class Broker:
     """Says yes to everything that is not in ``refuses``, as RabbitMQ does.
 
     ``asked`` are the methods that it got, each with its channel. What comes on a channel that it
-    has closed it does not look at.
+    has closed it does not look at. ``consumers``: how many others each queue has.
     """
 
     def __init__(self) -> None:
         self.refuses: Refusing = lambda method: None
         self.asked: list[tuple[int, Any]] = []
+        self.consumers = 0
         self._closed: set[int] = set()
 
     def takes(self, frame: Any) -> bytes:
@@ -150,6 +151,8 @@ class Broker:
             self._closed.add(channel)
             return closing(channel, *why, type(method))
         answer = answer_to(method)
+        if isinstance(answer, spec.Queue.DeclareOk):
+            answer.consumer_count = self.consumers
         return b"" if answer is None else said(channel, answer)
 
 

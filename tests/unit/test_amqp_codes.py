@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from commlib.exceptions import AuthError, ConnectError, ConnectionLost
-from commlib.transports._amqp_codes import Refusal, loss, refusal
+from commlib.transports._amqp_codes import Refusal, loss, refusal, refused_argument
 from commlib.transports._amqp_methods import Closing
 
 
@@ -39,3 +39,12 @@ def test_a_connection_is_closed_for_want_of_rights_or_for_something_else(
     error = loss("amqp://host", Closing(code, "", b""), otherwise)
     assert type(error) is (AuthError if code in (403, 530) else otherwise)
     assert str(error) == f"amqp://host: the broker says: reply code {code}"
+
+
+def test_the_argument_that_a_queue_has_in_another_way_is_told() -> None:
+    text = (
+        "PRECONDITION_FAILED - inequivalent arg 'x-expires' for queue 'robot-1:a:1' in vhost '/': "
+        "received '2000' but current is '1000'"
+    )
+    assert refused_argument(refusal("amqp://host", Closing(406, text, b""))) == "x-expires"
+    assert refused_argument(Refusal("something else", 406)) == ""

@@ -234,11 +234,14 @@ def test_the_arguments_of_a_queue_are_read_by_others(arguments: dict[str, Any]) 
 
 @given(channels, plain_names)
 def test_deleting_a_queue_is_what_others_write(channel: int, name: str) -> None:
-    ours = methods.delete_queue(channel, name)
-    how: Any = {"queue": name, "if_unused": True, "if_empty": True}
-    assert ours == by_pika(channel, spec.Queue.Delete(**how))
-    if not set(name) & {"/", " "}:  # pamqp knows fewer names
-        assert ours == by_pamqp(channel, commands.Queue.Delete(**how))
+    for ours, is_careful in (
+        (methods.delete_queue(channel, name), True),
+        (methods.delete_whole(channel, name), False),
+    ):
+        how: Any = {"queue": name, "if_unused": is_careful, "if_empty": is_careful}
+        assert ours == by_pika(channel, spec.Queue.Delete(**how))
+        if not set(name) & {"/", " "}:  # pamqp knows fewer names
+            assert ours == by_pamqp(channel, commands.Queue.Delete(**how))
 
 
 @given(channels, plain_names, plain_names, plain_names)
@@ -269,12 +272,14 @@ def test_a_bound_of_unacknowledged_messages_is_what_others_write(wanted: int, wr
     )
 
 
-@given(channels, plain_names, plain_names, flags)
+@given(channels, plain_names, plain_names, flags, flags)
 def test_consuming_and_its_end_are_what_others_write(
-    channel: int, queue: str, tag: str, no_ack: bool
+    channel: int, queue: str, tag: str, no_ack: bool, alone: bool
 ) -> None:
-    ours = methods.consume(channel, queue, tag, no_ack * methods.NO_ACK)
-    what: Any = {"queue": queue, "consumer_tag": tag, "no_ack": no_ack, "arguments": {}}
+    bits = no_ack * methods.NO_ACK | alone * methods.ALONE
+    ours = methods.consume(channel, queue, tag, bits)
+    what: Any = {"queue": queue, "consumer_tag": tag, "no_ack": no_ack, "exclusive": alone}
+    what["arguments"] = {}
     assert ours == by_pika(channel, spec.Basic.Consume(**what))
     if not set(queue) & {"/", " "}:  # pamqp knows fewer names
         assert ours == by_pamqp(channel, commands.Basic.Consume(**what))
@@ -289,6 +294,22 @@ def test_consuming_and_its_end_are_what_others_write(
 @given(channels, st.integers(0, 2**63 - 1))
 def test_an_acknowledgement_is_what_others_write(channel: int, tag: int) -> None:
     same(methods.ack(channel, tag), channel, spec.Basic.Ack(tag), commands.Basic.Ack(tag))
+    same(
+        methods.ack_all(channel, tag),
+        channel,
+        spec.Basic.Ack(tag, multiple=True),
+        commands.Basic.Ack(tag, multiple=True),
+    )
+
+
+@given(channels, st.integers(0, 2**63 - 1))
+def test_giving_a_message_back_is_what_others_write(channel: int, tag: int) -> None:
+    same(
+        methods.give_back(channel, tag),
+        channel,
+        spec.Basic.Nack(tag, requeue=True),
+        commands.Basic.Nack(tag, requeue=True),
+    )
 
 
 def test_asking_for_confirmations_is_what_others_write() -> None:

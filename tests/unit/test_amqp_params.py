@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import ssl
+from math import inf
+from typing import Any
 
 import pytest
 
@@ -90,7 +92,15 @@ def test_the_names_of_the_seed_are_taken(caplog: pytest.LogCaptureFixture) -> No
         ({"exchange": ""}, "topics need one of the type topic"),
         ({"heartbeat_timeout": -1}, "at least 0 is needed"),
         ({"heartbeat_timeout": float("nan")}, "at least 0 is needed"),
-        ({"channel_max": 5}, "at least 7 is needed"),
+        ({"channel_max": 5}, "at least 8 is needed"),
+        ({"session_expiry": 60}, "session_expiry: it needs a client_id"),
+        ({"session_expiry": -1, "client_id": "robot"}, "session_expiry=-1: it is a time in sec"),
+        ({"session_expiry": 1 << 32, "client_id": "robot"}, "seconds, 4294967 at most"),
+        ({"session_expiry": "1", "client_id": "robot"}, "session_expiry='1': it is a time"),
+        ({"queue_type": "stream"}, "queue_type='stream': it is classic or quorum"),
+        ({"client_id": "amq.robot"}, "does not begin with 'amq.'"),
+        ({"client_id": "a\nb"}, "without control characters"),
+        ({"client_id": "x" * 101}, "100 bytes at most"),
         ({"keepalive": 0}, "at least 1 is needed"),
         ({"timeout": 0}, "connect_timeout=0: at least"),
     ],
@@ -121,6 +131,30 @@ def test_without_bounds_the_queue_has_none() -> None:
     assert ConnectionParameters(queue_size=0).queue_arguments == {
         **{"x-max-length": 0, "x-overflow": "drop-head"},
     }
+
+
+def lasting(**options: Any) -> dict[str, Any]:
+    params = {"client_id": "robot-1", "session_expiry": 1.5, **options}
+    return ConnectionParameters(**params).lasting_arguments
+
+
+def test_a_queue_that_outlives_the_connection_says_for_how_long() -> None:
+    assert lasting() == {"x-queue-type": "classic", "x-expires": 1500}
+    assert lasting(session_expiry=0.0001)["x-expires"] == 1
+    assert lasting(session_expiry=inf) == {"x-queue-type": "classic"}
+    assert lasting(queue_type="quorum", queue_size=9, message_ttl=5) == {
+        **{"x-queue-type": "quorum", "x-expires": 1500, "x-single-active-consumer": True},
+        **{"x-max-length": 9, "x-overflow": "drop-head", "x-message-ttl": 5},
+    }
+
+
+def test_a_session_can_be_asked_for_in_a_url() -> None:
+    url = "amqp://host?client_id=robot-1&session_expiry=3600&queue_type=quorum"
+    params = ConnectionParameters.from_url(url)
+    assert (params.client_id, params.session_expiry) == ("robot-1", 3600.0)
+    assert params.queue_type == "quorum"
+    assert params.make_transport().traits.lasting
+    assert not ConnectionParameters(client_id="robot-1").make_transport().traits.lasting
 
 
 def test_the_same_broker_has_the_same_address_by_whatever_way() -> None:

@@ -11,6 +11,7 @@ from pika import BasicProperties, spec
 from amqp_wire import Wire, closing, delivered
 from commlib._packet import Packet
 from commlib.exceptions import AuthError, ConnectionLost
+from commlib.transports import _amqp_link as link_module
 from commlib.transports import _amqp_queues as module
 from commlib.transports._amqp_properties import PropertyReader
 from commlib.transports._amqp_queues import Consumer, Services
@@ -530,7 +531,7 @@ async def test_who_leaves_returns_when_nothing_is_on_its_way() -> None:
 async def test_a_broker_that_does_not_answer_is_not_waited_for_by_each(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "LEAVE_SECONDS", 0.01)
+    monkeypatch.setattr(link_module, "ANSWER_SECONDS", 0.01)
     found = await serving()
     consumers = [await found.join(name) for name in "ab"]
     await asyncio.wait_for(consumers[0].close(), 5)
@@ -542,7 +543,7 @@ async def test_a_broker_that_does_not_answer_is_not_waited_for_by_each(
 async def test_what_comes_too_late_is_for_others_as_if_it_were_new(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "LEAVE_SECONDS", 0.01)
+    monkeypatch.setattr(link_module, "ANSWER_SECONDS", 0.01)
     found = await serving()
     consumer = await found.join("work")
     await consumer.close()  # the broker has not answered yet

@@ -50,5 +50,10 @@ def refused_exchange(error: Exception) -> str:
     return _between(str(error), "exchange '", "' in vhost")
 
 
+def refused_argument(error: Exception) -> str:
+    """The argument of a queue that is there with another value; empty if it is not about that."""
+    return _between(str(error), "inequivalent arg '", "' for queue")
+
+
 def _between(text: str, before: str, behind: str) -> str:
     return text.partition(before)[2].partition(behind)[0]

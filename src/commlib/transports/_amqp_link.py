@@ -14,13 +14,12 @@ from struct import Struct as Layout
 from struct import error as LayoutError
 from typing import TYPE_CHECKING
 
-from commlib._long_bytes import LongBytes
-from commlib._parts import LONG, Part
 from commlib.exceptions import AuthError, CommlibError, ConnectError, ConnectionLost
 from commlib.transports import _amqp_methods as methods
 from commlib.transports._amqp_bytes import Malformed, read_short, u64
 from commlib.transports._amqp_channel import Channel, Question
 from commlib.transports._amqp_codes import loss
+from commlib.transports._amqp_content import Content
 from commlib.transports._amqp_methods import (
     AROUND,
     BODY,
@@ -43,48 +42,12 @@ LONGEST_FRAME = 128 * 1024  # asked for if the broker has no bound; RabbitMQ's o
 SLACK = 128 * 1024  # bytes over the limit that are taken to say by how much it was too long
 QUIET_SECONDS = 0.0001  # after this a thread may write itself; before, a burst is to be gathered
 LEAVE_SECONDS = 0.2  # how long the broker is given to answer our goodbye
+ANSWER_SECONDS = 0.3  # how long it is waited for when a consumer leaves
 _FRAME_HEAD = Layout("!BHI")  # type, channel, size
 _CONTENT_HEAD = Layout("!BHI4xQ")  # the same of a content header, and how long the body is
 _TAG = Layout("!QB")  # of a delivery, and its bits
 FLUSH = methods.qos(PUBLISHING, 0)
 """Answered when all that was published before is taken over; nobody consumes on that channel."""
-
-
-class Content:
-    """A message of which more frames are to come."""
-
-    __slots__ = ("arguments", "kind", "long", "missing", "parts", "properties", "room")
-
-    def __init__(self, kind: bytes, arguments: bytes) -> None:
-        self.kind = kind
-        self.arguments = arguments
-        self.properties = b""
-        self.missing = -1  # bytes of the body; -1: its header is to come
-        self.room = 0  # bytes of it that are yet to come and kept
-        self.parts: list[bytes] = []
-        self.long: LongBytes | None = None
-        """Where they are put if they are many."""
-
-    def announce(self, size: int, limit: int) -> None:
-        """The body will have so many bytes, of which no more than ``limit`` are kept."""
-        self.missing = size
-        self.room = min(size, limit)
-        if self.room >= LONG:
-            self.long = LongBytes(self.room)
-
-    def add(self, part: Part) -> None:
-        """The next bytes of the body."""
-        self.missing -= len(part)
-        kept = part[: self.room]
-        self.room -= len(kept)
-        if self.long is not None:
-            self.long.add(kept)
-        elif kept:
-            self.parts.append(bytes(kept))
-
-    def body(self) -> bytes:
-        """All of it that was kept."""
-        return b"".join(self.parts) if self.long is None else self.long.whole()
 
 
 class AmqpLink(StreamLink):
@@ -138,6 +101,12 @@ class AmqpLink(StreamLink):
             self._end(None)
         else:
             super().abort(reason)
+
+    async def answered(self, answer: asyncio.Future[bytes]) -> None:
+        """Return when the broker has answered, or is not to be waited for."""
+        if self.is_heard:
+            _, waiting = await asyncio.wait([answer], timeout=ANSWER_SECONDS)
+            self.is_heard = not waiting  # if not, nobody else has to wait as long
 
     def _note(self, notes: Iterable[object]) -> None:
         self._wrote = self._loop.time()

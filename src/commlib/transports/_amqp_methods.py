@@ -7,7 +7,7 @@ Each function writes one whole frame. Source: AMQP 0-9-1, section 1 of the refer
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
@@ -24,7 +24,7 @@ from commlib.transports._amqp_bytes import (
     u64,
 )
 
-PUBLISHING, REPLIES, CALLS, TOPICS, SETUP, CONFIRMED, FIRST_SERVICE = range(1, 8)
+PUBLISHING, REPLIES, CALLS, TOPICS, SETUP, CONFIRMED, LASTING, FIRST_SERVICE = range(1, 9)
 """The channels. A channel is closed for an error on it, so each purpose has one of its own.
 
 Services have the last one and those that follow.
@@ -193,12 +193,21 @@ def declare_queue(channel: int, name: str, flags: int, arguments: Mapping[str, A
     return method(channel, QUEUE_DECLARE, what)
 
 
-def read_declared(arguments: bytes) -> tuple[str, int]:
-    """The name of a queue that was made, and how many messages wait there. Raises Malformed."""
+class Declared(NamedTuple):
+    """A queue that was made: its name, how many messages wait there, and how many consumers."""
+
+    queue: str
+    waiting: int
+    consumers: int
+
+
+def read_declared(arguments: bytes) -> Declared:
+    """What the broker says of a queue. Raises Malformed."""
     queue, at = read_short(arguments, 0)
-    if len(arguments) < at + 4:
+    if len(arguments) < at + 8:
         raise Malformed("a queue that is cut off")
-    return queue, u32.unpack_from(arguments, at)[0]
+    waiting, consumers = u32.unpack_from(arguments, at)[0], u32.unpack_from(arguments, at + 4)[0]
+    return Declared(queue, waiting, consumers)
 
 
 def bind(channel: int, queue: str, exchange: str, key: str) -> bytes:
@@ -223,8 +232,13 @@ def delete_queue(channel: int, name: str) -> bytes:
     return method(channel, QUEUE_DELETE, b"\0\0%b\x03" % short(name))
 
 
-NO_ACK = 2
-"""Of a consumer: what is handed over counts as done."""
+def delete_whole(channel: int, name: str) -> bytes:
+    """Delete a queue with all that is in it; no error if there is none."""
+    return method(channel, QUEUE_DELETE, b"\0\0%b\0" % short(name))
+
+
+NO_ACK, ALONE = 2, 4
+"""Of a consumer: what is handed over counts as done; no other one may be there beside it."""
 
 
 def consume(channel: int, queue: str, tag: str, flags: int) -> bytes:
@@ -241,6 +255,16 @@ def cancel(channel: int, tag: str) -> bytes:
 def ack(channel: int, tag: int) -> bytes:
     """A message was worked off."""
     return method(channel, ACK, u64.pack(tag) + b"\0")
+
+
+def ack_all(channel: int, tag: int) -> bytes:
+    """All messages up to this one were worked off."""
+    return method(channel, ACK, u64.pack(tag) + b"\1")
+
+
+def give_back(channel: int, tag: int) -> bytes:
+    """A message was not worked off: it goes back to where it was in its queue."""
+    return method(channel, NACK, u64.pack(tag) + b"\2")
 
 
 def select(channel: int) -> bytes:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from commlib._hops import host_name
 from commlib._params import Credentials as Credentials
 from commlib._params import NetworkParameters
+from commlib._topics import has_control
 from commlib.transports._amqp_bytes import short
 from commlib.transports._amqp_methods import EXTERNAL, FIRST_SERVICE, PLAIN
 
@@ -23,6 +25,9 @@ log = logging.getLogger("commlib.amqp")
 PORT, TLS_PORT = 5672, 5671
 TLS_SCHEMES = ("amqps",)
 MECHANISMS = (PLAIN, EXTERNAL)
+CLASSIC, QUORUM = "classic", "quorum"
+LONGEST_CLIENT_ID = 100  # bytes: in the name of a queue there must be room for a topic, too
+LONGEST_EXPIRY = 0xFFFFFFFF // 1000  # s: RabbitMQ takes 32 bits of ms
 RELEASED_OPTIONS = {"exchange": ("",), "use_corr_id": (False, True)}
 """Of services and clients: they use the default exchange, and each call has a correlation id."""
 RELEASED_TOPIC_OPTIONS = {"exchange": ("amq.topic",)}
@@ -42,6 +47,12 @@ class ConnectionParameters(NetworkParameters):
       there.
     * ``queue_size``: messages that the broker keeps for a slow connection, the oldest
       are dropped first; ``message_ttl`` (ms): and for how long. None: no bound of the broker's.
+    * ``session_expiry`` (s): how long the broker keeps what comes for the subscribers of this
+      ``client_id`` while they are away, after the end of the program as well, in a queue for each
+      of them; 0, the default: not at all; ``math.inf``: for ever. No two connections may have the
+      same ``client_id`` and subscribe to the same topic.
+    * ``queue_type``: of these queues, ``"classic"``, or ``"quorum"``, which the nodes of a cluster
+      have copies of. Those of services are what released commlib-py takes, in any case.
     * ``heartbeat_timeout`` (s): silence after which the broker gives us up, and we it; 0: it does
       not, and we still do after ``keepalive``.
     * ``blocked_connection_timeout`` (s): how long a broker that takes no messages for lack of
@@ -71,6 +82,9 @@ class ConnectionParameters(NetworkParameters):
     exchange: str = "amq.topic"
     queue_size: int | None = None
     message_ttl: int | None = None
+    client_id: str = ""
+    session_expiry: float = 0.0
+    queue_type: str = CLASSIC
 
     schemes: ClassVar[tuple[str, ...]] = ("amqp", *TLS_SCHEMES)
 
@@ -95,6 +109,30 @@ class ConnectionParameters(NetworkParameters):
                 raise ValueError(f"{name}={bound!r}: it is a whole number of 32 bits")
         for name in ("vhost", "exchange"):
             short(getattr(self, name))  # what is too long is refused here
+        self._check_session()
+
+    def _check_session(self) -> None:
+        if self.queue_type not in (CLASSIC, QUORUM):
+            raise ValueError(f"queue_type={self.queue_type!r}: it is {CLASSIC} or {QUORUM}")
+        seconds, name = self.session_expiry, self.client_id
+        is_time = isinstance(seconds, int | float) and seconds >= 0
+        if not is_time or LONGEST_EXPIRY < seconds < inf:
+            raise ValueError(
+                f"session_expiry={seconds!r}: it is a time in seconds, {LONGEST_EXPIRY} at most, "
+                "or math.inf"
+            )
+        if seconds and not name:
+            raise ValueError(
+                "session_expiry: it needs a client_id, by which the broker knows these subscribers "
+                "again; one that no other connection has"
+            )
+        if not isinstance(name, str) or has_control(name) or name.startswith("amq."):
+            raise ValueError(
+                f"client_id={name!r}: it is text without control characters that does not begin "
+                "with 'amq.', for that is what the broker's own queues begin with"
+            )
+        if len(name.encode()) > LONGEST_CLIENT_ID:
+            raise ValueError(f"client_id={name!r}: it has {LONGEST_CLIENT_ID} bytes at most")
 
     @property
     def credentials(self) -> tuple[str, str]:
@@ -108,13 +146,23 @@ class ConnectionParameters(NetworkParameters):
 
     @property
     def queue_arguments(self) -> dict[str, Any]:
-        """What the queue of a node's subscriptions is bounded by."""
+        """What a queue of subscriptions is bounded by."""
         arguments: dict[str, Any] = {}
         if self.queue_size is not None:
             arguments |= {"x-max-length": self.queue_size, "x-overflow": "drop-head"}
         if self.message_ttl is not None:
             arguments["x-message-ttl"] = self.message_ttl
         return arguments
+
+    @property
+    def lasting_arguments(self) -> dict[str, Any]:
+        """What a queue is that outlives the connection."""
+        arguments: dict[str, Any] = {"x-queue-type": self.queue_type}
+        if self.session_expiry < inf:
+            arguments["x-expires"] = max(1, round(self.session_expiry * 1000))
+        if self.queue_type == QUORUM:
+            arguments["x-single-active-consumer"] = True
+        return arguments | self.queue_arguments
 
     def make_transport(self) -> AmqpTransport:
         """A new transport to this broker."""

@@ -43,7 +43,6 @@ log = logging.getLogger("commlib.amqp")
 
 QUEUE_ARGUMENTS = {"x-expires": 600_000}  # ms that a queue stays without a consumer
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # s between attempts to get at a queue that others hold
-LEAVE_SECONDS = 0.3  # how long the broker is waited for when a consumer leaves
 MAX_REMEMBERED = 1000  # requests that were worked off, and may come again
 
 
@@ -160,10 +159,7 @@ class Services:
         self._on_channel[consumer.number] -= 1
         link, tag = self._link, consumer.tag
         if link is not None and tag:
-            ended = self._cancel(consumer, link, tag)
-            if link.is_heard:
-                _, waiting = await asyncio.wait([ended], timeout=LEAVE_SECONDS)
-                link.is_heard = not waiting  # if not, nobody else has to wait as long
+            await link.answered(self._cancel(consumer, link, tag))
         consumer.tag = ""
 
     def _cancel(self, consumer: Consumer, link: AmqpLink, tag: str) -> asyncio.Future[bytes]:
@@ -275,7 +271,7 @@ class Services:
                 raise
             # Somebody has made it in another way.
             told = await setup.ask(methods.declare_queue(SETUP, queue, methods.PASSIVE, {}))
-        return methods.read_declared(told)[1]
+        return methods.read_declared(told).waiting
 
     async def _try_again(self, consumer: Consumer, link: AmqpLink, pause: float) -> None:
         while not consumer.is_closed and self._link is link:

@@ -223,7 +223,7 @@ class Topics:
         await self.declare_exchange(link)
         flags = methods.EXCLUSIVE | methods.AUTO_DELETE
         declared = await setup.ask(methods.declare_queue(SETUP, "", flags, self._arguments))
-        queue, _ = methods.read_declared(declared)
+        queue = methods.read_declared(declared).queue
         self._tag = f"t{next(self._tags)}"
         try:
             await channel.ask(methods.consume(TOPICS, queue, self._tag, methods.NO_ACK))

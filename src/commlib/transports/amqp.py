@@ -2,7 +2,8 @@
 
 Features: PubSub and patterns (a topic exchange), RPC and everything built on it (queues, direct
 reply-to), delivery that the broker confirms (QoS 1), services that share their requests,
-authentication with a password or a certificate, virtual hosts, TLS.
+subscriptions that outlive the connection (``client_id`` and ``session_expiry``), authentication
+with a password or a certificate, virtual hosts, TLS.
 
 Connections: one, with a channel for each purpose, opened when it is needed.
 
@@ -12,12 +13,12 @@ Parameters: see ``ConnectionParameters``. URLs::
     amqps://host                                     TLS, certificate and host name checked
 
 AMQP has no envelope: the payload is the data, and the header travels in the message's properties.
-A queue exists as long as somebody consumes it.
+A queue exists as long as somebody consumes it, that of a lasting subscription longer.
 
-What AMQP cannot do: names have at most 245 bytes; messages are not kept for those who subscribe
-later; at QoS 0 the broker does not say what it has taken, so what is lost with a connection shows
-as gaps at the subscribers only. For a message for which the user has no right, the broker closes
-the channel, and drops what was published behind it in the same moment.
+What AMQP cannot do: names have at most 245 bytes; messages are not kept for those who have never
+subscribed before; at QoS 0 the broker does not say what it has taken, so what is lost with a
+connection shows as gaps at the subscribers only. For a message for which the user has no right, the
+broker closes the channel, and drops what was published behind it in the same moment.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ from commlib.transports._amqp_codes import (
 from commlib.transports._amqp_confirms import Confirms
 from commlib.transports._amqp_frames import MANDATORY, content, publish_method
 from commlib.transports._amqp_inbox import DIRECT, Inbox
+from commlib.transports._amqp_lasting import LastingTopic, LastingTopics
 from commlib.transports._amqp_link import FLUSH, AmqpLink, dial
 from commlib.transports._amqp_methods import (
     AROUND,
@@ -105,6 +107,9 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
         self._deliveries.on_room = self._reliable.on_room
         self._reader = PropertyReader(self.stats)
         self._topics = Topics(params.exchange, params.queue_arguments, self._reader, self._spawn)
+        self._lasting = LastingTopics(params, self._topics, self._reader, self._spawn)
+        if params.session_expiry:
+            self.traits = msgspec.structs.replace(self.traits, lasting=True)
         self._services = Services(self._spawn, self._reader, self._revise)
         self._inbox: Inbox | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -190,6 +195,16 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
         first = publish_method(PUBLISHING, self.params.exchange, topic)
         self._first_frames[topic] = first
         return first
+
+    async def subscribe_lasting(self, topic: str, handler: Handler) -> LastingTopic:
+        found = self._lasting.add(topic, handler)
+        try:
+            await self._main.ready()
+            await asyncio.shield(found.confirmed)
+        except BaseException:  # cancellation, too
+            found.keep()
+            raise
+        return found
 
     async def subscribe(self, topic: str, handler: Handler) -> Ending:
         found = self._topics.add(topic, handler)
@@ -278,11 +293,13 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
             # Half of the time that an attempt has: what is not there by then comes a little later.
             enough = self.params.connect_timeout / 4
             await self._topics.restore(link, enough)
+            await self._lasting.restore(link, enough)
             await self._services.restore(link, enough)
             if self._inbox is not None:
                 await self._inbox.restore(link)
         except BaseException:  # stopped, or no answer in time: nobody else knows of this link
             self._topics.detach()
+            self._lasting.detach()
             self._services.detach()
             await link.give_up()
             raise
@@ -299,6 +316,7 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
         self._link = link
         if link is None:
             self._topics.detach()
+            self._lasting.detach()
             self._services.detach()
             if self._inbox is not None:
                 self._inbox.detach()
@@ -314,6 +332,7 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
         if link.is_held:
             self._outbox.on_room(False)
         self._services.announce()
+        self._lasting.announce()
 
     def _note_room(self, room: bool) -> None:
         self._outbox.on_room(room)
@@ -326,6 +345,7 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
             self._forbidden[""] = time.monotonic() + PAUSE, error
             self._first_frames.clear()
             self._topics.exchange_is_gone(self._link)
+            self._lasting.exchange_is_gone(self._link)
         self._note_refusal(refused_topic(error) or refused_exchange(error), error)
 
     def _note_refusal(self, target: str, error: Exception) -> None:
