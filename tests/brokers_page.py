@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
+import pytest
+
 from commlib.transports import resolve
 from commlib.transports.base import Traits
 
@@ -46,24 +48,56 @@ PATTERNS = {
     "test_idempotent": "calls that are sent again",
     "test_signing": "signed messages",
 }
+SHOWN = "shown by a pattern"
+"""The property of a report that tells the file, the brokers and the outcome of a test."""
 Outcomes = dict[tuple[str, str], set[str]]
 """From the file and the broker: what came out, "passed", "failed", or why a test was skipped."""
 
 
+def shown(file: str, parameters: Iterable[object], outcome: str) -> tuple[str, object]:
+    """The property of a report for what came out of a test, or why it was skipped."""
+    names = [
+        name.removeprefix("second_")
+        for parameter in parameters
+        # A bridge has a pair of brokers, of which the second one may be another of its kind.
+        for name in (parameter if isinstance(parameter, tuple) else (parameter,))
+        if isinstance(name, str)
+    ]
+    return SHOWN, (file, [name for name in names if name in BROKERS], outcome)
+
+
 class Record:
-    """What a run of the conformance suite has shown."""
+    """What a run of the conformance suite has shown; a plugin of pytest."""
 
     def __init__(self) -> None:
         self.outcomes: Outcomes = defaultdict(set)
 
-    def note(self, file: str, parameters: Iterable[object], outcome: str) -> None:
-        """The end of one test: what came out of it, or why it was skipped."""
-        for parameter in parameters:
-            # A bridge has a pair of brokers, of which the second one may be another of its kind.
-            for name in parameter if isinstance(parameter, tuple) else (parameter,):
-                broker = name.removeprefix("second_") if isinstance(name, str) else ""
-                if broker in BROKERS:
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """The end of one test."""
+        for name, value in report.user_properties:
+            if name == SHOWN:
+                file, brokers, outcome = value
+                for broker in brokers:
                     self.outcomes[file, broker].add(outcome)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """The run fails if the page is not what it has shown."""
+        wrong = self.settle()
+        if wrong:
+            session.config.get_terminal_writer().line(f"\n{wrong}", red=True)
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def settle(self) -> str:
+        """Write the page, or compare it; returns what is wrong with it, empty if nothing is."""
+        if not self.is_whole:
+            return ""  # a part of the suite, or a failure that is told elsewhere
+        page = self.page()
+        if os.environ.get(WRITE) == "write":
+            PAGE.write_text(page)
+        if PAGE.read_text() != page:
+            again = f"{WRITE}=write make test"
+            return f"docs/{PAGE.name} is not what this run has shown; write it: {again}"
+        return ""
 
     @property
     def is_whole(self) -> bool:
@@ -144,15 +178,3 @@ def _between(text: str, name: str, table: str) -> str:
     _, end, behind = rest.partition(marks[1])
     assert end, f"{PAGE.name} has no marks for its table of {name}"
     return f"{before}{marks[0]}\n{table}\n\n{end}{behind}"
-
-
-def settle(record: Record) -> str:
-    """Write the page, or compare it; returns what is wrong with it, empty if nothing is."""
-    if not record.is_whole:
-        return ""  # a part of the suite, or a failure that is told elsewhere
-    page = record.page()
-    if os.environ.get(WRITE) == "write":
-        PAGE.write_text(page)
-    if PAGE.read_text() != page:
-        return f"docs/brokers.md is not what this run has shown; write it: {WRITE}=write make test"
-    return ""

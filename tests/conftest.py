@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+import brokers_page
 from brokers import (
     Broker,
     MosquittoServer,
@@ -170,6 +171,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
             if isinstance(server, Server):
                 report.sections.append((f"{name}, {server.state}", server.log[-LOG_TAIL:]))
     return report
+
+
+# ---- workers ----
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The process that hears of all tests keeps the record; a worker of xdist does not."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(brokers_page.Record())
 
 
 # ---- nodes ----
