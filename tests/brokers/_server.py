@@ -14,6 +14,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self, TypeVar
 from urllib.parse import quote
@@ -27,15 +28,30 @@ STOP_SECONDS = 5.0
 # Below the ports that the kernel gives to outgoing connections: a client that tries a dead
 # broker's port again and again could otherwise be given that very port, and connect to itself.
 PORTS = range(20_000, 32_000)
+# Each worker of pytest-xdist has some to itself: a server that is down needs its own again.
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+PORTS_OF_A_WORKER = 1_000
 # Debian keeps servers where the PATH of a normal user does not lead.
 SERVER_FOLDERS = ("/usr/local/sbin", "/usr/sbin")
 # By force: a frozen server hears nothing else, and one that is still starting may not listen.
 WHEN_WE_ARE_GONE = 'read -r _; kill -9 "$1"; rm -rf "$2"'
 
 
+def _our_ports() -> Iterator[int]:
+    """Our ports in any order, and then again; no port comes twice before all others came."""
+    ours = PORTS
+    if WORKER:
+        first = int(WORKER.removeprefix("gw")) * PORTS_OF_A_WORKER % len(PORTS)
+        ours = PORTS[first : first + PORTS_OF_A_WORKER]
+    return cycle(random.sample(ours, len(ours)))
+
+
+_ports = _our_ports()
+
+
 def free_port() -> int:
     """A port of 127.0.0.1 that nobody listens on, and no outgoing connection will take."""
-    for port in random.sample(PORTS, 100):
+    for port in islice(_ports, PORTS_OF_A_WORKER):
         with socket.socket() as sock:
             try:
                 sock.bind(("127.0.0.1", port))
