@@ -135,7 +135,7 @@ def test_a_message_of_a_subclass_is_written_with_all_its_fields() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [object(), {"a": object()}, {1j: 1}, "\ud800", lambda: None, ["\udfff"], {(1, 2): 3}],
-    ids=repr,
+    ids=["object", "object inside", "complex key", "text", "function", "text inside", "tuple key"],
 )
 def test_what_json_has_no_form_for_is_refused(wrong: Any) -> None:
     for write in (
