@@ -11,6 +11,8 @@ from typing import Any
 
 DEADLINE = 15.0
 """Seconds after which a test gives up; far more than anything here takes."""
+BUSY_SECONDS = 3.0
+"""What a busy machine may add to a time that is promised."""
 
 
 class Collected:

@@ -14,7 +14,7 @@ import pytest
 import uvloop
 
 from brokers import RabbitServer, running
-from collected import DEADLINE, Collected, eventually
+from collected import BUSY_SECONDS, DEADLINE, Collected, eventually
 from commlib import _portal, aio
 from commlib.exceptions import CommlibError, ConnectionLost, RPCRemoteError
 from commlib.node import Node
@@ -24,8 +24,7 @@ from commlib.transports.amqp import Offline
 
 MAX_SIZE = 3_000_000
 """Of a message, for the broker of these tests."""
-STOP_SECONDS = 2.0
-"""It takes one second at most; the machine may be busy."""
+STOP_SECONDS = 1.0 + BUSY_SECONDS
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import pytest
 
 import strictly
 from brokers import Broker
-from collected import DEADLINE, Collected, eventually
+from collected import BUSY_SECONDS, DEADLINE, Collected, eventually
 from commlib._packet import MAX_PAYLOAD, PROPERTIES, Header
 from commlib.exceptions import CommlibError, ConnectionLost, RPCTimeout, SerializationError
 from commlib.msg import HeartbeatMessage
@@ -27,9 +27,8 @@ from raw_peer import RawPeer
 MakeNode = Callable[..., Node]
 Request, Response = AddTwoInts.Request, AddTwoInts.Response
 
-STOP_SECONDS = 1.0 + 1.0
-LEAVE_SECONDS = 2.0 + 2.0
-"""The promises, and what a busy machine may add to them."""
+STOP_SECONDS = 1.0 + BUSY_SECONDS
+LEAVE_SECONDS = 2.0 + BUSY_SECONDS
 LIMIT = 100_000
 """Bytes of a payload that the nodes here let in."""
 LINES = 10

@@ -10,14 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
-from collected import Collected, eventually
+from collected import BUSY_SECONDS, Collected, eventually
 from commlib.exceptions import ConnectionLost, RPCTimeout
 from commlib.node import Node
 
 UNANSWERED = RPCTimeout, ConnectionLost
 CALL_SECONDS = 0.5
-BUSY_SECONDS = 3.0
-"""How much longer something may take because the machine is busy."""
 CALLERS = 4
 
 

@@ -11,9 +11,9 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from brokers import Broker
-from collected import DEADLINE, Collected, eventually
+from collected import BUSY_SECONDS, DEADLINE, Collected, eventually
 from commlib.node import Node
-from faults.pair import BUSY_SECONDS, Pair
+from faults.pair import Pair
 from faults.proxy import Proxy
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from brokers import RedisServer, Server
-from collected import DEADLINE, Collected, eventually
+from collected import BUSY_SECONDS, DEADLINE, Collected, eventually
 from commlib import aio
 from commlib.aio._rpc_service import THREADS
 from commlib.events import Event
@@ -24,8 +24,6 @@ from commlib.transports.redis import ConnectionParameters
 MakeServer = Callable[..., Server]
 MakeRedis = Callable[..., RedisServer]
 
-BUSY_SECONDS = 1.0
-"""How much longer something may take because the machine is busy."""
 STOP_SECONDS = 1.0 + BUSY_SECONDS
 UNANSWERED = RPCTimeout, ConnectionLost
 """How a call ends whose broker has gone: at once where replies cannot come any more."""

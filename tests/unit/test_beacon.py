@@ -40,7 +40,7 @@ from commlib.msg import PubSubMessage
 from commlib.serializer import BytesSerializer
 from commlib.transports import resolve
 from fickle import Fickle, FickleTransport
-from strictly import FORKING, STRICT
+from strictly import FORKING, HEAD, STRICT
 
 
 @pytest.fixture(autouse=True)
@@ -626,7 +626,7 @@ async def test_garbage_harms_nobody(url: str) -> None:
 
 def run(program: str, *options: str) -> str:
     ended = subprocess.run(
-        [sys.executable, *options, "-c", program],
+        [sys.executable, *options, "-c", HEAD + program],
         cwd=Path(__file__).parent.parent,
         capture_output=True,
         text=True,
