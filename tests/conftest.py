@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +36,7 @@ from raw_peer import RawPeer
 
 LEAVING_SECONDS = 5.0
 LOG_TAIL = 3000  # characters of a broker's log beside a failure
+MOST_WORKERS = 8  # whose brokers take 0.3 GB each
 
 # How long an example takes says nothing on a busy machine.
 settings.register_profile(
@@ -176,10 +178,32 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 # ---- workers ----
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """How many `make test` starts: tests wait a lot, but each worker has brokers of its own."""
+    return min((os.cpu_count() or 1) + 1, MOST_WORKERS)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """The process that hears of all tests keeps the record; a worker of xdist does not."""
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(brokers_page.Record())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Iterator[Any]:
+    """What a worker reports is UTF-8, whatever a test has logged."""
+    return _encodable((yield))
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {name: _encodable(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_encodable, value))
+    return value
 
 
 # ---- nodes ----
