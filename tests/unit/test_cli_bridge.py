@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -377,6 +378,16 @@ def test_without_yaml_one_line_says_what_to_install(start: Start, write: Write) 
     )
 
 
+def from_one_to_the_other(edge: str, cloud: str, *topics: str) -> str:
+    """A file of bridges between these brokers, one for each topic."""
+    rules = (
+        f"  - type: topic\n    from: {{broker: edge, uri: {topic}}}\n"
+        f"    to: {{broker: cloud, uri: robot.{topic}}}\n"
+        for topic in topics
+    )
+    return f"brokers: {{edge: '{edge}', cloud: '{cloud}'}}\nbridges:\n{''.join(rules)}"
+
+
 class Field:
     """Two brokers, and what arrives on the second one."""
 
@@ -386,15 +397,7 @@ class Field:
         self.publisher = self.edge.create_mpublisher()
         self.got = Collected()
         self.cloud.create_psubscriber("robot.*", self.got)
-        self.brokers = f"brokers: {{edge: '{edge}', cloud: '{cloud}'}}\n"
-
-    def text(self, *topics: str) -> str:
-        rules = (
-            f"  - type: topic\n    from: {{broker: edge, uri: {topic}}}\n"
-            f"    to: {{broker: cloud, uri: robot.{topic}}}\n"
-            for topic in topics
-        )
-        return f"{self.brokers}bridges:\n{''.join(rules)}"
+        self.text = partial(from_one_to_the_other, edge, cloud)
 
     def __enter__(self) -> Field:
         self.edge.run()
@@ -431,13 +434,16 @@ def test_it_runs_the_bridges_until_a_signal(
 
 
 def test_all_bridges_of_a_file_have_one_connection_to_each_broker(
-    start: Start, write: Write, two_brokers: Field, redis_server: RedisServer
+    start: Start,
+    write: Write,
+    make_redis: Callable[[], RedisServer],
+    valkey_server: ValkeyProcess,
 ) -> None:
-    before = redis_server.cli("CLIENT", "LIST").count(b"\n")
-    process = start("run", write(two_brokers.text(*"abcdefgh")))
-    assert line(process) == "8 bridges running"
-    # One for commands and one for channels.
-    assert redis_server.cli("CLIENT", "LIST").count(b"\n") - before == 2
+    server = make_redis()
+    text = from_one_to_the_other(server.url, valkey_server.url, *"abcdefgh")
+    assert line(start("run", write(text))) == "8 bridges running"
+    # One for commands and one for channels, beside the one that asks.
+    assert server.cli("CLIENT", "LIST").count(b"\n") == 3
 
 
 def test_sighup_restarts_what_has_changed_and_nothing_else(
