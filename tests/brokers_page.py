@@ -29,6 +29,7 @@ BROKERS = {
 PATTERNS = {
     "test_pubsub": "PubSub",
     "test_patterns": "pattern subscriptions",
+    "test_absence": "subscribers that are away",
     "test_forms": "serializers, compression, bare payloads",
     "test_delivery": "QoS, retained messages, overlapping patterns",
     "test_rpc": "RPC",

@@ -7,6 +7,7 @@ import gc
 import inspect
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -193,6 +194,8 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_configure(config: pytest.Config) -> None:
     """The process that hears of all tests keeps the record; a worker of xdist does not."""
+    # A shell has what it runs in the background, and all that this starts, ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(brokers_page.Record())
 
