@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from itertools import count
+from typing import Any
 
 import click
 import pytest
@@ -52,6 +53,31 @@ def test_a_url_of_no_broker_is_told_in_one_line() -> None:
     result = CliRunner().invoke(commlib, ["node", "list", "--url", "nonsense://x"])
     assert result.exit_code == 1
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "client_id"),
+    [
+        ("mqtt://host?client_id=robot-1&session_expiry=60", "robot-1"),
+        ("amqp://host?client_id=robot-1&session_expiry=60&queue_type=quorum", "robot-1"),
+        ("mqtt://host", ""),
+    ],
+)
+@pytest.mark.parametrize("from_environment", [True, False])
+def test_a_command_does_not_take_the_place_of_a_node(
+    url: str, client_id: str, from_environment: bool
+) -> None:
+    seen: list[Any] = []
+
+    @click.command()
+    @command
+    async def looks(url: object) -> None:
+        seen.append(url)
+
+    given = ([], {"COMMLIB_URL": url}) if from_environment else (["--url", url], {})
+    assert CliRunner().invoke(looks, given[0], env=given[1]).exit_code == 0
+    assert (seen[0].host, seen[0].session_expiry) == ("host", 0)
+    assert seen[0].client_id == ("" if from_environment else client_id)
 
 
 async def test_until_stopped_tells_a_signal_from_an_end() -> None:

@@ -8,6 +8,7 @@ wrong arguments, 130 after Ctrl-C in what would have come to an end by itself.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import logging
 import shlex
@@ -54,11 +55,24 @@ def command(
     @functools.wraps(work)
     def run(*args: Any, url: str | None, **options: Any) -> None:
         with ending_well():
-            params = resolve(url)
+            params = as_visitor(resolve(url), click.get_current_context())
             with asyncio.Runner(loop_factory=new_loop) as runner:
                 runner.run(work(*args, url=params, **options))
 
     return run
+
+
+def as_visitor(params: BaseParameters, context: click.Context) -> BaseParameters:
+    """The parameters of a node's connection for one that is not to take its place at the broker.
+
+    Nothing is kept there for a command. ``COMMLIB_URL`` is that of a program, whose ``client_id``
+    no other connection may have; one that stands behind ``--url`` is meant for the command.
+    """
+    left_out: dict[str, Any] = {"session_expiry": 0.0}
+    if context.get_parameter_source("url") is not ParameterSource.COMMANDLINE:
+        left_out["client_id"] = ""
+    changed = {name: none for name, none in left_out.items() if getattr(params, name, none) != none}
+    return dataclasses.replace(params, **changed) if changed else params
 
 
 @contextmanager

@@ -52,13 +52,13 @@ def _items(found: dict[str, str], incomplete: str) -> list[CompletionItem]:
 
 def _nodes(ctx: click.Context) -> list[NodeInfo]:
     """The nodes that answer at once; none where anything is wrong, for a shell shows no errors."""
-    from commlib.cli._common import nodes_on
+    from commlib.cli._common import as_visitor, nodes_on
     from commlib.transports import resolve
 
     logging.getLogger("commlib").setLevel(logging.CRITICAL)
 
     async def ask() -> list[NodeInfo]:
-        params = copy.copy(resolve(ctx.params.get("url")))
+        params = copy.copy(as_visitor(resolve(ctx.params.get("url")), ctx))
         params.reconnect = False
         async with asyncio.timeout(LONGEST):
             return await nodes_on(params, ANSWERS_SECONDS)
