@@ -7,6 +7,8 @@ from commlib.action import GoalHandler
 from commlib.bridges import TopicBridge
 from commlib.node import Node
 
+if len(sys.argv) != 2:
+    raise SystemExit("python demo.py URL, with the scheme of a transport that this folder has")
 URL = sys.argv[1]
 heard: SimpleQueue[object] = SimpleQueue()
 bridged: SimpleQueue[object] = SimpleQueue()

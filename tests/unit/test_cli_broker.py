@@ -105,7 +105,8 @@ def test_a_taken_port_is_one_line_that_says_what_to_do(start: Start) -> None:
         out, err = broker.communicate()
     assert (broker.returncode, out) == (1, "")
     assert err == (
-        f"Error: port {port} on 127.0.0.1 is taken by another program; --port 0 picks a free one\n"
+        f"Error: port {port} on 127.0.0.1 is taken; if that is a Redis or Valkey, programs find "
+        "it, and no other is needed; --port 0 picks a free one\n"
     )
 
 

@@ -369,7 +369,7 @@ def test_pub_checks_against_who_publishes_if_nobody_reads(
     result = run(url, "pub", "sonar", "{}")
     assert result.exit_code == 1
     assert ", which publishes Sonar, sends:\n" in result.stderr
-    assert "no node that answers reads sonar" in result.stderr
+    assert "no node that is there now reads sonar" in result.stderr
 
 
 def test_pub_reads_the_message_from_a_file_and_from_its_input(

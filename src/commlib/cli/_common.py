@@ -124,10 +124,11 @@ async def connected(url: BaseParameters) -> AsyncIterator[Node]:
         with _LastWord() as log:
             if not await node.wait_connected(CONNECT_SECONDS):
                 why = log.text.removeprefix(str(url)).lstrip(": ") or "no answer"
+                starts_one = "; `commlib broker` starts one" if "redis" in url.schemes else ""
                 raise ConnectError(
                     f"no broker at {url} within {CONNECT_SECONDS:g} s: {why}"
                     f"{'' if why.endswith('?') else '.'} Another one is named by --url or "
-                    "COMMLIB_URL; `commlib broker` starts one"
+                    f"COMMLIB_URL{starts_one}"
                 )
         await node.run()
         yield node

@@ -80,6 +80,9 @@ def _load(target: str) -> click.Command:
 def commlib() -> None:
     """Talk to robots and devices over a message broker.
 
+    Each command takes the broker's --url, at its end; COMMLIB_URL in the environment says it for
+    all of them.
+
     TIME is in seconds, or with a unit: 500ms, 90s, 5m, 1h, 1d. Exit status: 0, 1 if it came to
     nothing, 2 for wrong words, 130 after Ctrl-C in what would have come to an end by itself.
     """

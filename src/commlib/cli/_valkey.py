@@ -171,7 +171,10 @@ class ValkeyProcess:
         if found is None:
             return ValkeyError(f"the server ended at once\n{words}")
         if found[1] == "Address already in use":
-            return PortTaken(f"port {self.port} on {self._host} is taken by another program")
+            return PortTaken(
+                f"port {self.port} on {self._host} is taken; if that is a Redis or Valkey, "
+                "programs find it, and no other is needed"
+            )
         return ValkeyError(f"cannot listen on port {self.port} of {self._host}: {found[1]}")
 
 

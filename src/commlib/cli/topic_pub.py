@@ -100,7 +100,7 @@ async def _check(node: Node, name: str, data: Any, wait: float) -> None:
         ports = concerned(discovery.nodes, name, node.hub.transport.traits)
     readers = [port for port in ports if port[1].kind == "subscriber"]
     if not readers:
-        say(f"no node that answers reads {name}", err=True)
+        say(f"no node that is there now reads {name}", err=True)
     seen: set[str] = set()
     for info, port in (*readers, *(port for port in ports if port not in readers)):
         mark = port.parts.get("message", "")

@@ -238,7 +238,10 @@ class RecordingFile:
 
     def _error(self, path: Path, exc: OSError) -> RecordingError:
         if exc.errno == errno.EEXIST:
-            return RecordingError(f"{path} is there already; choose another name, or overwrite it")
+            return RecordingError(
+                f"{path} is there already; choose another name, or overwrite it (--overwrite, "
+                "overwrite=True)"
+            )
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
             return RecordingError(
                 f"{path}: the disk is full; of the {self.counts.messages} messages until then all "

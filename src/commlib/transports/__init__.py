@@ -86,7 +86,9 @@ def resolve(params: Params, scheme: str = "") -> BaseParameters:
         found, is_url, _ = params.partition("://")
         # Not repeated here: there may be a password in it, and before it.
         if not is_url or set(found) & set(":@/?#%"):
-            raise ValueError("no URL: it begins with a scheme, as redis://host or mqtt://host does")
+            raise ValueError(
+                "that is no URL, which begins with a scheme, as redis://host or mqtt://host does"
+            )
         params = module_for(found).ConnectionParameters.from_url(params)
     if not isinstance(params, BaseParameters):
         found = type(params).__name__  # a dict of them has a password
