@@ -23,6 +23,10 @@ ENCODED = (
     "special characters, those of a password most of all, are written %2F for /, %40 for @, "
     "%3A for :, %3F for ?, %23 for # and %25 for %"
 )
+NO_CLIENT_ID = (
+    "session_expiry: it needs a client_id, by which the broker knows these subscribers again; one "
+    "that no other connection has"
+)
 
 
 class Offline(Struct, frozen=True):

@@ -31,8 +31,19 @@ from commlib.exceptions import (
 log = logging.getLogger("commlib.session")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # s between attempts; a restarted broker is back in ~1 s
-AUTH_PAUSE = 30.0  # s; a person has to mend it, and brokers count failed logins
+AUTH_PAUSE = 30.0  # s; a person has to mend it, and brokers count failed logins (and take-overs)
 PROBE_GRACE = 5.0  # s from when the broker has the probe of a silent link to the end of it
+
+
+class TakenOver(ConnectionLost):
+    """Another client has taken our connection over, by the name that the broker knows us by.
+
+    Who tried again at once would throw that one out, which would try again: a fight without an end.
+    """
+
+
+SLOW = (AuthError, TakenOver)
+"""Errors after which the next attempt is not worth much, or does harm, before AUTH_PAUSE."""
 
 
 class Sink(Protocol):
@@ -111,7 +122,7 @@ class Session:
 
     def start(self) -> None:
         """Begin to connect, in the background; idempotent."""
-        if self._task is None or (self._task.done() and _may_heal(self.failure)):
+        if self._task is None or self._task.done():
             self.failure = None
             self._task = asyncio.get_running_loop().create_task(self._supervise())
             self._task.add_done_callback(self._ended)
@@ -143,11 +154,11 @@ class Session:
         while True:
             begun = loop.time()
             error = await self._attempt()
-            if not (self._params.reconnect and _may_heal(error)):
+            if not self._params.reconnect:
                 return
             if error is None and loop.time() - begun > pause:
                 pause = FIRST_PAUSE  # it was connected, for longer than a pause to breathe
-            elif isinstance(error, AuthError):
+            elif isinstance(error, SLOW):
                 pause = AUTH_PAUSE
             from random import uniform  # not needed by a program that never loses its broker
 
@@ -181,7 +192,7 @@ class Session:
         finally:
             link.abort(None)
             self._note_link(None, reason or ConnectionLost(f"{self.name} was closed"))
-        return reason if isinstance(reason, AuthError) else None
+        return reason if isinstance(reason, SLOW) else None
 
     def _note_failure(self, exc: CommlibError | OSError) -> CommlibError:
         error = exc if isinstance(exc, CommlibError) else self._connect_error(exc)
@@ -201,11 +212,6 @@ class Session:
         self.on_failure()
 
     def _note_loss(self, reason: Exception) -> None:
-        if isinstance(reason, AuthError) and not reason.may_heal:
-            log.error("%s lost, and not tried again: %s", self.name, reason)
-            reason.logged = self.failed = True
-            self._fail(reason)
-            return
         again = "trying again" if self._params.reconnect else "reconnect=False"
         log.log(self._level, "%s lost: %s; %s", self.name, reason, again)
         if not self._params.reconnect:
@@ -268,7 +274,3 @@ class Session:
                 break
             await asyncio.wait([link.closed], timeout=wake)
         return await link.closed
-
-
-def _may_heal(error: CommlibError | None) -> bool:
-    return not isinstance(error, AuthError) or error.may_heal

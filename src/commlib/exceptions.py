@@ -50,9 +50,6 @@ class ConnectError(CommlibError, ConnectionError):
 class AuthError(ConnectError):
     """The broker refused the credentials, or the user has no right to do this."""
 
-    may_heal = True
-    """Whether it is worth while to try again some time, for somebody may mend it."""
-
 
 class CertificateError(AuthError):
     """TLS: the certificate of the broker does not verify, or the broker does not take ours.

@@ -15,6 +15,7 @@ from collected import DEADLINE, Collected, eventually
 from commlib import _portal
 from commlib.exceptions import CommlibError, ConnectionLost
 from commlib.node import Node
+from commlib.transports import _amqp_lasting
 
 from .pika_peer import PikaPeer
 
@@ -60,8 +61,8 @@ class Robots:
         self.topic = topic
         self.queue = f"{client_id}:{topic}:1"
 
-    def node(self) -> Node:
-        return Node("robot", connection_params=self.url, heartbeats=False)
+    def node(self, **options: Any) -> Node:
+        return Node("robot", connection_params=self.url, heartbeats=False, **options)
 
     def receives(self, count: int, topic: str = "") -> list[Any]:
         """What waits for the robot: one life of it, until so many have come."""
@@ -184,6 +185,22 @@ def test_what_is_for_the_program_alone_is_not_kept(
         assert not [name for name in queues(amqp_server) if name.startswith(f"{client_id}:")]
 
 
+@pytest.mark.parametrize("options", [{"channel_max": 8}, {"channel_max": 7, "session_expiry": 0}])
+def test_a_broker_may_allow_no_more_channels_than_one_service_needs(
+    amqp_server: RabbitServer, client_id: str, topic: str, options: dict[str, Any]
+) -> None:
+    robots = Robots(amqp_server, client_id, topic, **options)
+    got = Collected()
+    with robots.node() as node:
+        node.create_subscriber(topic, got)
+        for number in range(3):
+            node.create_rpc(f"{topic}.{number}", lambda n: n + 1)
+            assert node.create_rpc_client(f"{topic}.{number}").call(3, timeout=DEADLINE) == 4
+        node.create_publisher(topic, qos=1).publish("x")
+        assert got.first == "x"
+        assert node._core.hub.link_stats.reconnects == 0
+
+
 # ---- the end of a subscription ----
 
 
@@ -228,6 +245,40 @@ def test_one_that_stops_while_the_broker_is_away_takes_its_queue_along_later(top
             with PikaPeer(server.url) as plain:
                 assert not has_queue(plain, robots.queue)
                 assert has_queue(plain, f"robot:{topic}.kept:1")
+
+
+@TYPES
+def test_what_comes_for_a_node_that_was_stopped_waits_while_its_connection_goes_on(
+    amqp_server: RabbitServer,
+    plain: PikaPeer,
+    client_id: str,
+    topic: str,
+    queue_type: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_amqp_lasting, "KEPT_SECONDS", 1.0)
+    robots = Robots(amqp_server, client_id, topic, queue_type=queue_type)
+    got, other = Collected(), Collected()
+
+    def waits_for_anybody() -> bool:
+        told = plain.channel.queue_declare(robots.queue, passive=True).method
+        return bool((told.message_count, told.consumer_count) == (5, 0))
+
+    with robots.node(share_connection=True) as stays:
+        stays.create_subscriber(f"{topic}.other", other)
+        node = robots.node(share_connection=True)
+        node.create_subscriber(topic, got)
+        node.run()
+        node.stop()
+        for number in range(5):
+            plain.publish(topic, b"%d" % number)
+        eventually(waits_for_anybody)
+        plain.publish(f"{topic}.other", b'"go on"')
+        assert other.first == "go on"
+        node.run()
+        assert got.wait(5) == list(range(5))
+        node.stop()
+    assert waiting(plain, robots.queue) == 0
 
 
 @TYPES

@@ -214,6 +214,20 @@ def test_what_is_stopped_alone_is_ended_at_the_broker_as_well(
         assert missed.first == "live"
 
 
+def test_a_node_that_is_stopped_and_started_from_afar_gets_what_came_meanwhile(
+    broker: Broker, robot: str, publish: Publish
+) -> None:
+    topic, name, got = broker.unique("kept"), broker.unique("robot"), Collected()
+    node = Node(name, connection_params=robot, ctrl_services=True)
+    node.create_subscriber(topic, got)
+    with node, Node(broker.unique("far"), connection_params=broker.url) as far:
+        far.create_rpc_client(f"{name}.stop").call({})
+        publish(topic, range(10))
+        far.create_rpc_client(f"{name}.start").call({})
+        publish(topic, ["live"])
+        assert got.until("live") == [*range(10)]
+
+
 def test_a_subscriber_that_stands_alone_is_missed_until_it_is_run_again(
     broker: Broker, robot: str, publish: Publish
 ) -> None:
@@ -299,7 +313,7 @@ def test_what_is_published_after_a_program_was_killed_comes_in_its_next_run(
 
 
 def test_a_call_to_a_service_of_a_program_that_is_away_is_not_kept_for_it(
-    broker: Broker, robot: str, publish: Publish
+    broker: Broker, robot: str
 ) -> None:
     topic, service = broker.unique("kept"), broker.unique("service")
     with Node("robot", connection_params=robot) as node:

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from brokers import MosquittoServer, PlainPeer
-from collected import Collected, eventually, met
+from collected import DEADLINE, Collected, eventually, met
+from commlib import _session
 from commlib.aio import Node, Subscriber
-from commlib.exceptions import AuthError
 from commlib.node import Node as SyncNode
 from commlib.transports import _mqtt_lasting
-from commlib.transports.mqtt import SHORT_LIVES
+from commlib.transports._mqtt_rivals import SHORT_LIVES
+from faults.proxy import Proxy
 from mqtt.fake_broker import FakeBroker
 
 VERSIONS = pytest.mark.parametrize("protocol", ["MQTTv5", "MQTTv311"])
@@ -169,6 +170,64 @@ def test_what_an_earlier_version_has_subscribed_is_given_up(
     assert f"subscribed to {topic}/before" in caplog.text
 
 
+def test_what_nobody_wants_any_more_does_not_stand_in_the_way_of_the_others(
+    make_mosquitto: MakeMosquitto, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_mqtt_lasting, "UNCLAIMED_SECONDS", 0.05)
+    server = make_mosquitto(config=["max_inflight_messages 20"])
+    url = robot(server)
+    node, _ = subscribed(url, [f"{topic}.now", f"{topic}.before"])
+    with node:
+        pass
+    unwanted = 100  # of which 20 come without an acknowledgement
+    with SyncNode("office", connection_params=server.url) as office:
+        before = office.create_publisher(f"{topic}.before", qos=1)
+        for number in range(unwanted):
+            before.publish(number)
+        office.create_publisher(f"{topic}.now", qos=1).publish("wanted")
+    given_up = Collected()
+    monkeypatch.setattr(_mqtt_lasting.LastingBoard, "_give_up", counted(given_up))
+    node, got = subscribed(url, [f"{topic}.now"])
+    subscriber = node.endpoints[-1]
+    with node:
+        assert got[f"{topic}.now"].first == "wanted"
+        assert subscriber.stats.discarded == unwanted
+    assert len(given_up.items) == 1, "the rest was waited for no more"
+
+
+def counted(calls: Collected) -> Callable[[_mqtt_lasting.LastingBoard], None]:
+    """Gives up what is unclaimed, and notes it."""
+    give_up = _mqtt_lasting.LastingBoard._give_up
+
+    def counting(board: _mqtt_lasting.LastingBoard) -> None:
+        calls(board)
+        give_up(board)
+
+    return counting
+
+
+@VERSIONS
+def test_what_is_stopped_while_the_connection_breaks_is_ended_at_the_broker_as_well(
+    mqtt_server: MosquittoServer, topic: str, protocol: str
+) -> None:
+    with Proxy(robot(mqtt_server, protocol)) as proxy:
+        node, _ = subscribed(proxy.url, [topic, f"{topic}.other"])
+        stopped = node.endpoints[0]
+        with node:
+            proxy.half_open()
+            stopped.stop()
+            proxy.cut()
+            eventually(lambda: not node.connected)
+            proxy.resume()
+            eventually(lambda: node.health)
+    with SyncNode("office", connection_params=mqtt_server.url) as office:
+        office.create_publisher(topic, qos=1).publish("lost")
+        node, got = subscribed(robot(mqtt_server, protocol), [topic])
+        with node:
+            office.create_publisher(topic, qos=1).publish("live")
+            assert got[topic].first == "live"
+
+
 def test_what_plain_programs_publish_is_kept_as_well(
     mqtt_server: MosquittoServer, topic: str
 ) -> None:
@@ -214,52 +273,76 @@ def test_mqtt_3_1_1_has_no_time_and_says_so(
 # ---- two programs of one name ----
 
 
-async def test_who_is_thrown_out_by_another_client_of_its_name_leaves_the_name_to_that(
-    caplog: pytest.LogCaptureFixture,
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is thrown out is back soon."""
+    monkeypatch.setattr(_session, "AUTH_PAUSE", 0.2)
+
+
+TAKEN_OVER = b"\xe0\x01\x8e"
+
+
+async def test_who_is_said_to_be_thrown_out_waits_as_in_any_outage_and_is_back(
+    hasty: None, caplog: pytest.LogCaptureFixture
 ) -> None:
+    # Perhaps there is no other client: it may be an earlier CONNECT of ours that was slow.
     async with FakeBroker() as broker:
-        broker.once_subscribed = [b"\xe0\x01\x8e"]
-        node = Node("robot", f"{broker.url}&client_id=r2d2", discovery=False)
-        await node.run()
-        await node.create_subscriber("a").run()
-        await met(lambda: not node.connected)
-        for _ in range(2):
-            with pytest.raises(AuthError, match="another client came with the same client id"):
-                await node.create_publisher("a").publish("in vain")
-            with pytest.raises(AuthError):
-                await node.wait_connected(5)
-        assert broker.connects == 1
-        await node.stop()
-        await node.run()
-        assert node.connected, "somebody has seen to it"
-        await node.stop()
-    assert caplog.text.count("not tried again") == 1
+        broker.once_subscribed = [TAKEN_OVER, TAKEN_OVER]
+        url = f"{broker.url}&client_id=r2d2"
+        async with Node("robot", url, heartbeats=False, discovery=False) as node:
+            await node.create_subscriber("a").run()
+            publisher = node.create_publisher("a")
+            await met(lambda: not node.connected)
+            await publisher.publish("kept meanwhile")
+            await node.wait_connected(DEADLINE)
+            assert broker.connects == 3
+            await met(lambda: broker.heard.count(0x30) == 1)
+    assert caplog.text.count("'r2d2'; give each program its own") == 1
+    assert caplog.text.count("'r2d2' again") == 1
 
 
-async def test_who_is_thrown_out_while_it_begins_leaves_the_name_as_well() -> None:
+async def test_who_is_thrown_out_while_it_begins_tries_again_later(hasty: None) -> None:
     async with FakeBroker() as broker:
-        broker.once_subscribed = [b"\xe0\x01\x8e"]
+        broker.once_subscribed = [TAKEN_OVER]
         node = Node("robot", f"{broker.url}&client_id=r2d2")
         node.create_subscriber("a")
-        with pytest.raises(AuthError, match="another client came with the same client id"):
-            await node.run()
+        await node.run()
+        assert broker.connects == 2
         await node.stop()
-        assert broker.connects == 1
 
 
 @VERSIONS
-def test_a_fight_for_a_name_that_the_broker_says_nothing_of_is_noticed_and_slows_down(
-    mqtt_server: MosquittoServer, topic: str, protocol: str, caplog: pytest.LogCaptureFixture
+def test_two_clients_of_one_name_come_in_turns_with_long_pauses_where_nothing_tells_them(
+    hasty: None, mqtt_server: MosquittoServer, protocol: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    name = f"robot-{topic}"
-    url = mqtt_server.url_with(client_id=name, protocol=protocol)
+    url = mqtt_server.url_with(client_id="r2d2", protocol=protocol)
     with (
-        SyncNode("robot", connection_params=url) as node,
-        PlainPeer(mqtt_server.url) as other,
+        Proxy(url) as proxy,  # to us it is another broker
+        SyncNode("first", connection_params=url),
+        SyncNode("second", connection_params=proxy.url),
     ):
-        for _ in range(SHORT_LIVES):
-            eventually(lambda: node.connected)
-            other.publish(topic, "it is mine", "-i", name)
-            eventually(lambda: not node.connected)
-        eventually(lambda: "has another program the client id" in caplog.text)
-        assert not node.connected
+        eventually(lambda: caplog.text.count("as it seems; give each program its own") == 2)
+        known = len(caplog.text)
+        eventually(lambda: caplog.text[known:].count("'r2d2' again") == 6)
+    told = caplog.text[known:]
+    assert told.count(" lost: ") == told.count("'r2d2' again"), "and no other ones between"
+
+
+@VERSIONS
+def test_a_broker_that_is_restarted_thrice_is_taken_for_no_fight(
+    make_mosquitto: MakeMosquitto, protocol: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = make_mosquitto()
+    url = server.url_with(client_id="r2d2", protocol=protocol)
+    with SyncNode("robot", connection_params=url) as node:
+        got = Collected()
+        node.create_subscriber("a", got)
+        publisher = node.create_publisher("a", qos=1)
+        for outage in range(1, SHORT_LIVES + 2):
+            eventually(lambda: node.health)
+            server.kill()
+            eventually(lambda: caplog.text.count("cannot be reached") == outage)  # noqa: B023
+            publisher.publish(outage)
+            server.start()
+            assert got.wait(outage)[-1] == outage
+    assert "another client" not in caplog.text

@@ -374,6 +374,40 @@ async def test_why_a_broker_leaves_is_told(
             assert await sent_and_heard(node, topic, PAYLOADS) == PAYLOADS
 
 
+@pytest.mark.parametrize(
+    ("last", "text"),
+    [
+        (Frame(Opcode.CLOSE, (1012).to_bytes(2) + b"back in a moment"), "back in a moment"),
+        (Frame(Opcode.TEXT, b"hello"), "MQTT is binary"),
+    ],
+    ids=["a close", "a text"],
+)
+async def test_what_came_together_with_the_end_is_handed_over(
+    mqtt_server: MosquittoServer,
+    topic: str,
+    last: Frame,
+    text: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with WebSocketFront(mqtt_server.port) as front:
+        url = f"{front.url}?protocol=MQTTv311"
+        async with aio.Node("n", url, heartbeats=False) as node, asyncio.timeout(DEADLINE):
+            subscriber = node.create_subscriber(topic, msg_type=bytes)
+            await node.run()
+            # To be acknowledged, each of them, and nothing is sent behind a close.
+            packets = [
+                b"\x32%c\0%c%b\0%cx%c"
+                % (*(2 + len(topic) + 2 + 2, len(topic), topic.encode(), number, number),)
+                for number in (1, 2, 3)
+            ]
+            frames = [Frame(Opcode.BINARY, packet) for packet in packets] + [last]
+            front.write(b"".join(frame.serialize(mask=False) for frame in frames))
+            assert [await anext(subscriber) for _ in packets] == [b"x\1", b"x\2", b"x\3"]
+            await met(lambda: text in caplog.text)
+            await met(lambda: node.connected)
+    assert "Fatal error" not in caplog.text
+
+
 @LOOPS
 def test_we_take_leave_so_that_the_will_is_not_published(
     mqtt_server: MosquittoServer, topic: str, make_loop: Callable[[], asyncio.AbstractEventLoop]

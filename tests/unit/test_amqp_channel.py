@@ -14,9 +14,10 @@ from commlib.transports import _amqp_methods as methods
 from commlib.transports._amqp_channel import Channel
 from commlib.transports._amqp_codes import Refusal
 from commlib.transports._amqp_link import FLUSH
-from commlib.transports._amqp_methods import FIRST_SERVICE as SERVICE
 from commlib.transports._amqp_methods import PUBLISHING
+from commlib.transports._amqp_params import ConnectionParameters
 
+SERVICE = ConnectionParameters().first_service
 OPEN_OK = said(SERVICE, spec.Channel.OpenOk())
 
 

@@ -9,6 +9,7 @@ import pytest
 from pika import spec
 
 from amqp_wire import Wire, closing, delivered
+from collected import met
 from commlib._packet import Packet
 from commlib.exceptions import AuthError, ConnectionLost
 from commlib.transports import _amqp_lasting as module
@@ -37,6 +38,7 @@ class Session:
         params = ConnectionParameters(client_id="robot", session_expiry=60, **options)
         self.got: list[tuple[str, bytes]] = []
         self.packets: list[Packet] = []
+        self.failed: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         reader = PropertyReader(LinkStats())
         self.topics = Topics(params.exchange, {}, reader, self._spawn)
@@ -46,8 +48,13 @@ class Session:
     def _spawn(self, work: Any) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._note_end)
         return task
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self.failed.append(task)
 
     def add(self, topic: str, who: str = "") -> LastingTopic:
         def take(packet: Packet) -> None:
@@ -261,6 +268,25 @@ async def test_it_goes_back_if_the_connection_goes_on_after_all() -> None:
     await new.end()
 
 
+async def test_it_goes_back_if_the_connection_goes_on_and_nobody_comes_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "KEPT_SECONDS", 0.01)
+    new = await session()
+    kept, other = await new.added("a.b"), await new.added("c.d")
+    tag = kept.tag
+    kept.keep()
+    new.comes(kept, 1, 2)
+    await met(lambda: not kept.is_consumed)
+    assert await new.answers() == [("back", 1), ("back", 2)]
+    assert [method.consumer_tag for method in new.asked(spec.Basic.Cancel)] == [tag]
+    assert new.asked(spec.Queue.Delete) == []
+    new.comes(kept, 3, tag=tag)  # it was on its way
+    new.comes(other, 4, key="c.d")
+    assert await new.answers() == [("back", 3), ("all up to", 4)]
+    await new.end()
+
+
 async def test_what_comes_for_one_that_has_left_goes_back() -> None:
     new = await session()
     left, other = await new.added("a.b"), await new.added("c.d")
@@ -376,6 +402,40 @@ async def test_the_next_one_of_the_same_topic_waits_until_the_queue_is_gone() ->
     await closing
     assert again.is_consumed
     assert again.queue == found.queue
+    await new.end()
+
+
+async def test_one_that_ends_while_the_queue_of_the_last_one_is_still_being_deleted() -> None:
+    new = await session()
+    first = await new.added("a.b")
+    ending = [asyncio.ensure_future(first.close())]
+    delete = await new.until_asked(spec.Queue.Delete)
+    second = new.add("a.b")
+    ending.append(asyncio.ensure_future(second.close()))
+    await asyncio.sleep(0)
+    third = new.add("a.b")
+    new.sees(delete)
+    await new.wire.settle()
+    await asyncio.gather(*ending)
+    assert new.failed == []
+    assert len(new.asked(spec.Queue.Delete)) == 2
+    assert third.is_consumed
+    last = new.wire.broker.asked[-1][1]
+    assert isinstance(last, spec.Basic.Consume), "behind the second deletion"
+    await new.end()
+
+
+@pytest.mark.parametrize("queue_type", ["classic", "quorum"])
+async def test_a_deletion_that_takes_long_is_not_waited_for_and_tells_nothing_of_the_broker(
+    monkeypatch: pytest.MonkeyPatch, queue_type: str
+) -> None:
+    monkeypatch.setattr(module, "DELETE_SECONDS", 0.01)
+    new = await session(queue_type=queue_type)
+    found = await new.added("a.b")
+    closing = asyncio.ensure_future(found.close())
+    await new.until_asked(spec.Queue.Delete)
+    await asyncio.wait_for(closing, 5)
+    assert new.wire.link.is_heard
     await new.end()
 
 

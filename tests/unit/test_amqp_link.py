@@ -21,15 +21,15 @@ from amqp_wire import (
     returned,
     said,
 )
-from commlib.exceptions import AuthError, CommlibError, ConnectionLost
+from commlib.exceptions import AuthError, CommlibError, ConnectError, ConnectionLost
 from commlib.transports import _amqp_link as module
 from commlib.transports import _amqp_methods as methods
 from commlib.transports._amqp_bytes import Malformed, read_short
 from commlib.transports._amqp_link import SLACK, AmqpLink
 from commlib.transports._amqp_methods import CALLS, PUBLISHING, TOPICS
-from commlib.transports._amqp_methods import FIRST_SERVICE as SERVICE
 from commlib.transports._amqp_params import ConnectionParameters
 
+SERVICE = ConnectionParameters().first_service
 ALL = (PUBLISHING, CALLS, TOPICS, SERVICE)
 ROOM = FRAME - methods.AROUND
 
@@ -464,6 +464,26 @@ async def test_of_two_bounds_the_lower_one_holds_and_0_is_none(
     await greeting
     assert wire.link.keepalive is not None
     assert wire.link.keepalive <= expected[2] / 2
+
+
+@pytest.mark.parametrize(
+    ("options", "least"), [({}, 7), ({"session_expiry": 60, "client_id": "robot"}, 8)]
+)
+async def test_a_broker_that_allows_only_as_many_channels_as_are_needed_is_enough(
+    options: dict[str, Any], least: int
+) -> None:
+    wire = Wire()
+    greeting = await begun(wire, **options)
+    await answered(wire, START)
+    await answered(wire, spec.Connection.Tune(least, 0, 0))
+    wire.says(0, spec.Connection.OpenOk())
+    await greeting
+    wire = Wire()
+    greeting = await begun(wire, **options)
+    await answered(wire, START)
+    wire.says(0, spec.Connection.Tune(least - 1, 0, 0))
+    with pytest.raises(ConnectError, match=f"allows {least - 1} channels .* a node needs {least}"):
+        await greeting
 
 
 async def test_a_way_in_that_the_broker_does_not_know_is_refused_before_anything_is_told() -> None:

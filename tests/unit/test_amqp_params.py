@@ -92,7 +92,8 @@ def test_the_names_of_the_seed_are_taken(caplog: pytest.LogCaptureFixture) -> No
         ({"exchange": ""}, "topics need one of the type topic"),
         ({"heartbeat_timeout": -1}, "at least 0 is needed"),
         ({"heartbeat_timeout": float("nan")}, "at least 0 is needed"),
-        ({"channel_max": 5}, "at least 8 is needed"),
+        ({"channel_max": 6}, "at least 7 is needed"),
+        ({"channel_max": 7, "session_expiry": 60, "client_id": "robot"}, "at least 8 is needed"),
         ({"session_expiry": 60}, "session_expiry: it needs a client_id"),
         ({"session_expiry": -1, "client_id": "robot"}, "session_expiry=-1: it is a time in sec"),
         ({"session_expiry": 1 << 32, "client_id": "robot"}, "seconds, 4294967 at most"),
@@ -124,6 +125,12 @@ def test_what_cannot_be_is_refused_when_it_is_said(options: dict[str, object], t
 def test_what_amqp_has_no_room_for_is_refused_when_it_is_said(options: dict[str, object]) -> None:
     with pytest.raises(ValueError):
         ConnectionParameters(**options)  # type: ignore[arg-type]
+
+
+def test_only_lasting_subscriptions_need_a_channel_more() -> None:
+    assert ConnectionParameters(channel_max=7).first_service == 7
+    params = ConnectionParameters(channel_max=8, session_expiry=60, client_id="robot")
+    assert params.first_service == 8
 
 
 def test_without_bounds_the_queue_has_none() -> None:

@@ -13,6 +13,7 @@ from commlib._packet import Packet
 from commlib.exceptions import AuthError, ConnectionLost
 from commlib.transports import _amqp_link as link_module
 from commlib.transports import _amqp_queues as module
+from commlib.transports._amqp_params import ConnectionParameters
 from commlib.transports._amqp_properties import PropertyReader
 from commlib.transports._amqp_queues import Consumer, Services
 from commlib.transports.base import LinkStats
@@ -38,7 +39,8 @@ class Serving:
         self.packets: list[Packet] = []
         self.stale = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self.services = Services(self._spawn, PropertyReader(LinkStats()), self._note_stale)
+        reader, first = PropertyReader(LinkStats()), ConnectionParameters().first_service
+        self.services = Services(self._spawn, reader, self._note_stale, first)
         self.connect()
 
     def connect(self) -> None:

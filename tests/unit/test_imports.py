@@ -18,6 +18,7 @@ FOR_SOME = {
     *("action", "aggregation", "aio.action", "aio.bridges", "bridges", "cli", "endpoints"),
     *("_readings", "_replaced", "_spans", "_traced", "metrics", "tracing"),
     *("logger", "proxy", "signing", "tcp_bridge", "timer", "utils"),
+    *("transports._amqp_lasting", "transports._amqp_receipts", "transports._mqtt_lasting"),
 }
 """Those of ours that many programs never need."""
 

@@ -223,6 +223,49 @@ async def test_what_nobody_claims_is_dropped_and_its_filter_given_up(
     assert [r.args[1] for r in caplog.records if r.args] == ["b/+/c", "d"]  # type: ignore[index]
 
 
+async def test_the_rest_of_what_nobody_claims_is_dropped_as_it_comes(hasty: None) -> None:
+    network = Network()
+    network.add("a")
+    network.settle()
+    network.begin(NUMBERED, network.message("b", b"x", "b"))
+    asked = await network.restore()
+    await met(lambda: network.stats.expired == 1)
+    assert {*asked, *network.answer()} == {"a", "-b"}
+    network.wires[NUMBERED].comes(network.message("b", b"y", "b") * 2)
+    assert (network.stats.expired, network.acknowledged()) == (3, [PUBACK] * 3)
+    network.add("b")
+    assert network.answer() == ["b"]
+    network.wires[NUMBERED].comes(network.message("b", b"z", "b"))
+    assert network.got == [("b", b"z")]
+
+
+@BOTH
+async def test_what_was_given_up_on_one_connection_may_be_wanted_on_the_next(
+    version: int, hasty: None
+) -> None:
+    network = Network(version)
+    end = NUMBERED if version == V5 else NAMES
+    network.add("a")
+    network.settle()
+    network.begin(end, network.message("b", b"x", "b"))
+    await met(lambda: network.stats.expired == 1)
+    network.opened[end].attach(None)
+    network.begin(end, network.message("b", b"y", "b"))
+    network.add("b")
+    assert network.got == [("b", b"y")]
+
+
+async def test_what_is_live_is_not_held_for_who_may_come() -> None:
+    network = Network()
+    network.add("a")
+    network.settle()
+    live = [network.message("b", payload, "b", qos=0) for payload in (b"1", b"2")]
+    network.begin(NUMBERED, *live, network.message("b", b"kept", "b"))
+    assert network.stats.expired == 2
+    network.add("b")
+    assert network.got == [("b", b"kept")]
+
+
 async def test_what_a_filter_matches_and_its_pattern_does_not_is_no_reason_to_give_it_up(
     hasty: None,
 ) -> None:
@@ -308,6 +351,52 @@ async def test_what_is_ended_while_the_connection_is_away_is_given_up_when_it_is
     assert await network.restore() == ["-a", "b", "c"]
 
 
+async def test_what_is_ended_is_given_up_again_if_the_broker_has_not_confirmed_it() -> None:
+    network = Network()
+    network.settle()
+    subscription = network.add("a")
+    network.begin()
+    await network.restore()
+    await subscription.close()
+    network.wires[NUMBERED].link.abort(None)
+    network.opened[NUMBERED].attach(None)
+    await asyncio.sleep(0)
+    network.begin(NUMBERED, network.message("a", b"1", "a"))
+    assert network.acknowledged() == [PUBACK], "nobody is waited for"
+    assert await network.restore() == ["-a"]
+    await asyncio.sleep(0)
+    assert (network.opened, network.got) == ({}, [])
+
+
+async def test_what_is_ended_twice_is_confirmed_when_the_second_question_is_answered() -> None:
+    network = Network()
+    network.settle()
+    network.add("b")
+    first = network.add("a")
+    network.begin()
+    await network.restore()
+    await first.close()
+    unsubscribe = network.wires[NUMBERED].packets()[0]
+    await network.add("a").close()
+    body = unsubscribe[2:4] + b"\x00\x00"
+    network.wires[NUMBERED].comes(b"\xb0%c%b" % (len(body), body))
+    await asyncio.sleep(0)
+    network.opened[NUMBERED].attach(None)
+    network.begin()
+    assert await network.restore() == ["-a", "b"]
+
+
+async def test_the_connection_of_one_that_is_ended_while_it_is_away_is_closed_then() -> None:
+    network = Network()
+    network.settle()
+    await network.add("a").close()
+    assert network.opened, "the broker is to be told"
+    network.begin()
+    assert await network.restore() == ["-a"]
+    await asyncio.sleep(0)
+    assert not network.opened
+
+
 async def test_what_is_kept_is_not_given_up_and_not_acknowledged_any_more() -> None:
     network = Network()
     network.settle()
@@ -365,7 +454,7 @@ async def test_a_filter_that_is_refused_is_not_asked_for_again_without_a_handler
     subscription.keep()
     await subscription.close()
     network.begin()
-    assert await network.restore() == ["b"]
+    assert await network.restore() == ["-a", "b"]
 
 
 @BOTH

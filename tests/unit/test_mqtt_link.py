@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from commlib._packet import Header, Packet
+from commlib._session import TakenOver
 from commlib.exceptions import AuthError, ConnectionLost
 from commlib.transports import _mqtt_bytes as wire
 from commlib.transports import _mqtt_control as control
@@ -344,7 +345,7 @@ async def test_pings_are_answered_in_their_order_and_the_end_ends_them(
     [
         (b"\xe0\x02\x8b\x00", ConnectionLost, "the server is shutting down"),
         (b"\xe0\x01\x87", AuthError, "not authorized"),
-        (b"\xe0\x01\x8e", AuthError, "another client came with the same client id"),
+        (b"\xe0\x01\x8e", TakenOver, "another client came with the same client id"),
         (b"\xe0\x00", ConnectionLost, "reason code 0x00"),
         (b"\xe0\x08\x97\x06\x1f\x00\x03why", ConnectionLost, r"a quota was exceeded \(why\)"),
     ],

@@ -127,6 +127,10 @@ def test_brokers_behind_one_web_server_are_told_from_each_other() -> None:
         ({"transport": "websockets", "headers": {"a": "b\r\nc: d"}}, ValueError, "printable"),
         ({"transport": "websockets", "headers": {"a": 5}}, ValueError, "printable"),
         ({"transport": "websockets", "headers": {5: "a"}}, ValueError, "printable"),
+        ({"transport": "websockets", "headers": {"": "a"}}, ValueError, "a name is letters"),
+        ({"transport": "websockets", "headers": {"a b": "c"}}, ValueError, "a name is letters"),
+        ({"transport": "websockets", "headers": {"a:": "b"}}, ValueError, "a name is letters"),
+        ({"transport": "websockets", "headers": {"(a)": "b"}}, ValueError, "a name is letters"),
     ],
 )
 def test_what_no_websocket_has_is_refused(
@@ -134,6 +138,31 @@ def test_what_no_websocket_has_is_refused(
 ) -> None:
     with pytest.raises(kind, match=text):
         ConnectionParameters(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Host", "upgrade", "CONNECTION", "Sec-WebSocket-Protocol", "sec-websocket-extensions"],
+)
+def test_the_headers_of_the_handshake_are_not_said_twice(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} belongs to the handshake"):
+        ConnectionParameters(transport="websockets", headers={name: "x"})
+
+
+def test_any_other_header_may_be_said() -> None:
+    headers = {
+        "Authorization": "Bearer x",
+        "X-Host": "y",
+        "Origin": "https://a",
+        "!#$%&'*+.^_`|~": "",
+    }
+    assert ConnectionParameters(transport="websockets", headers=headers).headers == headers
+
+
+def test_a_token_in_the_name_of_a_header_is_not_shown() -> None:
+    with pytest.raises(ValueError) as raised:
+        ConnectionParameters(transport="websockets", headers={"Authorization: s3cret": ""})
+    assert "s3cret" not in str(raised.value)
 
 
 def test_headers_do_not_stand_in_a_url() -> None:

@@ -14,7 +14,7 @@ import pytest
 from collected import DEADLINE
 from commlib import _session
 from commlib._params import BaseParameters
-from commlib._session import Session
+from commlib._session import Session, TakenOver
 from commlib.exceptions import AuthError, ConnectError, ConnectionLost
 from fake_link import FakeLink
 
@@ -181,34 +181,31 @@ async def test_after_a_link_that_has_lasted_the_pauses_begin_anew(
     await session.close()
 
 
-async def test_after_a_link_that_was_ended_for_want_of_a_right_the_pause_is_long(
-    monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+@pytest.mark.parametrize(
+    "reason", [AuthError("an administrator has withdrawn it"), TakenOver("another client came")]
+)
+async def test_after_a_link_that_was_ended_for_want_of_a_right_or_taken_over_the_pause_is_long(
+    monkeypatch: pytest.MonkeyPatch, pauses: list[float], reason: Exception
 ) -> None:
     monkeypatch.setattr(_session, "AUTH_PAUSE", 0.009)
     ended = FakeLink()
     session = Session_(Dialled(ended, FakeLink()))
     await session.ready()
-    ended.abort(AuthError("an administrator has withdrawn it"))
+    ended.abort(reason)
+    await session.news.wait(2)
+    assert session.failure is None, "it is an outage like any other"
     await session.news.wait(3)
     assert pauses == [9]
     await session.close()
 
 
-async def test_a_link_that_another_client_has_taken_over_is_left_to_it(
-    hasty: None, caplog: pytest.LogCaptureFixture
+async def test_after_an_attempt_that_ends_in_a_take_over_the_pause_is_long_too(
+    monkeypatch: pytest.MonkeyPatch, pauses: list[float]
 ) -> None:
-    link = FakeLink()
-    session = Session_(Dialled(link, FakeLink()))
+    monkeypatch.setattr(_session, "AUTH_PAUSE", 0.009)
+    session = Session_(Dialled(TakenOver("another client came"), FakeLink()))
     await session.ready()
-    reason = AuthError("another client came with the same client id")
-    reason.may_heal = False
-    link.abort(reason)
-    assert await session.news.wait(2) == [(link, None), (None, reason)]
-    with pytest.raises(AuthError, match="another client"):
-        await session.ready()
-    assert "not tried again" in caplog.text
-    await session.close()
-    await session.ready()
+    assert pauses == [9]
     await session.close()
 
 

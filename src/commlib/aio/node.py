@@ -370,8 +370,6 @@ class Node(Ports):
         if self.running:
             self._forget_stopped()  # or the next run would begin with them
         self._disappear()
-        for port in self.endpoints:
-            port.keep()
         # First the control services, so that nobody starts again what is being stopped.
         await asyncio.gather(*(part.stop() for part in self._own if part is not self._logs))
         await self._stop_ports()
@@ -480,6 +478,8 @@ class Node(Ports):
         return NodeStartMessage.Response(status=1, error=error)
 
     async def _stop_ports(self) -> None:
+        for port in self.endpoints:
+            port.keep()  # with the broker, where that keeps something: it is to run again
         names = [name for kind in OUTPUT_PORTS.values() for name in kind]
         inputs: list[Endpoint] = []
         outputs: list[Endpoint] = []

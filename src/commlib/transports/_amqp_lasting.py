@@ -11,7 +11,10 @@ was not when the connection breaks comes again.
 
 A subscription that is kept is about to go with its connection. Its consumer stays until then and
 what it is still sent is not acknowledged: a consumer that had left would let the next connection in
-before these messages are back in the queue, and that would get what came after them first.
+before these messages are back in the queue, and that would get what came after them first. If the
+connection goes on, because its node was stopped from afar or others share it, the consumer ends a
+while later: what it holds would have the broker close the channel one day (``consumer_timeout``),
+and a queue that is consumed never expires.
 
 Source: rabbitmq.com/docs/queues, /ttl, /consumers and /quorum-queues.
 """
@@ -50,6 +53,8 @@ log = logging.getLogger("commlib.amqp")
 PREFETCH = 500  # that may be on their way to one subscription
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # s between attempts to get at a queue
 CALM_PAUSE, CALM_SECONDS = 0.1, 1.0  # between looks whether something still comes, and for how long
+DELETE_SECONDS = 1.0  # how long a deletion is waited for; of a quorum queue it takes a while
+KEPT_SECONDS = 10.0  # in which a connection has ended if it is about to, its callbacks and all
 
 
 class LastingTopic(Confirmation):
@@ -127,13 +132,18 @@ class LastingTopics:
         return found
 
     def keep(self, topic: LastingTopic) -> None:
-        """Have nothing more handed over; the consumer goes with the connection."""
+        """Have nothing more handed over; the consumer goes with the connection, if that goes."""
         self._leave(topic)
         if topic.is_consumed:
             self._receipts.keep(topic)
             self._kept[topic.queue] = topic
+            self._spawn(self._end_later(topic))
         else:
             self._end(topic)
+
+    async def _end_later(self, topic: LastingTopic) -> None:
+        await asyncio.sleep(KEPT_SECONDS)
+        self._end(topic)  # the connection goes on
 
     async def delete(self, topic: LastingTopic) -> None:
         """Have no queue any more; returns when it is gone, or will be when the broker is there."""
@@ -167,9 +177,12 @@ class LastingTopics:
         except ConnectionLost:
             self._unwanted.add(topic.queue)
         else:
-            await link.answered(self._delete(topic.queue, link))
+            deleted = self._delete(topic.queue, link)
+            if link.is_heard:
+                await asyncio.wait([deleted], timeout=DELETE_SECONDS)
         finally:
-            del self._ending[topic.queue]
+            if self._ending.get(topic.queue) is asyncio.current_task():  # else it ends once more
+                del self._ending[topic.queue]
 
     async def _calm(self, queue: str, link: AmqpLink) -> None:
         """Return when what was on its way to a queue is there. Raises ConnectionLost.

@@ -199,10 +199,10 @@ class AmqpLink(StreamLink):
         self.write([methods.start_ok(params.mechanism, user, password, client)], [])
         tuning = methods.read_tune(await self._expect(methods.TUNE))
         self.tuning = _settle(tuning, params)
-        if self.tuning.channels < methods.FIRST_SERVICE:
+        if self.tuning.channels < params.first_service:
             raise ConnectError(
                 f"{self.name} allows {self.tuning.channels} channels a connection (channel_max), "
-                f"and a node needs {methods.FIRST_SERVICE}"
+                f"and a node needs {params.first_service}"
             )
         if self.tuning.frame < methods.MIN_FRAME:
             raise ConnectError(

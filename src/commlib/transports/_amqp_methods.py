@@ -24,10 +24,10 @@ from commlib.transports._amqp_bytes import (
     u64,
 )
 
-PUBLISHING, REPLIES, CALLS, TOPICS, SETUP, CONFIRMED, LASTING, FIRST_SERVICE = range(1, 9)
+PUBLISHING, REPLIES, CALLS, TOPICS, SETUP, CONFIRMED, LASTING = range(1, 8)
 """The channels. A channel is closed for an error on it, so each purpose has one of its own.
 
-Services have the last one and those that follow.
+Services have those that follow, and the last one where there are no lasting subscriptions.
 """
 PROTOCOL = b"AMQP\x00\x00\x09\x01"
 """What a client says first, and a broker that speaks another version answers."""

@@ -8,11 +8,11 @@ from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from commlib._hops import host_name
+from commlib._params import NO_CLIENT_ID, NetworkParameters
 from commlib._params import Credentials as Credentials
-from commlib._params import NetworkParameters
 from commlib._topics import has_control
 from commlib.transports._amqp_bytes import short
-from commlib.transports._amqp_methods import EXTERNAL, FIRST_SERVICE, PLAIN
+from commlib.transports._amqp_methods import EXTERNAL, LASTING, PLAIN
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -99,7 +99,7 @@ class ConnectionParameters(NetworkParameters):
             raise ValueError(f"mechanism={self.mechanism!r}: it is {' or '.join(MECHANISMS)}")
         if not self.exchange:
             raise ValueError("exchange='': topics need one of the type topic, such as amq.topic")
-        for name, least in (("heartbeat_timeout", 0), ("channel_max", FIRST_SERVICE)):
+        for name, least in (("heartbeat_timeout", 0), ("channel_max", self.first_service)):
             if not getattr(self, name) >= least:
                 raise ValueError(f"{name}={getattr(self, name)}: at least {least} is needed")
 
@@ -122,10 +122,7 @@ class ConnectionParameters(NetworkParameters):
                 "or math.inf"
             )
         if seconds and not name:
-            raise ValueError(
-                "session_expiry: it needs a client_id, by which the broker knows these subscribers "
-                "again; one that no other connection has"
-            )
+            raise ValueError(NO_CLIENT_ID)
         if not isinstance(name, str) or has_control(name) or name.startswith("amq."):
             raise ValueError(
                 f"client_id={name!r}: it is text without control characters that does not begin "
@@ -143,6 +140,11 @@ class ConnectionParameters(NetworkParameters):
     def address(self) -> str:
         # TLS is only another way in.
         return f"amqp://{host_name(self.host)}:{self.port}/{self.vhost}#{self.exchange}"
+
+    @property
+    def first_service(self) -> int:
+        """The channel that services begin at; some brokers allow no more than one needs."""
+        return LASTING + 1 if self.session_expiry else LASTING
 
     @property
     def queue_arguments(self) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from commlib.transports._amqp_codes import (
 from commlib.transports._amqp_envelopes import begins_as_envelope, is_enveloped
 from commlib.transports._amqp_frames import content, publish_method
 from commlib.transports._amqp_link import AmqpLink
-from commlib.transports._amqp_methods import FIRST_SERVICE, SETUP
+from commlib.transports._amqp_methods import SETUP
 from commlib.transports._amqp_properties import PropertyReader
 from commlib.transports.base import Handler
 
@@ -96,9 +96,9 @@ class Consumer:
 class Services:
     """The consumers of all queues of one transport.
 
-    Each has a channel of its own, as long as there are enough: the broker closes a channel for
-    whatever is wrong with one consumer. ``on_stale`` is told when acknowledgements that were not
-    written yet count no more.
+    Each has a channel of its own, from ``first`` on and as long as there are enough: the broker
+    closes a channel for whatever is wrong with one consumer. ``on_stale`` is told when
+    acknowledgements that were not written yet count no more.
     """
 
     def __init__(
@@ -106,8 +106,9 @@ class Services:
         spawn: Callable[..., asyncio.Task[None]],
         reader: PropertyReader,
         on_stale: Callable[[], None],
+        first: int,
     ) -> None:
-        self._numbers = range(FIRST_SERVICE, FIRST_SERVICE + 1)
+        self._numbers = range(first, first + 1)
         self._spawn = spawn
         self._reader = reader
         self._on_stale = on_stale
@@ -176,7 +177,7 @@ class Services:
         """
         self._link = link
         self._early = []
-        self._numbers = range(FIRST_SERVICE, link.tuning.channels + 1)
+        self._numbers = range(self._numbers.start, link.tuning.channels + 1)
         self._on_channel.clear()
         for consumer in self._consumers:
             consumer.number = self._free_number()

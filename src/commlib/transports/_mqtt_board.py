@@ -165,7 +165,7 @@ class Board:
 
         pinging.add_done_callback(answered)
 
-    def leave(self, channel: Channel, *, keep: bool = False) -> asyncio.Future[None] | None:
+    def leave(self, channel: Channel, *, keep: bool = False) -> asyncio.Future[bool] | None:
         """Serve a channel no more; a filter without channels is given up.
 
         The future is done when the broker has confirmed that, or the link has ended; with ``keep``
@@ -312,7 +312,7 @@ class Boards:
 
     def remove(
         self, channel: Channel, handler: Handler, *, keep_until_confirmed: bool = False
-    ) -> asyncio.Future[None] | None:
+    ) -> asyncio.Future[bool] | None:
         """Forget a handler, and the channel with the last one.
 
         With ``keep_until_confirmed`` it goes on being called until the broker sends no more; the
@@ -334,7 +334,7 @@ class Boards:
             board.link.forget_routes()
         return None
 
-    def _leave(self, board: Board, channel: Channel, keep: bool) -> asyncio.Future[None] | None:
+    def _leave(self, board: Board, channel: Channel, keep: bool) -> asyncio.Future[bool] | None:
         ended = board.leave(channel, keep=keep)
         if not keep:
             channel.handlers = ()

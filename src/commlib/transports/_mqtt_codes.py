@@ -6,6 +6,7 @@ from commlib.exceptions import AuthError, CommlibError
 
 FAILURE = 0x80
 """From here on a code says no."""
+TAKEN_OVER = 0x8E
 PACKET_TOO_LARGE, RETAIN_NOT_SUPPORTED, QOS_NOT_SUPPORTED = 0x95, 0x9A, 0x9B
 TEXTS = {
     0x01: "it does not speak this version of MQTT",
@@ -27,8 +28,7 @@ TEXTS = {
     0x8B: "the server is shutting down",
     0x8C: "bad authentication method",
     0x8D: "nothing was heard from us for too long",
-    0x8E: "another client came with the same client id, and has the connection now; give each its "
-    "own",
+    0x8E: "another client came with the same client id",
     0x8F: "the topic filter is not allowed",
     0x90: "the topic name is not allowed",
     0x93: "too many messages at once that wait for an acknowledgement",
@@ -46,9 +46,7 @@ TEXTS = {
     0xA1: "it has no subscription identifiers",
     0xA2: "it has no wildcard subscriptions",
 }
-TAKEN_OVER = 0x8E
-"""Who tried again would throw the other one out, which would try again: a fight without an end."""
-_AUTH = frozenset({0x04, 0x05, 0x86, 0x87, 0x8A, 0x8C, TAKEN_OVER})
+_AUTH = frozenset({0x04, 0x05, 0x86, 0x87, 0x8A, 0x8C})
 
 
 def refusal(what: str, code: int, said: str, otherwise: type[CommlibError]) -> CommlibError:
@@ -58,7 +56,4 @@ def refusal(what: str, code: int, said: str, otherwise: type[CommlibError]) -> C
     """
     kind = AuthError if code in _AUTH else otherwise
     text = TEXTS.get(code, f"reason code {code:#04x}")
-    error = kind(f"{what}: the broker says: {text}" + (f" ({said})" if said else ""))
-    if isinstance(error, AuthError):
-        error.may_heal = code != TAKEN_OVER
-    return error
+    return kind(f"{what}: the broker says: {text}" + (f" ({said})" if said else ""))

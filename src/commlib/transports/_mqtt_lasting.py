@@ -11,7 +11,8 @@ its filter, and all are known before the link reads. Where there are no numbers 
 one session may overlap: names share one, each pattern has one for itself.
 
 A program may make its subscribers one after the other. So what comes for none of them is not
-acknowledged for a while; then it is dropped, and its filter given up.
+acknowledged for a while; then it is dropped, and its filter given up. What is still to come for
+that is dropped at once: the broker may have kept a lot of it, before what the others wait for.
 """
 
 from __future__ import annotations
@@ -36,6 +37,18 @@ NUMBERED, NAMES, PATTERN = "-lasting", "-lasting-names", "-lasting-{:08x}"
 """What the client ids of sessions end with."""
 LARGEST_NUMBER = 0x0FFFFFFF  # of a Subscription Identifier: MQTT 5, section 3.8.2.1.2
 
+Key = tuple[int, ...] | str
+"""The numbers that a message bears, or its topic, if it bears none."""
+
+
+class Held:
+    """What waits for who wants it; ``topic`` and ``published`` are those of the first message."""
+
+    def __init__(self, first: Unclaimed) -> None:
+        self.topic = first.topic
+        self.published = first.published
+        self.messages: list[Unclaimed] = []
+
 
 class Lasting:
     """A subscription that the broker keeps, as its owner sees it."""
@@ -58,22 +71,28 @@ class Lasting:
 class LastingBoard(Board):
     """The filters of one session that the broker keeps.
 
-    ``name`` is the broker's, for the log.
+    ``name`` is the broker's, for the log. ``on_ended`` is told when the broker has given one up.
     """
 
     def __init__(self, stats: LinkStats, name: str) -> None:
         super().__init__(stats)
         self.is_left = False
         """Whether nothing more is to be taken: what still comes stays with the broker."""
-        self.ended: set[str] = set()
-        """Filters that were given up while the connection was away."""
+        self.on_ended: Callable[[], None] = lambda: None
         self._name = name
+        self._ended: dict[str, asyncio.Future[bool] | None] = {}
+        """Filters that were given up, and the broker has not confirmed it; what it is asked by."""
         self._was_linked = False
         self._received: set[int] = set()
         self._early: set[str] = set()
         self._link: MqttLink | None = None
-        self._unclaimed: dict[tuple[int, ...] | str, list[Unclaimed]] = {}
+        self._unclaimed: dict[Key, Held] = {}
+        self._given_up: set[Key] = set()
         self._giving_up: asyncio.TimerHandle | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return super().is_empty and not self._ended
 
     def _number_for(self, text: str) -> int:
         # Two filters of one number do no harm: `_candidates` tells them apart, but where they
@@ -89,6 +108,8 @@ class LastingBoard(Board):
         """
         self._forget_early()  # of a link that came to nothing
         self._link = link
+        for text in self._ended:
+            self._expect_no_more(text)
         link.received = self._received
         link.on_route = self._route
         link.on_retained = self._route_retained
@@ -98,9 +119,8 @@ class LastingBoard(Board):
         if self._was_linked and not link.granted.is_resumed:
             log.warning("%s has kept nothing: what was published meanwhile is lost", self._name)
         self._was_linked = True
-        for text in self.ended:
-            link.unsubscribe(text)
-        self.ended.clear()
+        for text in list(self._ended):
+            self._note_ended(text, link.unsubscribe(text))
         await super().restore(link)
         self._early.clear()
 
@@ -111,6 +131,7 @@ class LastingBoard(Board):
 
     def _forget_early(self) -> None:
         self._early.clear()
+        self._given_up.clear()
         self._unclaimed.clear()  # the broker, which was not told that they came, sends them again
         if self._giving_up is not None:
             self._giving_up.cancel()
@@ -121,38 +142,78 @@ class LastingBoard(Board):
         for topic in self._early:
             wanted.note_live(topic)  # what the broker has stored of these is older
 
+    # The end of a filter.
+
+    def end(self, channel: Channel) -> None:
+        """Serve a channel no more, and have the broker give up its filter, now or on a later link.
+
+        Until it has done so the channel is served.
+        """
+        asked = self.leave(channel, keep=True)
+        if self.find(channel.filter) is None:
+            self._note_ended(channel.filter, asked)
+
+    def _note_ended(self, text: str, asked: asyncio.Future[bool] | None) -> None:
+        self._ended[text] = asked
+        if asked is not None:
+            asked.add_done_callback(lambda _: self._note_confirmed(text, asked))
+
+    def _note_confirmed(self, text: str, asked: asyncio.Future[bool]) -> None:
+        if asked.result() and self._ended.get(text) is asked:
+            del self._ended[text]
+            self._expect_no_more(text)
+            self.on_ended()
+
+    def _expect_no_more(self, text: str) -> None:
+        """What still comes for this filter is no reason to wait for somebody."""
+        self._given_up |= {text, (self._number_for(text),)}
+
     # What comes.
 
     def _route(self, topic: str, published: Published) -> tuple[Route, bool]:
         if self.link is None:
             self._early.add(topic)
-        return super()._route(topic, published)
+        route, recurs = super()._route(topic, published)
+        return route, recurs and bool(route)  # what reaches nobody is to be counted
 
     def _candidates(self, topic: str, published: Published) -> Iterator[Channel]:
         words = levels(topic)
         return (c for c in super()._candidates(topic, published) if covers(c.levels, words))
 
     def _hold(self, message: Unclaimed) -> bool:
-        """Keep what nobody takes. False: its filter is known, it is nobody's that is to come."""
+        """Keep what nobody takes. False: it is nobody's that is to come."""
         if self.is_left:
             return True
         if any(self._candidates(message.topic, message.published)):
             return False
-        held = self._unclaimed.setdefault(tuple(message.published.ids) or message.topic, [])
-        if message.qos or not held:
-            held.append(message)
+        key: Key = tuple(message.published.ids) or message.topic
+        if key in self._given_up:
+            self._stats.expired += 1
+            return False
+        held = self._unclaimed.setdefault(key, Held(message))
         if self._giving_up is None:
             loop = asyncio.get_running_loop()
             self._giving_up = loop.call_later(UNCLAIMED_SECONDS, self._give_up)
+        if not message.qos:  # it tells of its filter; the broker would not have kept it
+            self._stats.expired += 1
+            return False
+        held.messages.append(message)
         return True
 
-    def claim(self) -> None:
+    def claim(self, channel: Channel) -> None:
         """Hand over what waits for a channel that has just joined."""
+        self._ended.pop(channel.filter, None)
+        self._given_up = {key for key in self._given_up if not self._is_claimed(key)}
         for key, held in list(self._unclaimed.items()):
-            if any(self._candidates(held[0].topic, held[0].published)):
+            if any(self._candidates(held.topic, held.published)):
                 del self._unclaimed[key]
-                for message in held:
+                for message in held.messages:
                     self._hand_over(message)
+
+    def _is_claimed(self, key: Key) -> bool:
+        if isinstance(key, str):
+            return any(self._candidates(key, Published()))
+        return any(number in self._by_number for number in key)
 
     def _hand_over(self, message: Unclaimed) -> None:
         route, _ = self._route(message.topic, message.published)
@@ -169,21 +230,22 @@ class LastingBoard(Board):
         """Drop what was claimed by nobody, and ask for no more of it."""
         assert self._link is not None, "nothing is held without one"
         unclaimed, self._unclaimed, self._giving_up = self._unclaimed, {}, None
+        self._given_up.update(unclaimed)
         for held in unclaimed.values():
-            text = self._filter_of(held[0])
+            text = self._filter_of(held)
             log.warning(
                 "%s: an earlier run has subscribed to %s, this one has not for %g s: given up, "
-                "and %d messages with it",
-                *(self._name, text, UNCLAIMED_SECONDS, len(held)),
+                "with what the broker has kept for it",
+                *(self._name, text, UNCLAIMED_SECONDS),
             )
             self._link.unsubscribe(text)
-            self._stats.expired += len(held)
-            for message in held:
+            self._stats.expired += len(held.messages)
+            for message in held.messages:
                 self._acknowledge(message)
 
-    def _filter_of(self, message: Unclaimed) -> str:
+    def _filter_of(self, held: Held) -> str:
         """The filter that has brought a message; the topic, if that is not to be found out."""
-        ids, topic = message.published.ids, message.topic
+        ids, topic = held.published.ids, held.topic
         return next((text for text in matching(topic) if self._number_for(text) in ids), topic)
 
 
@@ -232,12 +294,22 @@ class LastingBoards:
         end = self._end_for(channel)
         board = self._boards.get(end)
         if board is None:
-            board = self._boards[end] = self._open(end)
-        board.ended.discard(channel.filter)
+            board = self._boards[end] = self._open_board(end)
         wanted = board.find(channel.filter)
         wanted = wanted or board.want(channel, "", numbered=bool(self._numbered))
         board.join(wanted, channel)
-        board.claim()
+        board.claim(channel)
+
+    def _open_board(self, end: str) -> LastingBoard:
+        board = self._open(end)
+
+        def close_if_empty() -> None:
+            if board.is_empty and self._boards.get(end) is board:
+                del self._boards[end]
+                self._close(board)
+
+        board.on_ended = close_if_empty
+        return board
 
     def _end_for(self, channel: Channel) -> str:
         if self._numbered:
@@ -280,17 +352,4 @@ class LastingBoards:
             del self._channels[channel.topic]
         if wanted is not None:
             assert isinstance(wanted.board, LastingBoard), "no other one is opened here"
-            self._end(wanted.board, channel)
-
-    def _end(self, board: LastingBoard, channel: Channel) -> None:
-        ended = board.leave(channel, keep=True)
-        if ended is not None:
-            ended.add_done_callback(lambda _: self._close_empty(board))
-        elif board.find(channel.filter) is None:
-            board.ended.add(channel.filter)
-
-    def _close_empty(self, board: LastingBoard) -> None:
-        for end, known in list(self._boards.items()):
-            if known is board and board.is_empty:
-                del self._boards[end]
-                self._close(board)
+            wanted.board.end(channel)

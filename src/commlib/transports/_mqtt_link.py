@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from commlib._long_bytes import LongBytes
 from commlib._packet import Header, Packet
 from commlib._parts import LONG, Frame
-from commlib.exceptions import AuthError, CommlibError, ConnectError, ConnectionLost
+from commlib._session import SLOW, TakenOver
+from commlib.exceptions import CommlibError, ConnectError, ConnectionLost
 from commlib.transports import _mqtt_control as control
 from commlib.transports import _mqtt_frames as frames
 from commlib.transports._mqtt_bytes import Malformed, read_length
-from commlib.transports._mqtt_codes import refusal
+from commlib.transports._mqtt_codes import TAKEN_OVER, refusal
 from commlib.transports._mqtt_control import MAX_IDS, V5, Granted
 from commlib.transports._mqtt_frames import Published
 from commlib.transports._mqtt_headers import read_pairs
@@ -75,6 +76,8 @@ class MqttLink(StreamLink):
     the broker had stored. ``on_unclaimed`` is told of what nobody takes; with True it is not
     acknowledged, that is up to who was told. A packet whose payload is longer than ``limit`` is
     handed over cut off right behind it, so that its receivers refuse it and the connection goes on.
+    ``explain`` is given the reason that the connection has ended for, unless it is we who have
+    left, and returns what there is to be known of it.
     """
 
     def __init__(self, name: str, version: int, limit: int) -> None:
@@ -85,6 +88,7 @@ class MqttLink(StreamLink):
         """Whether what is published was made for MQTT 5, and this link does not speak that."""
         self.is_left = False
         """Whether it is we who have ended it, and not the broker."""
+        self.explain: Callable[[Exception | None], Exception | None] = lambda reason: reason
         self.on_route: FindRoute = lambda topic, published: ((), False)
         self.on_retained: Callable[[str, Published], Route] = lambda topic, published: ()
         self.on_unclaimed: Callable[[Unclaimed], bool] = lambda message: False
@@ -107,7 +111,7 @@ class MqttLink(StreamLink):
         self._greeted = False
         self._pings: deque[asyncio.Future[None] | None] = deque()
         self._asked: dict[int, Callable[[int], None]] = {}
-        self._leaving: set[asyncio.Future[None]] = set()
+        self._leaving: set[asyncio.Future[bool]] = set()
         self._used_ids: set[int] = set()
         self._last_id = 0
 
@@ -134,6 +138,7 @@ class MqttLink(StreamLink):
         return super().write_now(frame, note, urgent)
 
     def abort(self, reason: Exception | None) -> None:
+        self.is_left |= reason is None
         if reason is None and self._greeted and self.is_heard and not self.closed.done():
             self._take_leave()
         else:
@@ -147,7 +152,6 @@ class MqttLink(StreamLink):
         """
         transport = self._transport
         assert transport is not None, "it was connected"
-        self.is_left = True
         self.write([control.FAREWELL], [])
         try:
             if transport.can_write_eof():
@@ -170,16 +174,20 @@ class MqttLink(StreamLink):
     def _is_idle(self) -> bool:
         return self._loop.time() - self._wrote > QUIET_SECONDS
 
+    def _end(self, reason: Exception | None) -> None:
+        if not self.closed.done():
+            super()._end(reason if self.is_left else self.explain(reason))
+
     def _ended(self) -> None:
         reason = self.closed.result()
         error: CommlibError
-        if isinstance(reason, AuthError):
+        if isinstance(reason, SLOW):
             error = reason  # so that it is not tried again at once by who has just begun
         else:
             error = ConnectionLost(f"{self.name} was lost" + (f": {reason}" if reason else ""))
             error.__cause__ = reason
         for ended in self._leaving:
-            ended.set_result(None)
+            ended.set_result(False)
         self._leaving.clear()
         for waiter in (self._connack, *self._pings):
             if waiter is not None and not waiter.done():
@@ -208,15 +216,15 @@ class MqttLink(StreamLink):
         self._asked[packet_id] = answered
         self.write([control.subscribe(self.version, packet_id, topic, qos, number)], [])
 
-    def unsubscribe(self, topic: str) -> asyncio.Future[None]:
-        """Give a filter up; done when the broker sends no more for it, or the link has ended."""
+    def unsubscribe(self, topic: str) -> asyncio.Future[bool]:
+        """Give a filter up; True when the broker has done so, False if the link ends before."""
         packet_id = self.take_id()
-        ended: asyncio.Future[None] = self._loop.create_future()
+        ended: asyncio.Future[bool] = self._loop.create_future()
         self._leaving.add(ended)
 
         def answered(code: int) -> None:
             self._leaving.discard(ended)
-            ended.set_result(None)
+            ended.set_result(True)
 
         self._asked[packet_id] = answered
         self.write([control.unsubscribe(self.version, packet_id, topic)], [])
@@ -413,7 +421,8 @@ class MqttLink(StreamLink):
                 message = Unclaimed(topic, published, payload, header, qos, packet_id)
                 if self.on_unclaimed(message):
                     return
-        self.acknowledge(qos, packet_id)
+        if qos:
+            self.acknowledge(qos, packet_id)
 
     def acknowledge(self, qos: int, packet_id: int) -> None:
         """Tell the broker that a message was taken; at QoS 0 it does not want to know."""
@@ -443,7 +452,8 @@ class MqttLink(StreamLink):
             self._connack.set_result(body)
         elif kind == control.DISCONNECT:
             code, said = control.read_disconnect(body)
-            self.abort(refusal(self.name, code, said, ConnectionLost))
+            kind_of_end = TakenOver if code == TAKEN_OVER else ConnectionLost
+            self.abort(refusal(self.name, code, said, kind_of_end))
         else:
             raise Malformed(f"a packet of the kind {head:#04x}")
 

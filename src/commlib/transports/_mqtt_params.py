@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, Type
 from msgspec import Struct
 
 from commlib._hops import host_name
+from commlib._params import NO_CLIENT_ID, NetworkParameters
 from commlib._params import Credentials as Credentials
-from commlib._params import NetworkParameters
 from commlib.exceptions import MissingDriver
 from commlib.transports import _mqtt_control as control
 
@@ -27,6 +28,8 @@ Headers: TypeAlias = Mapping[str, str]
 
 PATH = "/mqtt"
 """Where brokers listen for websockets, unless they are told otherwise."""
+OF_HANDSHAKE, ALL_OF_HANDSHAKE = ("host", "upgrade", "connection"), "sec-websocket-"
+"""Headers that ask for the websocket itself, and what more of them begin with."""
 
 
 class _Scheme(NamedTuple):
@@ -164,6 +167,8 @@ class ConnectionParameters(NetworkParameters):
             raise ValueError("path= begins with /; what no URL may have in it is percent-encoded")
         if not all(_is_line(text) for header in self.headers.items() for text in header):
             raise ValueError("headers= are printable ASCII; other characters are encoded")
+        for name in self.headers:
+            _check_header(name)
 
     def _check_alpn(self) -> None:
         names = self.alpn.split(",") if isinstance(self.alpn, str) and self.alpn else self.alpn
@@ -183,10 +188,7 @@ class ConnectionParameters(NetworkParameters):
         if not (isinstance(seconds, int | float) and seconds >= 0):
             raise ValueError(f"session_expiry={seconds!r}: it is a time in seconds")
         if seconds and not self.client_id:
-            raise ValueError(
-                "session_expiry: it needs a client_id, by which the broker knows these subscribers "
-                "again; one that no other connection has"
-            )
+            raise ValueError(NO_CLIENT_ID)
 
     @property
     def address(self) -> str:
@@ -249,6 +251,15 @@ class ConnectionParameters(NetworkParameters):
     def __str__(self) -> str:
         scheme = "mqtt" if self.transport == "tcp" else "ws"
         return f"{scheme}{'s' if self.ssl else ''}://{self.place}{self._place_in_server}"
+
+
+def _check_header(name: str) -> None:
+    """Raises ValueError for what is no name of a header (RFC 9110, section 5.6.2), or not ours."""
+    if not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII):
+        # Not shown: who takes it for a whole line has a token in it.
+        raise ValueError("headers=: a name is letters, digits and hyphens, without colon or space")
+    if name.lower() in OF_HANDSHAKE or name.lower().startswith(ALL_OF_HANDSHAKE):
+        raise ValueError(f"headers=: {name} belongs to the handshake of the websocket")
 
 
 def _is_line(text: object) -> bool:

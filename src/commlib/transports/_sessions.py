@@ -9,8 +9,8 @@ from typing import Generic, TypeVar
 
 from commlib import _tls
 from commlib._params import NetworkParameters
-from commlib._session import Link, Session
-from commlib.exceptions import AuthError, CommlibError, ConnectError
+from commlib._session import SLOW, Link, Session
+from commlib.exceptions import CommlibError, ConnectError
 from commlib.transports._stream_link import StreamLink
 from commlib.transports.base import LinkStats, StateHandler
 
@@ -127,4 +127,4 @@ class Sessions(Generic[P]):
 
 def _is_away(exc: BaseException) -> bool:
     """Whether a broker was not reached; where it was, a person has to mend something."""
-    return not (isinstance(exc, AuthError) or (_tls.fault(exc) and not _tls.heals(exc)))
+    return not (isinstance(exc, SLOW) or (_tls.fault(exc) and not _tls.heals(exc)))

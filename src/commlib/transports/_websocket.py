@@ -22,7 +22,7 @@ from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 from commlib._dial import connect
-from commlib.exceptions import AuthError, ConnectError, ConnectionLost
+from commlib.exceptions import AuthError, ConnectError
 from commlib.transports._stream_link import READ_BYTES, StreamLink, read_buffer
 from commlib.transports._websocket_fragments import Fragments
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 SUBPROTOCOL = Subprotocol("mqtt")
 LONGEST_FRAME = 2 * READ_BYTES  # as `Fragments` hands them over
 DATA = (Opcode.BINARY, Opcode.CONT)
+CLOSED = (State.CLOSING, State.CLOSED)
 _HEADERS = "; is it headers= that it wants?"
 STATUS: dict[int, tuple[type[ConnectError], str]] = {
     401: (AuthError, _HEADERS),
@@ -130,7 +131,12 @@ class WebSocket(asyncio.BufferedProtocol, asyncio.Transport, Generic[L]):
         self._transport.abort()
 
     def is_closing(self) -> bool:
-        return self._is_closed or self._transport is None or self._transport.is_closing()
+        return (
+            self._is_closed
+            or self._protocol.state in CLOSED  # it takes nothing more, whatever the transport does
+            or self._transport is None
+            or self._transport.is_closing()
+        )
 
     def get_write_buffer_size(self) -> int:
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
@@ -174,7 +180,7 @@ class WebSocket(asyncio.BufferedProtocol, asyncio.Transport, Generic[L]):
         self._send()
         if protocol.close_expected():
             protocol.receive_eof()  # it is as good as here, and then all is known
-            self.link.abort(ConnectionLost(f"the websocket was closed: {protocol.close_exc}"))
+            self.link.abort(EOFError(f"the websocket was closed: {protocol.close_exc}"))
 
     def _hand_over(self, stream: memoryview) -> None:
         while stream:

@@ -50,7 +50,6 @@ from commlib.transports._amqp_codes import (
 from commlib.transports._amqp_confirms import Confirms
 from commlib.transports._amqp_frames import MANDATORY, content, publish_method
 from commlib.transports._amqp_inbox import DIRECT, Inbox
-from commlib.transports._amqp_lasting import LastingTopic, LastingTopics
 from commlib.transports._amqp_link import FLUSH, AmqpLink, dial
 from commlib.transports._amqp_methods import (
     AROUND,
@@ -79,6 +78,7 @@ from commlib.transports.base import Address, Handler, ReplyHandler, Traits
 if TYPE_CHECKING:
     from commlib.transports._amqp_actions import ActionClient as ActionClient
     from commlib.transports._amqp_actions import ActionService as ActionService
+    from commlib.transports._amqp_lasting import LastingTopic, LastingTopics
 
 log = logging.getLogger("commlib.amqp")
 
@@ -107,10 +107,11 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
         self._deliveries.on_room = self._reliable.on_room
         self._reader = PropertyReader(self.stats)
         self._topics = Topics(params.exchange, params.queue_arguments, self._reader, self._spawn)
-        self._lasting = LastingTopics(params, self._topics, self._reader, self._spawn)
         if params.session_expiry:
             self.traits = msgspec.structs.replace(self.traits, lasting=True)
-        self._services = Services(self._spawn, self._reader, self._revise)
+        self._lasting = self._make_lasting() if self.traits.lasting else None
+        first = params.first_service
+        self._services = Services(self._spawn, self._reader, self._revise, first)
         self._inbox: Inbox | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -120,6 +121,11 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
         self._first_frames: dict[str, bytes] = {}
         self._sends: dict[tuple[str, bool], bytes] = {}
         self._forbidden: dict[str, tuple[float, CommlibError]] = {}
+
+    def _make_lasting(self) -> LastingTopics:
+        from commlib.transports._amqp_lasting import LastingTopics  # hardly any program needs it
+
+        return LastingTopics(self.params, self._topics, self._reader, self._spawn)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
@@ -197,6 +203,7 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
         return first
 
     async def subscribe_lasting(self, topic: str, handler: Handler) -> LastingTopic:
+        assert self._lasting is not None, "its trait says so"
         found = self._lasting.add(topic, handler)
         try:
             await self._main.ready()
@@ -290,17 +297,16 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
             link.channel(REPLIES).on_reset = self._reset
             self._frame_max = link.tuning.frame
             await self._declare_exchange(link)
-            # Half of the time that an attempt has: what is not there by then comes a little later.
+            # For each, of the time of an attempt: what is not there by then comes a little later.
             enough = self.params.connect_timeout / 4
             await self._topics.restore(link, enough)
-            await self._lasting.restore(link, enough)
+            if self._lasting is not None:
+                await self._lasting.restore(link, enough)
             await self._services.restore(link, enough)
             if self._inbox is not None:
                 await self._inbox.restore(link)
         except BaseException:  # stopped, or no answer in time: nobody else knows of this link
-            self._topics.detach()
-            self._lasting.detach()
-            self._services.detach()
+            self._detach()
             await link.give_up()
             raise
         return link
@@ -311,13 +317,18 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
         except (Refusal, AuthError) as exc:  # a program without topics does not need it
             log.warning("%s: no exchange %r: %s", self._name, self.params.exchange, exc)
 
+    def _detach(self) -> None:
+        """The link is away, for all that are consumed."""
+        self._topics.detach()
+        if self._lasting is not None:
+            self._lasting.detach()
+        self._services.detach()
+
     def _on_main(self, link: Link | None) -> None:
         assert link is None or isinstance(link, AmqpLink)
         self._link = link
         if link is None:
-            self._topics.detach()
-            self._lasting.detach()
-            self._services.detach()
+            self._detach()
             if self._inbox is not None:
                 self._inbox.detach()
             self._take_back()
@@ -332,7 +343,8 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
         if link.is_held:
             self._outbox.on_room(False)
         self._services.announce()
-        self._lasting.announce()
+        if self._lasting is not None:
+            self._lasting.announce()
 
     def _note_room(self, room: bool) -> None:
         self._outbox.on_room(room)
@@ -345,7 +357,8 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
             self._forbidden[""] = time.monotonic() + PAUSE, error
             self._first_frames.clear()
             self._topics.exchange_is_gone(self._link)
-            self._lasting.exchange_is_gone(self._link)
+            if self._lasting is not None:
+                self._lasting.exchange_is_gone(self._link)
         self._note_refusal(refused_topic(error) or refused_exchange(error), error)
 
     def _note_refusal(self, target: str, error: Exception) -> None:

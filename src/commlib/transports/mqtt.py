@@ -66,6 +66,7 @@ from commlib.transports._mqtt_params import MQTTProtocolType as MQTTProtocolType
 from commlib.transports._mqtt_params import QoS as QoS
 from commlib.transports._mqtt_params import Will as Will
 from commlib.transports._mqtt_queues import Consumer, Inbox, Queue
+from commlib.transports._mqtt_rivals import Rivals
 from commlib.transports._sessions import Ending
 from commlib.transports.base import (
     Address,
@@ -82,8 +83,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("commlib.mqtt")
 
 MAX_TOPICS = 10_000  # names whose spelling is kept
-SHORT_SECONDS = 10.0  # the life of a connection that another client with our name may have ended
-SHORT_LIVES = 3  # in a row, after which that is likely
 
 
 class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
@@ -113,7 +112,7 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
         self._tried_without_will = not params.can_do_without_will
         self._suffixes = count(1)
         self._closed_early = 0  # how often in a row instead of an answer
-        self._short_lives = 0  # how many in a row the broker has ended without a word
+        self._rivals = Rivals(self._name, self._client_id)
         # Written by the loop alone, read by all threads.
         self._link: MqttLink | None = None
         self._max_packet = MAX_REMAINING
@@ -136,6 +135,7 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
 
     async def close(self) -> None:
         await super().close()
+        self._rivals.forget()
         _client_ids.pop(self._client_id_key, None)
 
     def publish(
@@ -271,8 +271,11 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
     # The connections.
 
     async def _dial_main(self) -> MqttLink:
-        self._check_lives()
-        link = await self._dial_any_version()
+        try:
+            link = await self._dial_any_version()
+        except (ConnectError, OSError):
+            self._rivals.forget()  # the broker was away
+            raise
         self._watch_life(link)
         try:
             link.allow_direct()
@@ -286,28 +289,12 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
             raise
         return link
 
-    def _check_lives(self) -> None:
-        """Mosquitto, and every broker on MQTT 3.1.1, has no word for a second client of one id."""
-        if self._short_lives >= SHORT_LIVES:
-            self._short_lives = 0
-            raise AuthError(
-                f"{self._name}: the broker has let us in and closed the connection "
-                f"{SHORT_LIVES} times in a row; has another program the client id "
-                f"{self._client_id!r}? Give each its own"
-            )
-
     def _watch_life(self, link: MqttLink) -> None:
         if not self.params.client_id:
             return
         loop = asyncio.get_running_loop()
         begun = loop.time()
-
-        def ended(closed: asyncio.Future[Exception | None]) -> None:
-            is_short = loop.time() - begun < SHORT_SECONDS
-            has_reason = link.is_left or closed.result() is not None
-            self._short_lives = self._short_lives + 1 if is_short and not has_reason else 0
-
-        link.closed.add_done_callback(ended)
+        link.explain = lambda reason: self._rivals.judge(reason, begun, loop.time())
 
     async def _dial_any_version(self) -> MqttLink:
         """Try MQTT 5 first, if that is wanted, and 3.1.1 where it is refused.
