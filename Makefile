@@ -1,7 +1,7 @@
 # Everything there is to learn: make demo, make test, make check; `make` alone lists the others. Each sets up what it needs.
 #
 #   make test ARGS="-k redis"                       options for pytest
-#   make test ARGS="-n 0 --pdb -k redis"            in this process, without workers
+#   make test ARGS="-n auto --dist worksteal"       in several processes, on a machine that has little else to do
 #   make test PYTHON=python3.13 VENV=.venv-3.13     another Python, in an environment of its own
 
 VENV ?= .venv
@@ -18,10 +18,6 @@ export NO_MKDOCS_2_WARNING := 1
 # Many a container sets it. All would be compiled by each process anew that a test starts.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Tests wait most of the time, so there are more workers than processors; see tests/conftest.py.
-# One that runs into the time limit of a test, 60 s, ends without a word: it says before where it is.
-WORKERS := -n auto --dist worksteal -o faulthandler_timeout=55
-
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test tests faults soak interop bench pages compare instructions scale idle fuzz docs check format clean
@@ -34,7 +30,7 @@ demo: setup-demo ## start a broker and show PubSub, patterns and RPC between pro
 	@$(VENV)/bin/commlib demo $(ARGS)
 
 test: setup-test ## run all tests, against real brokers
-	$(PY) -m pytest $(WORKERS) $(ARGS)
+	$(PY) -m pytest $(ARGS)
 
 faults: setup-test ## run the tests that last: outages and silence of 10 s and more
 	$(PY) -m pytest -m slow $(ARGS)

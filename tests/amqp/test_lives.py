@@ -124,7 +124,7 @@ def test_a_broker_that_blocks_for_too_long_is_given_up_and_tried_again(
 
 
 def test_a_node_of_a_broker_that_blocks_stops_in_time(server: RabbitServer, topic: str) -> None:
-    node = Node("n", connection_params=server.url, heartbeats=False)
+    node = Node("n", connection_params=server.url, heartbeats=False, discovery=False)
     node.run()
     publisher = node.create_publisher(topic)
     node.create_subscriber(topic, print)

@@ -370,6 +370,7 @@ class Node(Ports):
         if self.running:
             self._forget_stopped()  # or the next run would begin with them
         self._disappear()
+        self._keep_ports()
         # First the control services, so that nobody starts again what is being stopped.
         await asyncio.gather(*(part.stop() for part in self._own if part is not self._logs))
         await self._stop_ports()
@@ -470,6 +471,7 @@ class Node(Ports):
             self.log.info("%s: stopped by a call", self.node_name)
             self._forget_stopped()  # or the next start would run them, too
             self.state = NodeState.STOPPED
+            self._keep_ports()
             await self._stop_ports()
         return NodeStopMessage.Response()
 
@@ -477,9 +479,12 @@ class Node(Ports):
         error = f"{self.node_name} is {self.state.name}, not {needed.name}"
         return NodeStartMessage.Response(status=1, error=error)
 
-    async def _stop_ports(self) -> None:
+    def _keep_ports(self) -> None:
+        """Leave to the broker what it keeps for ports that are to run again."""
         for port in self.endpoints:
-            port.keep()  # with the broker, where that keeps something: it is to run again
+            port.keep()
+
+    async def _stop_ports(self) -> None:
         names = [name for kind in OUTPUT_PORTS.values() for name in kind]
         inputs: list[Endpoint] = []
         outputs: list[Endpoint] = []
