@@ -344,5 +344,5 @@ def test_a_broker_that_is_restarted_thrice_is_taken_for_no_fight(
             eventually(lambda: caplog.text.count("cannot be reached") == outage)  # noqa: B023
             publisher.publish(outage)
             server.start()
-            assert got.wait(outage)[-1] == outage
+            got.until(outage)  # at least once: after a kill perhaps twice
     assert "another client" not in caplog.text
