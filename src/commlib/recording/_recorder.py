@@ -38,6 +38,7 @@ DISCOVERY_SECONDS = 1.0  # that nodes have to tell their schemas before the file
 MAX_TOPICS = 20_000  # MCAP numbers channels with 16 bits, and a topic may need three
 OTHERS = "(other topics)"
 MAX_CALLS = 10_000  # whose replies are waited for
+MAX_EARLY = 100  # replies that wait for their requests; nearly all are to calls of no interest
 CALLS = ("send_goal", "cancel_goal", "get_result")
 _TWO_LEVELS = "+/+"  # where replies come on MQTT: in rpc-<id>/<token>
 
@@ -115,6 +116,7 @@ class Recorder(Endpoint):
     def _forget(self) -> None:
         self._counters: dict[str, TopicCounter] = {}
         self._calls: OrderedDict[str, str] = OrderedDict()
+        self._early: OrderedDict[str, Packet] = OrderedDict()
         self._file: RecordingFile | None = None
         self._subscriptions: list[Subscription] = []
         self._discovery: Discovery | None = None
@@ -286,10 +288,18 @@ class Recorder(Endpoint):
         if len(self._calls) > MAX_CALLS:
             self._calls.popitem(last=False)
         self._put(f"{service}.request", letter, About(service, "request"))
+        if (reply := self._early.pop(reply_to, None)) is not None:
+            self._take_reply(reply)
 
     def _take_reply(self, packet: Packet) -> None:
         service = self._calls.pop(packet.topic, None)
-        if service is not None:
+        if service is None:
+            # Requests may come on another connection, see `Boards`, and be read later.
+            if is_reply(packet.topic):
+                self._early[packet.topic] = packet
+                if len(self._early) > MAX_EARLY:
+                    self._early.popitem(last=False)
+        else:
             letter = open_packet(packet, self.hub.params.max_payload)
             self._put(f"{service}.response", letter, About(service, "response"))
 
