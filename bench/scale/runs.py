@@ -8,16 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from os import urandom
-from time import monotonic
+from time import monotonic, sleep
 
+from bench import proc
 from bench.brokers import Server
 from bench.processes import Child, ChildFailed
 from bench.roster import WITHOUT_UVLOOP, Contender
+from bench.scale.roles import MORE
 from commlib.discovery import Discovery, NodeInfo
 
 OURS = Contender("ours", "bench.scale.roles", "ours", options=WITHOUT_UVLOOP)
 MAKE_SECONDS = 60.0  # for all of them
-KNOWN_SECONDS = 60.0  # until discovery knows them
+SETTLE_SECONDS = 60.0  # until discovery knows them and they are quiet
+QUIET = 0.1  # of a core: less is the heartbeats and keep-alives of many nodes
+GLANCE_SECONDS = 0.5  # over which that is looked at
 MESSAGES, CALLS = 20_000, 2_000
 PATTERN_WORK = 10_000_000  # comparisons of a message with a pattern: some brokers make them all
 
@@ -25,8 +29,8 @@ Figures = dict[str, float]
 Runs = dict[str, dict[int, Figures]]  # by the name of the run, and how many there were
 
 
-class EndpointsUnknown(Exception):
-    """Discovery was not told of all, so that they do not take yet what they will."""
+class Unsettled(Exception):
+    """Discovery was not told of all, or still is, so that they do not take yet what they will."""
 
 
 class MessagesLost(Exception):
@@ -49,13 +53,16 @@ class Bed:
         separator = "/" if self.name == "mqtt" else "."
         return separator.join(f"scale_{urandom(4).hex()}" for _ in range(words))
 
-    def wait_until_known(self, pid: int, endpoints: int) -> None:
-        """Return when discovery knows so many endpoints of a process."""
-        deadline = monotonic() + KNOWN_SECONDS
+    def wait_until_settled(self, pid: int, endpoints: int) -> None:
+        """Return when discovery knows so many endpoints of a process, which is at rest again."""
+        deadline = monotonic() + SETTLE_SECONDS
         with Discovery(self.server.url) as discovery:
             while (known := _endpoints_of(pid, discovery.ask())) < endpoints:
                 if monotonic() > deadline:
-                    raise EndpointsUnknown(f"discovery knows {known} of {endpoints} endpoints")
+                    raise Unsettled(f"discovery knows {known} of {endpoints} endpoints")
+        while (load := _load(pid)) > QUIET:
+            if monotonic() > deadline:
+                raise Unsettled(f"a process with {known} endpoints uses {load:.0%} of a core")
 
 
 def topics(bed: Bed, many: int) -> Figures:
@@ -94,7 +101,7 @@ def _publish(
 ) -> Figures:
     """What the receiver says of so many messages."""
     with bed.start("publishers", topic=topic, many=many, busy=busy) as publisher:
-        _ready(publisher)
+        _made(bed, publisher, busy)
         for count in (busy, messages):  # first one each: what a topic costs once
             publisher.ask(count)
             received = receiver.ask(count * copies)
@@ -129,7 +136,7 @@ def services(bed: Bed, many: int) -> Figures:
         figures = _made(bed, served, many)
         for case, busy in (("one_busy", 1), ("all_busy", many)):
             with bed.start("clients", name=name, many=busy, served=many) as caller:
-                _ready(caller)
+                _made(bed, caller, busy)
                 called, cost = _call(caller, served, busy)
             figures[f"{case}_us"] = cost
     return figures | {"all_busy_call_us": called["call_us"]}
@@ -142,7 +149,7 @@ def clients(bed: Bed, many: int) -> Figures:
         bed.start("services", name=name, many=1) as served,
         bed.start("clients", name=name, many=many, served=1) as caller,
     ):
-        _ready(served)
+        _made(bed, served, 1)
         figures = _made(bed, caller, many)
         called, _ = _call(caller, served, many)
     return figures | called
@@ -168,7 +175,7 @@ def shared_nodes(bed: Bed, many: int) -> Figures:
 
 def _nodes(bed: Bed, many: int, shared: int) -> Figures:
     with bed.start("nodes", topic=bed.fresh_name(), many=many, shared=shared) as child:
-        figures = _made(bed, child, 2 * many)
+        figures = _made(bed, child, 2 * many, each=2)
         for count in (many, max(many, MESSAGES)):
             sent = child.ask(count)
             if sent["lost"]:
@@ -176,21 +183,27 @@ def _nodes(bed: Bed, many: int, shared: int) -> Figures:
     return figures | sent
 
 
-def _made(bed: Bed, child: Child, endpoints: int) -> Figures:
-    """What so many endpoints take that a child makes, when discovery has told of all of them."""
-    child.hear(MAKE_SECONDS)
-    bed.wait_until_known(child.pid, endpoints)
-    return child.ask("measure")
+def _made(bed: Bed, child: Child, endpoints: int, each: int = 1) -> Figures:
+    """What so many endpoints take that a child makes, when it has settled with all of them.
 
-
-def _ready(child: Child) -> None:
-    """Return when a child has made all; what that takes is measured of another one."""
+    It then makes some more, ``each`` at a time, and settles again.
+    """
     child.hear(MAKE_SECONDS)
-    child.ask("measure")
+    bed.wait_until_settled(child.pid, endpoints)
+    figures = child.ask("measure")
+    bed.wait_until_settled(child.pid, endpoints + MORE * each)
+    return figures
 
 
 def _endpoints_of(pid: int, nodes: Iterable[NodeInfo]) -> int:
     return sum(len(node.endpoints) for node in nodes if node.pid == pid)
+
+
+def _load(pid: int) -> float:
+    """The part of a core that a process uses."""
+    before = proc.cpu_seconds(pid)
+    sleep(GLANCE_SECONDS)
+    return (proc.cpu_seconds(pid) - before) / GLANCE_SECONDS
 
 
 RUNS: dict[str, Callable[[Bed, int], Figures]] = {
@@ -207,4 +220,4 @@ RUNS: dict[str, Callable[[Bed, int], Figures]] = {
         shared_nodes,
     )
 }
-FAILURES = (ChildFailed, MessagesLost, EndpointsUnknown, OSError)
+FAILURES = (ChildFailed, MessagesLost, Unsettled, OSError)
