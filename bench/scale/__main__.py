@@ -4,9 +4,9 @@
     make scale ARGS="--rounds 3"
     make scale ARGS="--judge bench/results/scale.json"
 
-A whole run takes about a quarter of an hour a round and is written to ``bench/results/scale.json`` and
-``scale.md``; a part of one is only shown. The status is 1 if anything costs too much for which
-there is no known reason, or could not be measured.
+A whole run takes about a quarter of an hour a round and is written to
+``bench/results/scale.json`` and ``scale.md``; a part of one is only shown. The status is 1 if
+anything costs too much for which there is no known reason, or could not be measured.
 """
 
 from __future__ import annotations
