@@ -8,7 +8,7 @@ import sqlite3
 
 KEPT = 100_000  # of what was said; who is further behind misses something
 TABLES = """
-PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;
+PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF;
 CREATE TABLE IF NOT EXISTS said (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT, payload BLOB);
 CREATE TABLE IF NOT EXISTS given (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT, payload BLOB);
 CREATE INDEX IF NOT EXISTS queues ON given (name, id);
