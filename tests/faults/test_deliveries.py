@@ -114,7 +114,9 @@ def test_the_policy_raise_raises_at_once_while_the_broker_is_away(
 
 def test_the_policy_wait_waits_until_the_broker_is_back(make_server: MakeServer, qos: int) -> None:
     server = make_server()
-    with Node("n", connection_params=server.url_with(offline="wait")) as node:
+    # Some brokers take seconds to start, longer than a publisher waits as it comes.
+    params = dataclasses.replace(resolve(server.url), offline=Offline("wait", timeout=60))
+    with Node("n", connection_params=params) as node:
         publisher = node.create_publisher("numbers", qos=qos)
         server.kill()
         eventually(lambda: not node.connected)
