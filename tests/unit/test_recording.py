@@ -26,7 +26,7 @@ from mcap.records import Chunk
 from mcap.stream_reader import StreamReader
 from mcap.writer import Writer
 
-from brokers import Broker
+from brokers import Broker, Server
 from collected import DEADLINE
 from commlib import aio
 from commlib._hops import place
@@ -51,12 +51,14 @@ from commlib.recording import (
     read_summary,
 )
 from commlib.recording._counts import About, TopicCounter
+from commlib.recording._early import MAX_BYTES, MAX_REPLIES, EarlyReplies
 from commlib.recording._part import Output
 from commlib.recording._reading import Reading
 from commlib.recording._records import from_record, open_packet, to_record
 from commlib.recording._schema import viewable
 from commlib.serializer import MessagePackSerializer
 from commlib.transports import resolve
+from commlib.transports.base import Address
 from messages import Move, Pose, Sonar
 
 HEADER = Header(1_700_000_000_000, PROPERTIES, "abcd1234", 7)
@@ -334,6 +336,38 @@ async def test_calls_are_recorded_where_they_can_be_heard_and_refused_elsewhere(
     async with Player(path, broker.url, rate=0) as player:
         played = await player.play()
     assert (played.messages, played.calls) == (0, 6)
+
+
+async def test_a_reply_that_is_read_before_its_request_is_recorded_behind_it(
+    mqtt_server: Server, tmp_path: Path
+) -> None:
+    path, name = tmp_path / "calls.mcap", "early_add"
+    client = Address(f"rpc-{bytes(16).hex()}/1")
+    asked = msgspec.structs.replace(HEADER, reply_to=client.reply_to)
+    caller = await peer(mqtt_server.url)
+    async with Recorder(path, conn_params=mqtt_server.url, rpc=[name]) as recorder:
+        native = caller.transport.traits.native_headers
+        assert caller.transport.send(client, pack({"sum": 3}, HEADER, native))
+        assert caller.transport.send(name, pack({"a": 1, "b": 2}, asked, native))
+        await holds(lambda: recorder.stats.received >= 2)
+    await caller.close()
+    recorded = [packet.topic for packet in packets_in(path)]
+    assert recorded == [f"{name}.request", f"{name}.response"]
+
+
+def test_of_early_replies_the_newest_are_kept_as_far_as_there_is_room() -> None:
+    early = EarlyReplies()
+    for number in range(MAX_REPLIES + 1):
+        early.keep(Packet(b"r", f"rpc-a/{number}"))
+    assert early.take("rpc-a/0") is None
+    assert early.take("rpc-a/1") == Packet(b"r", "rpc-a/1")
+    assert early.take("rpc-a/1") is None
+    early.keep(Packet(bytes(MAX_BYTES), "rpc-a/large"))
+    assert early.take(f"rpc-a/{MAX_REPLIES}") is None, "its room is taken"
+    early.keep(Packet(b"again", "rpc-a/large"))
+    assert early.take("rpc-a/large") == Packet(b"again", "rpc-a/large")
+    early.keep(Packet(bytes(MAX_BYTES + 1), "rpc-a/larger"))
+    assert early.take("rpc-a/larger") is None
 
 
 # ---- counted ----

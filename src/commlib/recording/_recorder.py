@@ -29,6 +29,7 @@ from commlib.aio.discovery import Discovery, NodeInfo
 from commlib.recording._about import find_about
 from commlib.recording._choice import hears_calls, is_own, is_reply, no_calls, without_covered
 from commlib.recording._counts import About, TopicCounter
+from commlib.recording._early import EarlyReplies
 from commlib.recording._file import Limits, RecordingFile
 from commlib.recording._part import Compression, Entry, RecordingError
 from commlib.recording._records import open_packet
@@ -38,7 +39,6 @@ DISCOVERY_SECONDS = 1.0  # that nodes have to tell their schemas before the file
 MAX_TOPICS = 20_000  # MCAP numbers channels with 16 bits, and a topic may need three
 OTHERS = "(other topics)"
 MAX_CALLS = 10_000  # whose replies are waited for
-MAX_EARLY = 100  # replies that wait for their requests; nearly all are to calls of no interest
 CALLS = ("send_goal", "cancel_goal", "get_result")
 _TWO_LEVELS = "+/+"  # where replies come on MQTT: in rpc-<id>/<token>
 
@@ -116,7 +116,7 @@ class Recorder(Endpoint):
     def _forget(self) -> None:
         self._counters: dict[str, TopicCounter] = {}
         self._calls: OrderedDict[str, str] = OrderedDict()
-        self._early: OrderedDict[str, Packet] = OrderedDict()
+        self._early = EarlyReplies()
         self._file: RecordingFile | None = None
         self._subscriptions: list[Subscription] = []
         self._discovery: Discovery | None = None
@@ -288,17 +288,14 @@ class Recorder(Endpoint):
         if len(self._calls) > MAX_CALLS:
             self._calls.popitem(last=False)
         self._put(f"{service}.request", letter, About(service, "request"))
-        if (reply := self._early.pop(reply_to, None)) is not None:
+        if (reply := self._early.take(reply_to)) is not None:
             self._take_reply(reply)
 
     def _take_reply(self, packet: Packet) -> None:
         service = self._calls.pop(packet.topic, None)
         if service is None:
-            # Requests may come on another connection, see `Boards`, and be read later.
             if is_reply(packet.topic):
-                self._early[packet.topic] = packet
-                if len(self._early) > MAX_EARLY:
-                    self._early.popitem(last=False)
+                self._early.keep(packet)
         else:
             letter = open_packet(packet, self.hub.params.max_payload)
             self._put(f"{service}.response", letter, About(service, "response"))
