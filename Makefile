@@ -53,7 +53,7 @@ compare: setup-check ## tell what became slower between two records of make benc
 instructions: setup-instructions ## count the instructions of a message, and compare with the record
 	@PYTHONPATH=.:tests $(PY) -m bench.instructions $(ARGS)
 
-scale: setup-test ## measure what 1 to 10 000 topics, services and nodes in a process cost, and judge it: a quarter of an hour a round
+scale: setup-test ## measure what 1 to 10 000 topics, services and nodes in a process cost, and judge it: 25 minutes a round
 	@PYTHONPATH=.:tests $(PY) -m bench.scale $(ARGS)
 
 idle: setup-bench ## count how often a node wakes up that has nothing to do, ours and the peers'

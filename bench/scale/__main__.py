@@ -4,7 +4,7 @@
     make scale ARGS="--rounds 3"
     make scale ARGS="--judge bench/results/scale.json"
 
-A whole run takes about a quarter of an hour a round and is written to
+A whole run takes about 25 minutes a round and is written to
 ``bench/results/scale.json`` and ``scale.md``; a part of one is only shown. The status is 1 if
 anything costs too much for which there is no known reason, or could not be measured.
 """

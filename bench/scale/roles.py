@@ -3,9 +3,10 @@
     python -m bench.scale.roles ROLE URL LIMIT [NAME=VALUE...]
 
 A role makes ``many`` of something with the synchronous face of this library, and answers. The first
-order is to be given when discovery knows them all; the answer is what they take (see `Making`).
-Then it does what it is ordered to. Orders and answers are those of `bench.child`. With
-``collector=0`` Python's garbage collector is off from the start.
+two orders are to be given when it has settled, see `Bed`: to weigh them, and to make some more; the
+second answer is what all that takes (see `Making`). Then it does what it is ordered to. Orders and
+answers are those of `bench.child`. With ``collector=0`` Python's garbage collector is off from the
+start.
 """
 
 from __future__ import annotations
@@ -56,11 +57,13 @@ class Making:
         self.figures["make_cpu_s"] = process_time() - cpu
 
     def report(self, make: Callable[[int], object]) -> None:
-        """Answer; on the order measure the memory, and the making of some more, one by one."""
+        """Answer; on order measure the memory, and then the making of some more, one by one."""
         answer()
         order()
         gc.collect()
         self.figures["rss_kb"] = max(0, rss_kb() - self._rss_before)
+        answer()
+        order()  # heartbeats that were due during the collection have been given
         times = []
         for number in range(MORE):
             begin = perf_counter()

@@ -20,7 +20,7 @@ from commlib.discovery import Discovery, NodeInfo
 OURS = Contender("ours", "bench.scale.roles", "ours", options=WITHOUT_UVLOOP)
 MAKE_SECONDS = 60.0  # for all of them
 SETTLE_SECONDS = 60.0  # until discovery knows them and they are quiet
-QUIET = 0.1  # of a core: less is the heartbeats and keep-alives of many nodes
+QUIET = 0.2  # of a core: less is the heartbeats and keep-alives of many nodes
 GLANCE_SECONDS = 0.5  # over which that is looked at
 MESSAGES, CALLS = 20_000, 2_000
 PATTERN_WORK = 10_000_000  # comparisons of a message with a pattern: some brokers make them all
@@ -186,11 +186,13 @@ def _nodes(bed: Bed, many: int, shared: int) -> Figures:
 def _made(bed: Bed, child: Child, endpoints: int, each: int = 1) -> Figures:
     """What so many endpoints take that a child makes, when it has settled with all of them.
 
-    It then makes some more, ``each`` at a time, and settles again.
+    In the end it makes some more, ``each`` at a time. After whatever it does it settles.
     """
     child.hear(MAKE_SECONDS)
     bed.wait_until_settled(child.pid, endpoints)
-    figures = child.ask("measure")
+    child.ask("weigh")
+    bed.wait_until_settled(child.pid, endpoints)
+    figures = child.ask("make more")
     bed.wait_until_settled(child.pid, endpoints + MORE * each)
     return figures
 

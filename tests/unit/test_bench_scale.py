@@ -280,7 +280,7 @@ class ObedientChild:
         return {}
 
     def ask(self, *words: object) -> Figures:
-        if words == ("measure",):
+        if words == ("make more",):
             made = ("make_s", "make_cpu_s", "rss_kb", "more_us", "connections")
             return dict.fromkeys(made, 1.0)
         return {"cpu_us": 1.0, "call_us": 1.0, "lost": 0}
