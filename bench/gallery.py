@@ -74,7 +74,9 @@ PICTURES = (
         "Many of everything",
         "What a message or a call costs if there are many topics, services or clients in a "
         "process. What is level costs no more; the faint lines are as steep as twice for twice. "
-        "How often it was measured, and all else, says bench/results/scale.md.",
+        "It is a run of its own, on another day than the rest of this page: its heights are those "
+        "of the machine on that day, and what counts is how they rise. How often it was measured, "
+        "and all else, says bench/results/scale.md.",
         "Cost of a message over the number of subscriptions, publishers, services or clients",
     ),
     Picture(
