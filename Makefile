@@ -1,7 +1,7 @@
 # Everything there is to learn: make demo, make test, make check; `make` alone lists the others. Each sets up what it needs.
 #
 #   make test ARGS="-k redis"                       options for pytest
-#   make test ARGS="-n 0 -x"                        one test after the other, which --pdb and -s need
+#   make test ARGS="-n auto --dist worksteal"       in several processes, on a machine that has little else to do
 #   make test PYTHON=python3.13 VENV=.venv-3.13     another Python, in an environment of its own
 
 VENV ?= .venv
@@ -29,8 +29,8 @@ help: ## show this list
 demo: setup-demo ## start a broker and show PubSub, patterns and RPC between processes
 	@$(VENV)/bin/commlib demo $(ARGS)
 
-test: setup-test ## run all tests, against real brokers, in one process more than there are processors
-	$(PY) -m pytest -n auto --dist worksteal $(ARGS)
+test: setup-test ## run all tests, against real brokers
+	$(PY) -m pytest $(ARGS)
 
 faults: setup-test ## run the tests that last: outages and silence of 10 s and more
 	$(PY) -m pytest -m slow $(ARGS)
