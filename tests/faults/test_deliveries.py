@@ -58,7 +58,8 @@ def test_the_newest_within_the_bound_arrive_when_the_broker_is_back(
         eventually(lambda: not late.connected and not early.connected)
         for number in range(1500):  # the default bound is 1000
             publisher.publish(number)
-        assert publisher.stats.discarded == 500
+        # One that has arrived may be unconfirmed: then it waits as well, and is the first to go.
+        assert publisher.stats.discarded in ((500, 501) if qos else (500,))
         server.start()
         eventually(lambda: late.connected and early.connected)
         publisher.publish(1500)
