@@ -18,8 +18,8 @@ MAX_BYTES = 4_000_000
 class EarlyReplies:
     """The newest that no request is known for, by the place that each was sent to.
 
-    Of a few that are very large none is kept: no recorder is to fill the memory of its machine with
-    what others say to each other.
+    One that is larger than all the room is not kept: no recorder is to fill the memory of its
+    machine with what others say to each other.
     """
 
     def __init__(self) -> None:
@@ -29,6 +29,8 @@ class EarlyReplies:
     def keep(self, reply: Packet) -> None:
         """Wait for its request; the oldest ones are given up for it."""
         self.take(reply.topic)
+        if len(reply.payload) > MAX_BYTES:
+            return
         self._replies[reply.topic] = reply
         self._bytes += len(reply.payload)
         while len(self._replies) > MAX_REPLIES or self._bytes > MAX_BYTES:
