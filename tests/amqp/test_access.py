@@ -5,6 +5,7 @@ What all brokers have alike is in tests/security.
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from security.certificates import files_for, trusting
 ALL, NONE = ".*", "^$"
 USERS = {
     "robot": "s3cret/@ é",
-    "picky": "picky",  # may write and read topics that begin with allowed
+    "picky": "picky",  # may write and read topics that begin with allowed, and be discovered
     "mute": "mute",  # may not write to the default exchange: neither call nor answer
     "silent": "silent",  # may write to no exchange
     "shy": "shy",  # may have queues of the broker's naming alone
@@ -42,7 +43,8 @@ PERMISSIONS = {
     "lost": (ALL, ALL, r"^amq\.topic$"),
     "nobody": (NONE, NONE, NONE),
 }
-TOPIC_PERMISSIONS = {"picky": ("amq.topic", r"^allowed", r"^allowed|^\$presence|^amq\.")}
+TOPICS = r"^allowed|^commlib\.discovery"
+TOPIC_PERMISSIONS = {"picky": ("amq.topic", TOPICS, rf"{TOPICS}|^\$presence|^amq\.")}
 
 
 class Server(RabbitServer):
@@ -140,6 +142,29 @@ def test_a_user_who_may_not_publish_is_counted_and_logged_once(
         assert caplog.text.count("ACCESS_REFUSED") == 1
         assert f"forbidden.{topic}" in caplog.text
         assert publisher.stats.reconnects == 0
+
+
+def test_who_goes_on_as_soon_as_it_is_told_loses_nothing(
+    server: Server, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = Collected()
+    with (
+        Node("spy", connection_params=server.url_as("robot")) as spy,
+        Node("n", connection_params=server.url_as("picky"), heartbeats=False) as node,
+    ):
+        spy.create_subscriber(f"allowed.{topic}", seen)
+        allowed = node.create_publisher(f"allowed.{topic}")
+        forbidden = node.create_publisher(f"forbidden.{topic}")
+
+        class GoOn(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                forbidden.publish("again")
+                allowed.publish("behind it")
+
+        monkeypatch.setattr(logging.getLogger("commlib"), "handlers", [GoOn()])
+        forbidden.publish("x")
+        assert seen.first == "behind it"
+        eventually(lambda: forbidden.stats.rejected == 2)
 
 
 @pytest.mark.parametrize("qos", [0, 1])

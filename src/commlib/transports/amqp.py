@@ -363,14 +363,15 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
 
     def _note_refusal(self, target: str, error: Exception) -> None:
         """A message was refused; where a right is missing, those like it are for a while."""
-        self._note_refused(target, error)
-        topic = refused_topic(error)
         if isinstance(error, AuthError) and refused_exchange(error) == self.params.exchange:
-            # Without a topic it is about all of them.
+            # Before anybody is told of it: who goes on then must not get the channel closed again.
             if len(self._forbidden) >= MAX_NAMES:
                 self._forbidden.clear()
-            self._forbidden[topic] = time.monotonic() + FORBIDDEN_SECONDS, error
+            # Without a topic it is about all of them.
+            until = time.monotonic() + FORBIDDEN_SECONDS
+            self._forbidden[refused_topic(error)] = until, error
             self._first_frames.clear()
+        self._note_refused(target, error)
 
 
 def _check(name: str) -> None:
