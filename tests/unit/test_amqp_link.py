@@ -671,13 +671,36 @@ async def test_while_the_broker_blocks_us_there_is_no_room(
     assert "takes messages again" in caplog.text
 
 
-async def test_while_it_blocks_us_it_does_not_have_to_hear_from_us() -> None:
+async def test_while_it_blocks_us_it_hears_heartbeats_and_no_questions() -> None:
     taker = Taker()
-    taker.link._wrote = 0.0
     taker.wire.says(0, spec.Connection.Blocked("low on disk"))
-    assert taker.link.heard > 0.0
+    taker.link._wrote = 0.0
+    assert taker.link.heard == 0.0
     taker.link.probe()
     assert taker.wire.written == [methods.BEAT], "a question would wait until it reads on"
+    assert taker.link.heard > 0.0
+
+
+@pytest.mark.parametrize(("heartbeat", "silence"), [(60, 60.0), (10, 10.0)])
+async def test_while_it_blocks_us_it_may_leave_out_a_heartbeat(
+    heartbeat: int, silence: float
+) -> None:
+    link = (taker := Taker()).link
+    link.tuning.heartbeat, link.keepalive = heartbeat, heartbeat / 2
+    now = link._wrote
+    link._heard = now - silence
+    assert link.heard == now - silence
+    taker.wire.says(0, spec.Connection.Blocked("low on disk"))
+    link._heard = now - silence
+    assert link.heard == now - link.keepalive, "to be probed from now on"
+
+
+async def test_one_without_heartbeats_may_be_silent_while_it_blocks_us() -> None:
+    link = (taker := Taker()).link
+    link.tuning.heartbeat = 0
+    taker.wire.says(0, spec.Connection.Blocked("low on disk"))
+    link._heard = 0.0
+    assert link.heard == link._wrote > 0.0
 
 
 @pytest.mark.parametrize("times", [1, 2])

@@ -81,10 +81,17 @@ class AmqpLink(StreamLink):
 
     @property
     def heard(self) -> float:
-        """The older of the last signs of life in each direction: the broker wants to hear, too."""
+        """The older of the last signs of life in each direction: the broker wants to hear, too.
+
+        A broker that has blocked us answers no probe: until its silence counts as one, it may leave
+        out a heartbeat, as RabbitMQ does behind any other frame. If there are none, it says nothing
+        at all.
+        """
+        heard = self._heard
         if self._blocked_timer is not None:
-            return self._heard  # it does not read what we write, and knows why
-        return min(self._heard, self._wrote)
+            heartbeat = self.tuning.heartbeat
+            heard = heard + heartbeat - (self.keepalive or 0.0) if heartbeat else self._wrote
+        return min(heard, self._wrote)
 
     def probe(self) -> None:
         """Ask for a sign of life."""
