@@ -112,10 +112,10 @@ class Sessions(Generic[P]):
         used = [session for session in self._sessions if session.was_linked]
         connected = bool(used) and all(session.link is not None for session in used)
         if connected != self.connected:
-            self.connected = connected
-            if connected:
+            if connected:  # counted before anybody can see it
                 self._stats.reconnects += self.was_connected
                 self.was_connected = True
+            self.connected = connected
             self._on_state(connected, reason)
 
     def abandon(self) -> None:
