@@ -5,6 +5,7 @@ they do not get in each other's way, threads neither.
 """
 
 import sqlite3
+from threading import Lock
 
 KEPT = 100_000  # of what was said; who is further behind misses something
 TABLES = """
@@ -13,7 +14,7 @@ CREATE TABLE IF NOT EXISTS said (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT
 CREATE TABLE IF NOT EXISTS given (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT, payload BLOB);
 CREATE INDEX IF NOT EXISTS queues ON given (name, id);
 """
-SAY = "INSERT INTO said (name, payload) VALUES (?, ?)"
+SAY = "INSERT INTO said (name, payload) VALUES (?, ?) RETURNING id"
 GIVE = "INSERT INTO given (name, payload) VALUES (?, ?)"
 FIRST = "SELECT min(id) FROM given WHERE name = ?"
 
@@ -24,29 +25,33 @@ class Notebook:
     def __init__(self, path: str) -> None:
         self.file = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self.file.executescript(TABLES)
+        self.lock = Lock()
+
+    def run(self, statement: str, *values: object) -> list[tuple]:
+        with self.lock:  # for who reads and writes at once SQLite does not wait
+            return self.file.execute(statement, values).fetchall()
 
     def say(self, name: str, payload: bytes) -> None:
-        number = self.file.execute(SAY, (name, payload)).lastrowid or 0
+        ((number,),) = self.run(SAY, name, payload)
         if number % 1000 == 0:
-            self.file.execute("DELETE FROM said WHERE id <= ?", (number - KEPT,))
+            self.run("DELETE FROM said WHERE id <= ?", number - KEPT)
 
     def newest(self) -> int:
         """The number of what was said last."""
-        return self.file.execute("SELECT coalesce(max(id), 0) FROM said").fetchone()[0]
+        ((number,),) = self.run("SELECT coalesce(max(id), 0) FROM said")
+        return number
 
     def said_since(self, number: int) -> list[tuple[int, str, bytes]]:
         """What was said after that: number, name and payload."""
-        found = self.file.execute("SELECT * FROM said WHERE id > ? ORDER BY id", (number,))
-        return found.fetchall()
+        return self.run("SELECT * FROM said WHERE id > ? ORDER BY id", number)
 
     def give(self, name: str, payload: bytes) -> None:
-        self.file.execute(GIVE, (name, payload))
+        self.run(GIVE, name, payload)
 
     def take(self, name: str) -> bytes | None:
         """The oldest that is there, if any; nobody else gets it."""
-        while (first := self.file.execute(FIRST, (name,)).fetchone()[0]) is not None:
-            taken = "DELETE FROM given WHERE id = ? RETURNING payload"
-            for (payload,) in self.file.execute(taken, (first,)).fetchall():
+        while (first := self.run(FIRST, name)[0][0]) is not None:
+            for (payload,) in self.run("DELETE FROM given WHERE id = ? RETURNING payload", first):
                 return payload  # else somebody was quicker
         return None
 
