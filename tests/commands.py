@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 from click.testing import CliRunner, Result
 
 from commlib.cli._main import commlib
+
+TIMES = ("0.1", "0.5", "2", "20")  # s that a command measures, until it was enough
 
 
 def run(url: str, *arguments: str, input: str | None = None) -> Result:
@@ -33,3 +38,15 @@ def refused(url: str, *arguments: str, input: str | None = None) -> str:
 def parsed(url: str, *arguments: str) -> Any:
     """The JSON that it prints."""
     return json.loads(succeeded(url, *arguments, "--json"))
+
+
+def in_time(measure: Callable[[str], Result], wanted: str) -> Result:
+    """What a command says that measures for some s, as many as it takes here to see enough.
+
+    It has seen enough when it prints what the expression ``wanted`` matches.
+    """
+    for seconds in TIMES:
+        result = measure(seconds)
+        if re.search(wanted, result.stdout, re.MULTILINE):
+            return result
+    pytest.fail(f"no {wanted} in {result.stdout}{result.stderr}")

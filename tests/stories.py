@@ -81,11 +81,13 @@ class Terminal:
         self._shown = 0  # lines that the page has shown already
         self._is_open = False  # whether it may print anything now
         self._is_subscribed = False
+        self._has_ended = False  # and no more is printed
         self._changed = threading.Condition()
 
     def type(self, command: str) -> None:
         """Run a command."""
         self._lines, self._shown, self._is_open, self._is_subscribed = [], 0, False, False
+        self._has_ended = False
         self._process = subprocess.Popen(
             ["bash", "-c", f"exec {command}" if "|" not in command else command],
             cwd=self._folder,
@@ -112,11 +114,18 @@ class Terminal:
                     else:
                         self._lines.append(line.rstrip())
                     self._changed.notify_all()
+        with self._changed:
+            self._has_ended = True
+            self._changed.notify_all()
 
     def shows(self, expected: list[str]) -> None:
         """Wait until what it printed since the last look begins with these lines."""
+
+        def is_clear() -> bool:
+            return self._has_ended or self._count(expected) is not None
+
         with self._changed:
-            self._changed.wait_for(lambda: self._count(expected) is not None, DEADLINE)
+            self._changed.wait_for(is_clear, DEADLINE)
             count, printed = self._count(expected), self._lines[self._shown :]
             assert count is not None, "\n".join(["instead of", *expected, "it prints", *printed])
             self._shown += count

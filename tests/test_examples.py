@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +14,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from brokers import Broker
+from collected import eventually
+from commlib.discovery import Discovery
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 LONGEST = 30.0
@@ -51,6 +52,11 @@ def result(process: subprocess.Popen[str]) -> list[str]:
     out, err = process.communicate(timeout=LONGEST)
     assert (process.returncode, err) == (0, "")
     return out.splitlines()
+
+
+def is_known(found: Discovery, process: subprocess.Popen[str]) -> bool:
+    """Whether its node has been heard of: all it imports is imported, Ctrl-C finds it at work."""
+    return any(node.pid == process.pid for node in found.nodes)
 
 
 def next_line(process: subprocess.Popen[str]) -> str:
@@ -159,20 +165,25 @@ def test_with_a_number_it_ends_by_itself(start: Start, name: str) -> None:
 
 
 @BROKERS
-def test_a_client_that_waits_for_its_service_is_stopped_by_ctrl_c(start: Start) -> None:
-    process = start("rpc_client")
-    time.sleep(1)  # it prints nothing before somebody serves
+def test_a_client_that_waits_for_its_service_is_stopped_by_ctrl_c(
+    start: Start, broker: Broker
+) -> None:
+    with Discovery(broker.url) as found:  # it prints nothing before somebody serves
+        process = start("rpc_client")
+        eventually(lambda: is_known(found, process))
     process.send_signal(signal.SIGINT)
     assert result(process) == []
 
 
 @BROKERS
-def test_a_client_whose_goal_nobody_takes_is_stopped_by_ctrl_c_or_told_so(start: Start) -> None:
-    process = start("action_client")
-    try:  # there are brokers that tell at once that nobody is there
-        process.wait(1)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
+def test_a_client_whose_goal_nobody_takes_is_stopped_by_ctrl_c_or_told_so(
+    start: Start, broker: Broker
+) -> None:
+    with Discovery(broker.url) as found:
+        process = start("action_client")
+        # There are brokers that tell at once that nobody is there.
+        eventually(lambda: process.poll() is not None or is_known(found, process))
+    process.send_signal(signal.SIGINT)  # to one that has ended nothing is sent
     told = process.communicate(timeout=LONGEST)
     unserved = "nobody serves robot.drive; start action_service.py\n"
     assert (process.returncode, *told) in [(0, "", ""), (1, "", unserved)]

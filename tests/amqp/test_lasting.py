@@ -15,7 +15,7 @@ from collected import DEADLINE, Collected, eventually
 from commlib import _portal
 from commlib.exceptions import CommlibError, ConnectionLost
 from commlib.node import Node
-from commlib.transports import _amqp_lasting
+from commlib.transports import _amqp_lasting, _main_transport
 
 from .pika_peer import PikaPeer
 
@@ -102,6 +102,7 @@ def cut(node: Node) -> None:
     hub = node._core.hub
 
     async def abort() -> None:
+        assert await hub.wait_connected(DEADLINE)
         hub.transport._link.abort(ConnectionLost("cut by the test"))  # type: ignore[attr-defined]
 
     _portal.enter(hub).run(abort)
@@ -206,8 +207,14 @@ def test_a_broker_may_allow_no_more_channels_than_one_service_needs(
 
 @TYPES
 def test_one_subscriber_that_stops_takes_its_queue_along_and_the_others_go_on(
-    amqp_server: RabbitServer, plain: PikaPeer, client_id: str, topic: str, queue_type: str
+    amqp_server: RabbitServer,
+    plain: PikaPeer,
+    client_id: str,
+    topic: str,
+    queue_type: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(_amqp_lasting, "DELETE_SECONDS", DEADLINE)
     robots = Robots(amqp_server, client_id, topic, queue_type=queue_type)
     got, other = Collected(), Collected()
     other_topic = f"{topic}.other"
@@ -406,8 +413,13 @@ def test_a_queue_that_was_made_in_another_way_is_refused_by_name(
     [("classic", RabbitServer.kill), (QUORUM, RabbitServer.stop)],
 )
 def test_what_was_published_at_qos_1_survives_the_end_of_the_broker(
-    topic: str, queue_type: str, end: Callable[[RabbitServer], None]
+    topic: str,
+    queue_type: str,
+    end: Callable[[RabbitServer], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # With the node stopped, the broker has confirmed all.
+    monkeypatch.setattr(_main_transport, "FLUSH_SECONDS", DEADLINE)
     with running(KeepingServer) as server:
         robots = Robots(server, "robot", topic, queue_type=queue_type)
         robots.life()

@@ -381,7 +381,7 @@ def test_requests_that_waited_for_the_service_are_carried_out_but_not_old_ones(
     plain.publish(topic, b'"last"', Properties(timestamp=old), exchange="")
 
     assert sorted(asked.wait(3), key=str) == [2, 3, "last"]
-    assert service.stats.expired == 2
+    eventually(lambda: service.stats.expired == 2)
     plain.channel.queue_delete(topic)
 
 

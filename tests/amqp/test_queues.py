@@ -241,13 +241,15 @@ def test_a_queue_has_the_bounds_that_were_asked_for(
 def test_a_call_expires_on_the_broker_when_nobody_waits_any_more(
     node: Node, plain: PikaPeer, topic: str
 ) -> None:
-    plain.channel.queue_declare(topic)
+    declare, expired = plain.channel.queue_declare, f"{topic}.expired"
+    declare(expired, exclusive=True)
+    to_expired = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": expired}
+    declare(topic, arguments=to_expired)
     client = node.create_rpc_client(topic)
     for _ in range(3):
         with pytest.raises(TimeoutError):
             client.call({}, timeout=0.05)
-    declare = plain.channel.queue_declare
-    eventually(lambda: declare(topic, passive=True).method.message_count == 0)
+    eventually(lambda: declare(expired, passive=True).method.message_count == 3)
     plain.publish(topic, b"1", Properties(content_type="application/json"), exchange="")
     asked = Collected()
     node.create_rpc(topic, lambda n: asked(n) or n)

@@ -84,6 +84,7 @@ class Server(ABC):
     program: ClassVar[str]
     install: ClassVar[str]
     start_seconds: ClassVar[float] = START_SECONDS
+    stop_seconds: ClassVar[float] = STOP_SECONDS
     scheme: str
 
     def __init__(self) -> None:
@@ -259,7 +260,7 @@ class Server(ABC):
             os.killpg(process.pid, number)
             os.killpg(process.pid, signal.SIGCONT)  # a frozen one hears no other signal
         try:
-            process.wait(STOP_SECONDS)
+            process.wait(self.stop_seconds)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()

@@ -15,7 +15,7 @@ from collected import DEADLINE, Collected, eventually
 from commlib import aio
 from commlib.node import Node
 from commlib.pubsub import Subscriber
-from commlib.transports import resolve
+from commlib.transports import _main_transport, resolve
 from faults.proxy import Proxy
 
 MakeNode = Callable[..., Node]
@@ -45,8 +45,9 @@ def qos(request: pytest.FixtureRequest, broker: Broker) -> int:
 
 
 @pytest.fixture
-def publish(broker: Broker) -> Callable[..., None]:
+def publish(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Publishes on a topic, and returns when the broker has it."""
+    monkeypatch.setattr(_main_transport, "FLUSH_SECONDS", DEADLINE)
 
     def publish(topic: str, messages: Iterable[Any], **options: Any) -> None:
         with Node(broker.unique("sender"), connection_params=broker.url) as sender:

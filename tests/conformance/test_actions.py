@@ -974,6 +974,7 @@ def test_several_clients_watch_one_goal(make_service: MakeService, make_client: 
     entered.wait(1)
     results = [Collected() for _ in range(3)]
     watchers = [make_client(on_result=got).watch(goal.goal_id) for got in results]
+    eventually(lambda: all(watcher.status == EXECUTING for watcher in watchers))
     gate.set()
 
     for watcher in (goal, *watchers):
@@ -1065,8 +1066,9 @@ def test_a_goal_that_nobody_sent_is_lost_at_once(
 
 
 def test_the_service_is_told_when_somebody_asks_for_a_result(
-    make_service: MakeService, make_client: MakeClient, slow: Slow
+    make_service: MakeService, make_client: MakeClient, slow: Slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(_action_client, "FIRST_PAUSE", 4 * DEADLINE)  # else who has sent it asks
     asked = Collected()
     make_service(slow, on_getresult=lambda goal_h: asked(goal_h.id, goal_h.is_finished()))
     goal = make_client().send_goal(Goal(cm=1))
@@ -1076,7 +1078,7 @@ def test_the_service_is_told_when_somebody_asks_for_a_result(
     assert asked.wait(1) == [(goal.goal_id, False)]
     slow.gate.set()
     goal.result(DEADLINE)
-    assert asked.wait(2)[-1] == (goal.goal_id, True)
+    asked.until((goal.goal_id, True))
 
 
 # ---- callbacks that fail, block or send goals ----
@@ -1224,9 +1226,14 @@ def test_a_service_that_is_not_there_is_a_timeout(make_client: MakeClient) -> No
 
 
 def test_a_service_that_is_stopped_cancels_its_goals_and_tells_how_they_ended(
-    make_service: MakeService, make_client: MakeClient, states: Collected, slow: Slow
+    make_service: MakeService,
+    make_client: MakeClient,
+    states: Collected,
+    slow: Slow,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    service = make_service(slow, concurrency=2)
+    monkeypatch.setattr(_action_service, "LINGER", DEADLINE)
+    service = make_service(slow, concurrency=2, grace=DEADLINE)
     client = make_client()
     goals = [client.send_goal(Goal(cm=n)) for n in range(2)]
     slow.entered.wait(2)
@@ -1240,8 +1247,9 @@ def test_a_service_that_is_stopped_cancels_its_goals_and_tells_how_they_ended(
 
 
 def test_a_service_that_is_stopped_cancels_async_goals(
-    make_service: MakeService, make_client: MakeClient
+    make_service: MakeService, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(_action_service, "LINGER", DEADLINE)
     entered = Collected()
 
     async def on_goal(goal_h: Any) -> Any:
@@ -1283,9 +1291,10 @@ def test_a_goal_that_does_not_end_when_its_service_is_stopped_is_aborted(
 
 
 def test_a_service_that_is_run_again_works_on_goals_and_knows_the_former_ones(
-    make_service: MakeService, make_client: MakeClient, slow: Slow
+    make_service: MakeService, make_client: MakeClient, slow: Slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = make_service(slow)
+    monkeypatch.setattr(_action_service, "LINGER", DEADLINE)
+    service = make_service(slow, grace=DEADLINE)
     client = make_client()
     first = client.send_goal(Goal(cm=1))
     slow.first()
@@ -1311,7 +1320,7 @@ def test_goals_are_refused_while_the_service_is_being_stopped(
         gate.wait(DEADLINE)
         return Result(cm=1)
 
-    service = make_service(stubborn)
+    service = make_service(stubborn, grace=DEADLINE)  # over as soon as the gate is open
     client = make_client()
     client.send_goal(Goal(cm=1))
     entered.wait(1)

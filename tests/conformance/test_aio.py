@@ -387,9 +387,11 @@ async def test_a_service_that_is_not_there_is_a_timeout(broker: Broker, topic: s
 async def test_a_timeout_of_the_caller_or_of_the_call_leaves_nothing_pending(
     broker: Broker, topic: str
 ) -> None:
+    entered: asyncio.Queue[int] = asyncio.Queue()
     gate = asyncio.Event()
 
     async def slow(n: int) -> int:
+        entered.put_nowait(n)
         if n < 0:
             await gate.wait()
         return n
@@ -397,11 +399,19 @@ async def test_a_timeout_of_the_caller_or_of_the_call_leaves_nothing_pending(
     async with two_nodes(broker) as (one, other):
         await other.create_rpc(topic, slow).run()
         client = one.create_rpc_client(topic)
+
+        async def limited() -> None:
+            async with asyncio.timeout(None) as limit:
+                call = asyncio.ensure_future(client.call(-1))
+                await get(entered, 1)
+                limit.reschedule(asyncio.get_running_loop().time())
+                await call
+
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.1):
-                await client.call(-1)
+            await limited()
         with pytest.raises(RPCTimeout):
-            await client.call(-2, timeout=0.1)
+            await client.call(-2, timeout=1)
+        await get(entered, 1)
         gate.set()
         async with in_time():
             assert await asyncio.gather(*map(client.call, range(300))) == list(range(300))

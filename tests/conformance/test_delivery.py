@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from brokers import Broker
-from collected import Collected, eventually
+from collected import DEADLINE, Collected, eventually
 from commlib import aio
 from commlib.node import Node
 from commlib.pubsub import MPublisher, Publisher
+from commlib.transports import _main_transport
 from messages import DataclassSonar, Sonar
 from raw_peer import RawPeer
 
@@ -138,8 +139,9 @@ def test_each_message_arrives_once_and_in_order(
 
 @at_the_higher_levels
 def test_what_was_published_before_the_node_was_stopped_arrives(
-    node: Node, make_node: MakeNode, topic: str, qos: int
+    node: Node, make_node: MakeNode, topic: str, qos: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(_main_transport, "FLUSH_SECONDS", DEADLINE)
     got = Collected()
     node.create_subscriber(topic, got)
     leaving = make_node()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from brokers import Broker
-from collected import DEADLINE, Collected, eventually
+from collected import BUSY_SECONDS, DEADLINE, Collected, eventually
 from commlib import aio
 from commlib.exceptions import EndpointClosed, RPCRemoteError, RPCTimeout, SerializationError
 from commlib.node import Node
@@ -21,7 +21,6 @@ from messages import AddTwoInts
 
 MakeNode = Callable[..., Node]
 
-BUSY_SECONDS = 1.0
 """How much longer something may take because the machine is busy."""
 
 

@@ -468,7 +468,8 @@ def test_a_request_whose_time_is_up_is_not_executed_when_the_service_comes(
         client.call("too late", timeout=0.1)
     assert not client.wait_for_service(0.1)
 
-    service = make_node().create_rpc(name, lambda request: got(request))
+    # One worker, which has seen to the one before when it answers.
+    service = make_node().create_rpc(name, lambda request: got(request), workers=1)
     client.call("in time")
 
     assert got.items == ["in time"]
@@ -483,7 +484,7 @@ def test_a_request_that_had_waited_for_long_is_not_executed(
     # Released clients send no deadline; what they asked of a service long ago must rest.
     raw.send_message(name, "an hour ago", Header(now_ms() - 3_600_000, PROPERTIES))
     raw.send_message(name, "never set its clock", Header(86_400_000, PROPERTIES))
-    service = make_node().create_rpc(name, lambda request: got(request))
+    service = make_node().create_rpc(name, lambda request: got(request), workers=1)
     raw.send_message(name, "now", Header(now_ms(), PROPERTIES))
 
     received = got.until("now")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from brokers import Server
 from commlib.transports import resolve
 from commlib.transports.base import Traits
+
+HERE = Path(__file__).parent
 
 MakeServer = Callable[..., Server]
 
@@ -35,7 +38,8 @@ KINDS = {
 
 
 SLOW = ("amqp",)
-"""Those that take seconds to start."""
+"""Those that take seconds to start, or on a busy machine many."""
+SLOW_TIMEOUT = 180  # s for a test of theirs, with all that is started for it
 VARIANTS = ("mqtt311", "nats", "valkey")
 """Those that differ little from another one."""
 
@@ -57,6 +61,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, kinds in (("restarts", SLOW), ("main_kinds", VARIANTS)):
             if item.get_closest_marker(marker) and kind in kinds:
                 item.add_marker(pytest.mark.slow)
+        is_here = item.path.is_relative_to(HERE)
+        if is_here and kind in SLOW and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT))
 
 
 @pytest.fixture

@@ -32,14 +32,16 @@ def gate() -> Iterator[threading.Event]:
 
 @pytest.mark.parametrize("ends", ["while it is away", "afterwards"])
 def test_a_goal_outlives_the_broker_and_its_end_is_found_out(
-    make_server: MakeServer, gate: threading.Event, ends: str
+    make_server: MakeServer, gate: threading.Event, ends: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Some brokers take longer to start than a service may be silent.
+    monkeypatch.setattr(_action_client, "SILENCE_SECONDS", 4 * DEADLINE)
     server = make_server()
     entered, results = Collected(), Collected()
 
     def on_goal(goal_h: Any) -> Any:
         entered(goal_h)
-        gate.wait(DEADLINE)
+        gate.wait(4 * DEADLINE)
         return goal_h.data
 
     with (

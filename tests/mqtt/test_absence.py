@@ -17,6 +17,7 @@ from commlib.aio import Node, Subscriber
 from commlib.node import Node as SyncNode
 from commlib.transports import _mqtt_lasting
 from commlib.transports._mqtt_rivals import SHORT_LIVES
+from commlib.transports.mqtt import ConnectionParameters, Offline
 from faults.proxy import Proxy
 from mqtt.fake_broker import FakeBroker
 
@@ -323,7 +324,7 @@ def test_two_clients_of_one_name_come_in_turns_with_long_pauses_where_nothing_te
     ):
         eventually(lambda: caplog.text.count("as it seems; give each program its own") == 2)
         known = len(caplog.text)
-        eventually(lambda: caplog.text[known:].count("'r2d2' again") == 6)
+        eventually(lambda: caplog.text[known:].count("'r2d2' again") >= 6)
     told = caplog.text[known:]
     assert told.count(" lost: ") == told.count("'r2d2' again"), "and no other ones between"
 
@@ -333,8 +334,9 @@ def test_a_broker_that_is_restarted_thrice_is_taken_for_no_fight(
     make_mosquitto: MakeMosquitto, protocol: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = make_mosquitto()
-    url = server.url_with(client_id="r2d2", protocol=protocol)
-    with SyncNode("robot", connection_params=url) as node:
+    params = ConnectionParameters.from_url(server.url_with(client_id="r2d2", protocol=protocol))
+    params.offline = Offline(max_age=60)
+    with SyncNode("robot", connection_params=params) as node:
         got = Collected()
         node.create_subscriber("a", got)
         publisher = node.create_publisher("a", qos=1)

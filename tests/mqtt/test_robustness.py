@@ -170,7 +170,7 @@ def test_services_of_one_node_share_their_requests(
 
 async def test_what_was_published_at_qos_1_is_sent_before_the_call_that_follows() -> None:
     def publish_and_call(url: str) -> None:
-        with Node("n", connection_params=url, heartbeats=False) as node:
+        with Node("n", connection_params=url, heartbeats=False, discovery=False) as node:
             publisher = node.create_publisher("parameter", qos=1)
             client = node.create_rpc_client("act")
             for number in range(20):

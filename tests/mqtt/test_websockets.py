@@ -25,7 +25,7 @@ from commlib.exceptions import AuthError, CertificateError, ConnectError, Missin
 from commlib.node import Node
 from commlib.transports._mqtt_link import MqttLink
 from commlib.transports._websocket import open_websocket
-from commlib.transports.mqtt import ConnectionParameters, Will
+from commlib.transports.mqtt import ConnectionParameters, Offline, Will
 from fake_peer import FakePeer
 from mqtt.websocket_front import WebSocketFront
 
@@ -435,7 +435,9 @@ def test_a_broker_that_is_started_again_is_found(
     make_mosquitto: MakeMosquitto, topic: str, ends: Callable[[MosquittoServer], None]
 ) -> None:
     server, seen = make_mosquitto(websockets=True), Collected()
-    with Node("n", connection_params=server.url, heartbeats=False) as node:
+    params = ConnectionParameters.from_url(server.url)
+    params.offline = Offline(max_age=60)
+    with Node("n", connection_params=params, heartbeats=False) as node:
         node.create_subscriber(topic, seen)
         publisher = node.create_publisher(topic)
         publisher.publish(1)

@@ -45,7 +45,7 @@ def test_a_user_who_may_not_publish_is_counted_and_logged_once(
 ) -> None:
     server = make_redis(users={"robot": "on >secret ~* resetchannels &allowed.* +@all"})
     url = server.url_as("robot", "secret")
-    with Node("n", connection_params=url, heartbeats=False) as node:
+    with Node("n", connection_params=url, heartbeats=False, discovery=False) as node:
         publisher = node.create_publisher("forbidden")
         for number in range(5):
             publisher.publish({"n": number})
@@ -58,7 +58,13 @@ def test_a_node_that_may_not_beat_is_told_so_once_and_of_its_messages_all_the_sa
 ) -> None:
     server = make_redis(users={"robot": "on >secret ~* resetchannels &allowed.* +@all"})
     url = server.url_as("robot", "secret")
-    with Node("n", connection_params=url, heartbeat_interval=0.005, remote_logger=True) as node:
+    with Node(
+        "n",
+        connection_params=url,
+        heartbeat_interval=0.005,
+        remote_logger=True,
+        discovery=False,
+    ) as node:
         publisher = node.create_publisher("forbidden")
         eventually(lambda: publisher.stats.rejected >= 3)
         assert caplog.text.count("NOPERM") == 1

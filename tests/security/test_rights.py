@@ -15,8 +15,11 @@ from commlib.node import Node
 from security.access import check
 from security.kinds import CONFIRMING, COUNTED, PASSWORD, RAISES, ROBOT, Kind
 
-Act = Callable[[Node, str, Collected], Any]
-"""Does it with this name, and collects what comes of it; gives what has counters."""
+Act = Callable[..., Any]
+"""Does it with a node and a name, and collects what comes of it; gives what has counters.
+
+One that calls takes a ``timeout`` (s) as well.
+"""
 Proof = Callable[[Node, str, Collected], None]
 """With the rights to do so, does what would bring something if the other one were let."""
 
@@ -40,10 +43,10 @@ def publish_at_qos_1(node: Node, name: str, seen: Collected) -> Any:
     return publisher
 
 
-def call(node: Node, name: str, seen: Collected) -> Any:
+def call(node: Node, name: str, seen: Collected, timeout: float = 0.3) -> Any:
     client = node.create_rpc_client(name)
     with suppress(RPCTimeout):
-        seen(client.call(1, timeout=0.3))
+        seen(client.call(1, timeout=timeout))
     return client
 
 
@@ -51,10 +54,10 @@ def serve(node: Node, name: str, seen: Collected) -> Any:
     return node.create_rpc(name, seen)
 
 
-def send_goal(node: Node, name: str, seen: Collected) -> Any:
+def send_goal(node: Node, name: str, seen: Collected, timeout: float = 0.3) -> Any:
     client = node.create_action_client(name)
     with suppress(RPCTimeout):
-        seen(client.send_goal(1, timeout=0.3))
+        seen(client.send_goal(1, timeout=timeout))
     return client
 
 
@@ -157,8 +160,9 @@ def check_refusal(kind: Kind, guarded: Server, robot: Node, verb: str, topic: st
             before(robot, name, seen)
         refusal = kind.refusals[verb]
         if refusal == RAISES:
+            patience = {"timeout": DEADLINE} if is_call else {}
             with pytest.raises(AuthError):
-                do(node, name, seen)
+                do(node, name, seen, **patience)
         else:
             port = do(node, name, seen)
             if refusal == COUNTED:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from collected import Collected
+from collected import BUSY_SECONDS, Collected
 from commlib._params import BaseParameters
 from commlib.events import Event
 from commlib.exceptions import GoalLost, RPCTimeout
@@ -333,5 +333,5 @@ def test_ctrl_c_ends_a_program_that_never_stops_anything(
     finally:
         spy.close()
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=2)
+    _, err = process.communicate(timeout=2 + BUSY_SECONDS)
     assert err.rstrip().endswith("KeyboardInterrupt")

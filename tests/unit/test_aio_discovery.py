@@ -292,9 +292,10 @@ def test_the_synchronous_face_does_the_same(url: str) -> None:
     def on_change(event: str, info: NodeInfo) -> None:
         changes((event, info.name, threading.current_thread() is here))
 
-    with SyncDiscovery(url, on_change) as found, Node("robot", connection_params=url) as robot:
-        robot.create_publisher("sonar", float)
-        robot.create_subscriber("sonar", print, str)
+    robot = Node("robot", connection_params=url)
+    robot.create_publisher("sonar", float)
+    robot.create_subscriber("sonar", print, str)
+    with SyncDiscovery(url, on_change) as found, robot:
         assert changes.first == ("birth", "robot", False)
         (info,) = found.ask(DEADLINE)
         assert info == found.nodes[0]

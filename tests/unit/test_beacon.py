@@ -282,7 +282,10 @@ async def test_what_has_no_room_in_a_message_is_left_out(
 # ---- few messages ----
 
 
-async def test_of_many_nodes_few_messages_tell_and_one_connection_hears(url: str) -> None:
+async def test_of_many_nodes_few_messages_tell_and_one_connection_hears(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_beacon, "GATHER", 0.5)
     nodes = [node(f"n{index}", url) for index in range(40)]
     async with listening(url) as heard:
         await asyncio.gather(*(each.run() for each in nodes))
@@ -490,12 +493,16 @@ async def test_a_death_that_is_not_so_is_contradicted(url: str) -> None:
 # ---- who asks ----
 
 
-async def test_all_who_ask_are_answered_together(url: str) -> None:
+async def test_all_who_ask_are_answered_together(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_asked, "JITTER", DEADLINE)
+    monkeypatch.setattr(_asked, "urandom", lambda count: b"\xff" * count)
     async with listening(url) as heard, node("robot", url):
         await heard.until(lambda: bool(heard.events))
         for asker in ("a1", "a2", "a1", "a b", "", "*", "a.b", "a" * (MAX_ID + 1)):
             await heard.say(PROBE, Probe(asker))
         await heard.say(PROBE, Probe("a3", process="somebody"))
+        # Who asks one process is answered at once, and with him those who wait.
+        await heard.say(PROBE, Probe("a2", process=heard.said()[0].process))
         await heard.until(lambda: all(heard.said(answer_topic(each)) for each in ("a1", "a2")))
     answers = [topic for topic, _ in heard.items if topic.startswith(answer_topic(""))]
     assert sorted(answers) == [answer_topic("a1"), answer_topic("a2")]

@@ -21,6 +21,13 @@ from commlib.cli.demo_orders import Called, Latency, Published, Received
 
 COMMAND = "from commlib.cli import main; main()"
 LONGEST = 30.0
+# What the demo gives itself, its broker and its processes is little on a busy machine.
+PATIENTLY = (
+    "import commlib.cli.demo as demo, commlib.cli.demo_children as children; "
+    "demo.LIMIT = 50.0; demo.CONNECT_TIMEOUT = children.STOP_TIMEOUT = 15.0; "
+    "children.PROGRAM = ('-c', 'import commlib.cli.demo_roles as roles; '"
+    " 'roles.CALL_TIMEOUT = roles.FLUSH_TIMEOUT = 15.0; roles.main()'); "
+)
 
 needs_proc = pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="looks at processes through /proc"
@@ -116,7 +123,7 @@ ROWS = (
 @needs_proc
 def test_it_measures_on_a_broker_of_its_own_and_leaves_no_process(start: Start) -> None:
     begin = time.monotonic()
-    demo = start("--duration", "1")
+    demo = start("--duration", "1", before=PATIENTLY)
     until_it_measures(demo)
     children = children_of(demo)
     status, out, err = finish(demo)
@@ -144,7 +151,7 @@ def test_on_a_broker_given_it_shows_no_password_and_leaves_nothing_there(
     start: Start, make_redis: Callable[..., RedisServer]
 ) -> None:
     server = make_redis(password="a-secret")
-    demo = start("--duration", "1", "--url", server.url)
+    demo = start("--duration", "1", "--url", server.url, before=PATIENTLY)
     until_it_measures(demo)
     shown_by_ps = "\n".join(children_of(demo).values())
     status, out, err = finish(demo)
@@ -164,8 +171,9 @@ def test_messages_that_are_lost_on_the_way_are_a_failure(
     server = make_redis()
     with server.connection() as spy:
         spy.ask("PSUBSCRIBE", "commlib_demo_*.sonar.*")
-        soon = "import commlib.cli.demo; commlib.cli.demo.PATIENCE = 0.5; "
-        demo = start("--duration", "1", "--url", server.url, before=soon)
+        soon = f"{PATIENTLY}demo.PATIENCE = 0.5; "
+        demo = start("--duration", "8", "--url", server.url, before=soon)
+        until_it_measures(demo)
         spy.read()  # the first message, so that the subscriber misses some in the midst
         assert server.cli("CLIENT", "KILL", "TYPE", "pubsub", "SKIPME", "yes") >= 1
     status, out, err = finish(demo)
@@ -183,7 +191,8 @@ def test_a_message_that_comes_twice_is_a_failure(
     server = make_redis()
     with server.connection() as spy:
         spy.ask("PSUBSCRIBE", "commlib_demo_*.sonar.*")
-        demo = start("--duration", "1", "--url", server.url)
+        demo = start("--duration", "8", "--url", server.url, before=PATIENTLY)
+        until_it_measures(demo)
         seen: set[bytes] = set()
         while (message := spy.read())[2] not in seen:  # number 0 would be a new beginning
             seen.add(message[2])

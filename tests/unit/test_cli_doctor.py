@@ -40,6 +40,7 @@ from talking import talking
 SHARING, NOT_SHARING = Traits(), Traits(competing=False)
 ADDRESS = "redis://here"
 QUICK = ("--listen", "0.1", "--wait", "0.1")  # where nobody is to be heard
+PATIENTLY = ("--wait", str(DEADLINE))  # until the first answer has come
 
 
 class Distance(PubSubMessage):
@@ -464,7 +465,7 @@ def test_messages_that_nobody_can_read_are_an_error(memory: str) -> None:
     robot.create_publisher("sonar", msg_type=Distance)
     pilot.create_subscriber("sonar", lambda msg: None, msg_type=Words)
     with announced(memory, robot, pilot):
-        status, findings = run(memory, "--listen", "0.1")
+        status, findings = run(memory, "--listen", "0.1", *PATIENTLY)
     found = only(findings, "schemas")
     assert (status, found["severity"]) == (1, "error")
     assert "distance" in found["text"]
@@ -475,7 +476,7 @@ def test_a_healthy_system_has_no_errors(broker: Broker) -> None:
     robot = Node(broker.unique("robot"), connection_params=broker.url)
     robot.create_publisher(broker.unique("sonar"))
     with announced(broker.url, robot):
-        status, findings = run(broker.url, "--listen", "0.2")
+        status, findings = run(broker.url, "--listen", "0.2", *PATIENTLY)
     assert status == 0, findings
     found = severities(findings)
     good = "tcp", "login", "nodes", "traffic"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -14,10 +15,12 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from announced import announced, answering_at_once
 from brokers import Broker, RedisServer
+from collected import DEADLINE
+from commands import in_time, run
 from commlib._discovery import EndpointInfo, Kind, NodeInfo
 from commlib._packet import PROPERTIES, Header, Packet, now_ms
 from commlib._wire import pack
@@ -64,6 +67,23 @@ def looks(url: str, *words: str) -> list[dict[str, Any]]:
     )
     assert result.exit_code == 0, result.output
     return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def look_in_time(url: str, wanted: str, *words: str) -> dict[str, Any]:
+    """One look, long enough to see what the expression ``wanted`` matches."""
+
+    def measure(seconds: str) -> Result:
+        return run(url, "top", "--json", "--once", "--interval", seconds, *words)
+
+    result = in_time(measure, wanted)
+    assert result.exit_code == 0, result.output
+    look: dict[str, Any] = json.loads(result.stdout)
+    return look
+
+
+def with_latency(topic: str) -> str:
+    """Matches a look that tells how old a message on this topic was."""
+    return rf'"topic":"{re.escape(topic)}"[^}}]*"latency":(?!null)'
 
 
 def topics(look: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -207,7 +227,7 @@ def test_messages_are_counted_with_their_latency_and_losses(url: str, peer: RawP
         peer.publish_message("sonar", {}, Header(now_ms(), PROPERTIES, origin="a", seq=2 * number))
 
     with talking(say):
-        (look,) = looks(url, "--once", *SOON)
+        look = look_in_time(url, with_latency("sonar"))
     sonar = topics(look)["sonar"]
     assert sonar["rate"] > 0
     assert sonar["bytes_rate"] == pytest.approx(2 * sonar["rate"], rel=0.01)
@@ -215,7 +235,10 @@ def test_messages_are_counted_with_their_latency_and_losses(url: str, peer: RawP
     assert 0 <= sonar["latency"] <= sonar["latency_max"]
 
 
-def test_ports_of_nodes_are_shown_beside_their_topics(url: str) -> None:
+def test_ports_of_nodes_are_shown_beside_their_topics(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("commlib.cli.top.NODES_SECONDS", DEADLINE)  # until the first answer
     robot = Node("robot", connection_params=url, heartbeats=False)
     robot.create_publisher("sonar.front")
     robot.create_psubscriber("sonar.*", lambda msg, topic: None)
@@ -238,7 +261,7 @@ def test_it_looks_again_and_again_for_as_long_as_it_is_told(url: str) -> None:
 def test_its_own_topics_are_shown_when_asked_for(url: str, peer: RawPeer) -> None:
     with talking(lambda number: peer.publish(f"rpc-ab/{number}", b"{}")):
         (hidden,) = looks(url, "--once", *SOON)
-        (shown,) = looks(url, "--once", "--all", *SOON)
+        shown = look_in_time(url, r'"topic":"\(replies\)"', "--all")
     assert topics(hidden) == {}
     assert list(topics(shown)) == ["(replies)"]
 
@@ -249,8 +272,8 @@ def test_the_table_has_a_line_for_each_topic_up_to_the_limit(url: str, peer: Raw
             peer.publish(topic, b"{}")
 
     with talking(say):
-        words = ["top", "--url", url, "--sort", "topic", "--limit", "2", *SOON]
-        result = CliRunner().invoke(commlib, words, catch_exceptions=False)
+        words = ("top", "--sort", "topic", "--limit", "2", "--interval")
+        result = in_time(lambda s: run(url, *words, s), "^a .*\nb ")
     head, *lines = result.stdout.splitlines()
     assert head.split() == ["TOPIC", "MSG/S", "BYTES/S", "LATENCY", "WORST", "LOST", "PUBS", "SUBS"]
     assert [line.split()[0] for line in lines] == ["a", "b"]
@@ -266,7 +289,7 @@ def test_where_nothing_is_said_it_says_so(url: str) -> None:
 def test_rates_are_counted_on_every_broker(broker: Broker, topic: str) -> None:
     with closing(RawPeer(broker.url)) as peer:
         with talking(lambda number: peer.publish_message(topic, {}, Header(now_ms(), PROPERTIES))):
-            (look,) = looks(broker.url, "--once", *SOON)
+            look = look_in_time(broker.url, with_latency(topic))
     assert topics(look)[topic]["rate"] > 0
     assert topics(look)[topic]["latency"] is not None
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
@@ -22,6 +21,7 @@ from click.testing import CliRunner, Result
 from announced import answering_at_once
 from brokers import Broker
 from collected import DEADLINE, Collected
+from commands import in_time
 from commlib._discovery import ANNOUNCE, PROBE, NodeInfo
 from commlib._packet import PROPERTIES, Header
 from commlib.cli._echo import PAUSE, Missing
@@ -38,7 +38,6 @@ COMMAND = "from commlib.cli import main; main()"
 LONGEST = 30.0
 NOBODY = ("--wait", "0.1")  # where no node answers
 PATIENTLY = ("--wait", str(DEADLINE))  # until the first answer has come
-TIMES = ("0.1", "0.5", "2", "20")  # s that a command measures, until it was enough
 
 
 class Pose(PubSubMessage):
@@ -102,18 +101,6 @@ def printed(result: Result) -> str:
 def objects(result: Result) -> list[Any]:
     """The JSON objects that it has printed, one a line."""
     return [json.loads(line) for line in printed(result).splitlines()]
-
-
-def in_time(measure: Callable[[str], Result], wanted: str) -> Result:
-    """What a command says that measures for some s, as many as it takes here to see enough.
-
-    It has seen enough when it prints what the expression ``wanted`` matches.
-    """
-    for seconds in TIMES:
-        result = measure(seconds)
-        if re.search(wanted, result.stdout, re.MULTILINE):
-            return result
-    pytest.fail(f"no {wanted} in {result.stdout}{result.stderr}")
 
 
 # ---- on every broker ----

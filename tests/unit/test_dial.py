@@ -73,7 +73,7 @@ async def test_an_address_that_does_not_answer_leaves_time_for_the_next(
         ]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: found)
         async with server:
-            reading = await connect(Reading, "robot.example", port, None, 0.5)
+            reading = await connect(Reading, "robot.example", port, None, 3)
             await reading.ended
             assert reading.read == b"hello"
         for sock in waiting:

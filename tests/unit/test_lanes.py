@@ -251,10 +251,17 @@ async def test_a_coroutine_that_ignores_that_it_is_cancelled_does_not_keep_its_l
 
 @pytest.mark.parametrize("concurrency", [1, 2, 7])
 async def test_threads_call_as_many_at_once_as_allowed_and_never_more(
-    make: Make, gate: Gate, workers: Workers, concurrency: int
+    make: Make,
+    gate: Gate,
+    workers: Workers,
+    monkeypatch: pytest.MonkeyPatch,
+    concurrency: int,
 ) -> None:
+    monkeypatch.setattr(_workers, "PATIENCE", DEADLINE)  # the look is taken here
     lane = make(gate, concurrency=concurrency)
     put_all(lane, numbered(50))
+    await asyncio.to_thread(gate.wait_for, min(concurrency, _workers.FEW))
+    workers._look(lane, workers._done)
     await asyncio.to_thread(gate.wait_for, concurrency)
     assert workers.count == concurrency
     gate.open()
@@ -455,6 +462,7 @@ async def test_the_worker_of_a_callback_that_exits_is_used_again(
     for number in range(10):
         lane.put(Packet(b"x"))
         await reached(lambda number=number: len(places) == number + 1 and lane._active == 0)
+        await reached(lambda: workers._idle == 1)
     assert len(set(places)) == 1
     assert places[0].is_alive()
     assert workers.count == 1
@@ -654,13 +662,20 @@ async def test_a_worker_is_used_again_for_any_lane(make: Make, workers: Workers)
 
 
 async def test_lanes_whose_callbacks_block_starve_no_other(
-    make: Make, gate: Gate, workers: Workers
+    make: Make, gate: Gate, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for _ in range(30):
-        make(gate).put(Packet(b"blocks"))
-    await asyncio.to_thread(gate.wait_for, 30)
+    monkeypatch.setattr(_workers, "PATIENCE", DEADLINE)  # the looks are taken here
+    lanes = [make(gate) for _ in range(30)]
+    for lane in lanes:
+        lane.put(Packet(b"blocks"))
+    await asyncio.to_thread(gate.wait_for, _workers.FEW)
+    while workers.all_taken:
+        workers._look(lanes[0], workers._done)
+        await asyncio.to_thread(gate.wait_for, workers.count)
     got = Collected()
-    make(got).put(Packet(b"runs"))
+    other = make(got)
+    other.put(Packet(b"runs"))
+    workers._look(other, workers._done)
     assert (await asyncio.to_thread(lambda: got.first)).payload == b"runs"
     assert workers.count == 31
     assert workers.starved == 0

@@ -439,11 +439,15 @@ def test_it_listens_at_an_address_of_ipv6_as_well(far: socket.socket) -> None:
 
 def test_a_signal_handler_may_stop_it_amid_serving() -> None:
     program = """
-import os, signal, threading
+import os, signal, threading, time
 from commlib.proxy import TCPProxy
 proxy = TCPProxy("127.0.0.1", 0, "127.0.0.1", 9)
 signal.signal(signal.SIGTERM, lambda *_: proxy.stop())
-threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGTERM]).start()
+def stop_it_when_it_serves():
+    while proxy._serving is None:
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGTERM)
+threading.Thread(target=stop_it_when_it_serves).start()
 proxy.serve_forever()
 proxy.stop()
 print("ended")

@@ -145,7 +145,7 @@ async def test_one_that_does_not_answer_leaves_time_for_the_next() -> None:
             await asyncio.Event().wait()
         return FakeLink()
 
-    transport = Transport(dial, connect_timeout=0.3, reconnect=False)
+    transport = Transport(dial, connect_timeout=3.0, reconnect=False)
     await transport.ready(transport.main)
     assert transport.links["main"][0] == "b"
     await transport.close()

@@ -92,8 +92,7 @@ def test_what_runs_in_a_terminal_goes_on_until_ctrl_c(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_not_as_the_page_says_is_an_error_that_names_the_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str], complaint: str
+    tmp_path: Path, lines: list[str], complaint: str
 ) -> None:
-    monkeypatch.setattr(stories, "DEADLINE", 0.5)
     with pytest.raises(AssertionError, match=f"(?s){complaint}"):
         told(tmp_path, console(*lines))
