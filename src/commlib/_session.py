@@ -256,10 +256,10 @@ class Session:
     async def _watch(self, link: Link) -> Exception | None:
         """Wait for the end of the link; probe it when it is silent, cut it when it stays so."""
         loop = asyncio.get_running_loop()
-        keepalive = link.keepalive or self._params.keepalive
-        grace = min(PROBE_GRACE, keepalive)
         patience: Patience | None = None
         while not link.closed.done():
+            keepalive = link.keepalive or self._params.keepalive
+            grace = min(PROBE_GRACE, keepalive)
             now = loop.time()
             silent = now - link.heard
             if silent < keepalive:

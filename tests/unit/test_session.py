@@ -454,6 +454,21 @@ async def test_a_silent_link_that_does_not_answer_is_cut_and_replaced(hasty: Non
     await session.close()
 
 
+async def test_a_link_may_allow_more_silence_for_a_while() -> None:
+    link = FakeLink()
+    link.keepalive = 0.02
+    session = Session_(Dialled(link), keepalive=DEADLINE)
+    await session.ready()
+    await soon(link.probed.wait())
+    link.keepalive = 1000.0
+    link.probed.clear()
+    link._answers = False
+    await asyncio.sleep(0.1)
+    assert not link.probed.is_set()
+    assert session.link is link
+    await session.close()
+
+
 async def test_a_link_is_not_cut_for_a_silence_that_was_our_own() -> None:
     link = FakeLink()
     session = Session_(Dialled(link), keepalive=0.05)

@@ -75,23 +75,17 @@ class AmqpLink(StreamLink):
         self._holders: set[object] = set()
         self._blocked_timer: asyncio.TimerHandle | None = None
         self._blocked_timeout: float | None = None
+        self._usual_keepalive: float | None = None
         self.on_unblocked: Callable[[], None] = lambda: None
 
     # What a session asks.
 
     @property
     def heard(self) -> float:
-        """The older of the last signs of life in each direction: the broker wants to hear, too.
-
-        A broker that has blocked us answers no probe: until its silence counts as one, it may leave
-        out a heartbeat, as RabbitMQ does behind any other frame. If there are none, it says nothing
-        at all.
-        """
-        heard = self._heard
-        if self._blocked_timer is not None:
-            heartbeat = self.tuning.heartbeat
-            heard = heard + heartbeat - (self.keepalive or 0.0) if heartbeat else self._wrote
-        return min(heard, self._wrote)
+        """The older of the last signs of life in each direction: the broker wants to hear, too."""
+        if self._blocked_timer is not None and not self.tuning.heartbeat:
+            return self._wrote  # it says nothing at all before it takes messages again
+        return min(self._heard, self._wrote)
 
     def probe(self) -> None:
         """Ask for a sign of life."""
@@ -174,12 +168,16 @@ class AmqpLink(StreamLink):
             error = ConnectionLost(f"{self.name} has been blocked by the broker for {seconds} s")
             delay = seconds if seconds is not None else 1e9
             self._blocked_timer = self._loop.call_later(delay, self.abort, error)
+            if self.tuning.heartbeat:
+                # It answers no probe, and RabbitMQ leaves out the heartbeat behind any other frame.
+                self.keepalive = self.tuning.heartbeat
         self.hold("blocked")
 
     def _unblock(self) -> None:
         if self._blocked_timer is not None:
             self._blocked_timer.cancel()
             self._blocked_timer = None
+            self.keepalive = self._usual_keepalive
             log.warning("%s: the broker takes messages again", self.name)
             self.on_unblocked()
         self.release("blocked")
@@ -217,7 +215,9 @@ class AmqpLink(StreamLink):
                 f"and AMQP has {methods.MIN_FRAME} at least"
             )
         if self.tuning.heartbeat:
-            self.keepalive = min(params.keepalive, self.tuning.heartbeat / 2)
+            self.keepalive = self._usual_keepalive = min(
+                params.keepalive, self.tuning.heartbeat / 2
+            )
         self.write([methods.tune_ok(self.tuning), methods.open_vhost(params.vhost)], [])
         await self._expect(methods.OPEN_OK)
         self._greeting = None

@@ -54,7 +54,7 @@ class ConnectionParameters(NetworkParameters):
     * ``queue_type``: of these queues, ``"classic"``, or ``"quorum"``, which the nodes of a cluster
       have copies of. Those of services are what released commlib-py takes, in any case.
     * ``heartbeat_timeout`` (s): silence after which the broker gives us up, and we it; 0: it does
-      not, and we still do after ``keepalive``.
+      not, and we still do after ``keepalive``, but for as long as it takes no messages.
     * ``blocked_connection_timeout`` (s): how long a broker that takes no messages for lack of
       memory or disk is waited for before the connection is given up; None: for ever.
     * ``timeout`` (s): the seed's name for ``connect_timeout``.
