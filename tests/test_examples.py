@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -55,7 +56,7 @@ def result(process: subprocess.Popen[str]) -> list[str]:
 
 
 def is_known(found: Discovery, process: subprocess.Popen[str]) -> bool:
-    """Whether its node has been heard of: all it imports is imported, Ctrl-C finds it at work."""
+    """Whether its node has been heard of: Ctrl-C finds it at work."""
     return any(node.pid == process.pid for node in found.nodes)
 
 
@@ -183,6 +184,8 @@ def test_a_client_whose_goal_nobody_takes_is_stopped_by_ctrl_c_or_told_so(
         process = start("action_client")
         # There are brokers that tell at once that nobody is there.
         eventually(lambda: process.poll() is not None or is_known(found, process))
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(1)
     process.send_signal(signal.SIGINT)  # to one that has ended nothing is sent
     told = process.communicate(timeout=LONGEST)
     unserved = "nobody serves robot.drive; start action_service.py\n"

@@ -28,7 +28,7 @@ class Notebook:
         self.lock = Lock()
 
     def run(self, statement: str, *values: object) -> list[tuple]:
-        with self.lock:  # for who reads and writes at once SQLite does not wait
+        with self.lock:  # SQLite waits for other programs, not for what we have begun ourselves
             return self.file.execute(statement, values).fetchall()
 
     def say(self, name: str, payload: bytes) -> None:

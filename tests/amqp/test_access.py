@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from brokers import RabbitServer, missing, running
-from collected import DEADLINE, Collected, eventually
+from collected import BUSY_SECONDS, DEADLINE, Collected, eventually
 from commlib.exceptions import AuthError, RPCTimeout
 from commlib.node import Node
 from commlib.transports.amqp import ConnectionParameters
@@ -340,7 +340,7 @@ def test_a_service_that_may_not_answer_does_not_keep_its_node_from_publishing(
         publisher = node.create_publisher(topic)
         calls = []
         for number in range(3):
-            calls.append(client.call_async({"n": number}, timeout=1))
+            calls.append(client.call_async({"n": number}, timeout=BUSY_SECONDS))
             # One by one: what is behind it in the same moment the broker drops without a word.
             eventually(lambda number=number: service.stats.rejected == number + 1)
             publisher.publish(number)

@@ -48,7 +48,7 @@ class RabbitServer(Server):
     install = "sudo apt-get install rabbitmq-server"
     scheme = "amqp"
     start_seconds = 60.0  # it takes 2 here, most of which is the processor's
-    stop_seconds = 30.0  # one that is killed meanwhile may have lost its quorum queues
+    stop_seconds = 30.0  # one that is killed while it stops may have lost its quorum queues
 
     def __init__(
         self,

@@ -21,8 +21,6 @@ from messages import AddTwoInts
 
 MakeNode = Callable[..., Node]
 
-"""How much longer something may take because the machine is busy."""
-
 
 def test_such_calls_are_handled_once_each(node: Node, make_node: MakeNode, topic: str) -> None:
     asked = Collected()
@@ -188,5 +186,5 @@ def test_it_takes_no_longer_than_its_timeout(make_node: MakeNode, topic: str) ->
     client = make_node().create_rpc_client(topic, idempotent=True)
     begun = time.monotonic()
     with pytest.raises(RPCTimeout):
-        client.call({}, timeout=1.5)
-    assert time.monotonic() - begun < 1.5 + BUSY_SECONDS
+        client.call({}, timeout=4)
+    assert time.monotonic() - begun < 4 + BUSY_SECONDS

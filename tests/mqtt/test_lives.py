@@ -18,7 +18,7 @@ import uvloop
 import strictly
 from brokers import MosquittoServer, NatsServer, PlainPeer
 from collected import DEADLINE, Collected, eventually
-from commlib import aio
+from commlib import _workers, aio
 from commlib.node import Node
 from commlib.transports._mqtt_board import Board
 from commlib.transports._mqtt_link import MqttLink
@@ -274,8 +274,9 @@ for qos in (0, 1):
 
 
 def test_stopping_leaves_no_thread_and_nothing_on_the_broker(
-    make_mosquitto: Callable[..., MosquittoServer],
+    make_mosquitto: Callable[..., MosquittoServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(_workers, "IDLE_SECONDS", 4 * DEADLINE)  # none ends by itself
     server = make_mosquitto(config=["log_type all"])
     before = set(threading.enumerate())
     with Node("n", connection_params=server.url, ctrl_services=True) as node:
