@@ -40,7 +40,7 @@ def wait(seconds: float) -> None:
 
 
 def test_bytes_may_come_one_by_one(url: str) -> None:
-    with Proxy(url, piece=1) as proxy, Pair(proxy.url) as pair:
+    with Proxy(url, piece=1) as proxy, Pair(proxy.url, pause=0.1, timeout=DEADLINE) as pair:
         for _ in range(20):
             pair.publish()
             assert pair.call(DEADLINE)
