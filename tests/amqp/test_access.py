@@ -70,6 +70,22 @@ def topic() -> str:
     return f"t{os.urandom(4).hex()}"
 
 
+@pytest.fixture
+def seen(server: Server, topic: str) -> Iterator[Collected]:
+    """What comes on a topic that the picky user may write to."""
+    seen = Collected()
+    with Node("spy", connection_params=server.url_as("robot")) as spy:
+        spy.create_subscriber(f"allowed.{topic}", seen)
+        yield seen
+
+
+@pytest.fixture
+def picky(server: Server) -> Iterator[Node]:
+    """A node of the picky user, which publishes nothing of its own that he may not."""
+    with Node("n", connection_params=server.url_as("picky"), heartbeats=False) as node:
+        yield node
+
+
 # ---- virtual hosts ----
 
 
@@ -145,67 +161,49 @@ def test_a_user_who_may_not_publish_is_counted_and_logged_once(
 
 
 def test_who_goes_on_as_soon_as_it_is_told_loses_nothing(
-    server: Server, topic: str, monkeypatch: pytest.MonkeyPatch
+    seen: Collected, picky: Node, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = Collected()
-    with (
-        Node("spy", connection_params=server.url_as("robot")) as spy,
-        Node("n", connection_params=server.url_as("picky"), heartbeats=False) as node,
-    ):
-        spy.create_subscriber(f"allowed.{topic}", seen)
-        allowed = node.create_publisher(f"allowed.{topic}")
-        forbidden = node.create_publisher(f"forbidden.{topic}")
+    allowed = picky.create_publisher(f"allowed.{topic}")
+    forbidden = picky.create_publisher(f"forbidden.{topic}")
 
-        class GoOn(logging.Handler):
-            def emit(self, record: logging.LogRecord) -> None:
-                forbidden.publish("again")
-                allowed.publish("behind it")
+    class GoOn(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            forbidden.publish("again")
+            allowed.publish("behind it")
 
-        monkeypatch.setattr(logging.getLogger("commlib"), "handlers", [GoOn()])
-        forbidden.publish("x")
-        assert seen.first == "behind it"
-        eventually(lambda: forbidden.stats.rejected == 2)
+    monkeypatch.setattr(logging.getLogger("commlib"), "handlers", [GoOn()])
+    forbidden.publish("x")
+    assert seen.first == "behind it"
+    eventually(lambda: forbidden.stats.rejected == 2)
 
 
 @pytest.mark.parametrize("qos", [0, 1])
 def test_what_may_not_be_published_does_not_keep_the_rest_from_it(
-    server: Server, topic: str, qos: int
+    seen: Collected, picky: Node, topic: str, qos: int
 ) -> None:
-    seen = Collected()
-    with (
-        Node("spy", connection_params=server.url_as("robot")) as spy,
-        Node("n", connection_params=server.url_as("picky"), heartbeats=False) as node,
-    ):
-        spy.create_subscriber(f"allowed.{topic}", seen)
-        allowed = node.create_publisher(f"allowed.{topic}", qos=qos)
-        forbidden = node.create_publisher(f"forbidden.{topic}", qos=qos)
-        forbidden.publish("x")
-        eventually(lambda: forbidden.stats.rejected == 1)
-        for number in range(100):
-            if number % 20 == 10:
-                forbidden.publish(number)
-            allowed.publish(number)
-        assert seen.wait(100) == list(range(100))
-        eventually(lambda: forbidden.stats.rejected == 6)
+    allowed = picky.create_publisher(f"allowed.{topic}", qos=qos)
+    forbidden = picky.create_publisher(f"forbidden.{topic}", qos=qos)
+    forbidden.publish("x")
+    eventually(lambda: forbidden.stats.rejected == 1)
+    for number in range(100):
+        if number % 20 == 10:
+            forbidden.publish(number)
+        allowed.publish(number)
+    assert seen.wait(100) == list(range(100))
+    eventually(lambda: forbidden.stats.rejected == 6)
 
 
 def test_at_qos_1_what_may_not_be_published_takes_nothing_else_with_it(
-    server: Server, topic: str
+    seen: Collected, picky: Node, topic: str
 ) -> None:
-    seen = Collected()
-    with (
-        Node("spy", connection_params=server.url_as("robot")) as spy,
-        Node("n", connection_params=server.url_as("picky"), heartbeats=False) as node,
-    ):
-        spy.create_subscriber(f"allowed.{topic}", seen)
-        allowed = node.create_publisher(f"allowed.{topic}", qos=1)
-        forbidden = [node.create_publisher(f"forbidden{n}.{topic}", qos=1) for n in range(3)]
-        for number in range(100):
-            if number % 30 == 10:
-                forbidden[number // 30].publish(number)
-            allowed.publish(number)
-        eventually(lambda: set(seen.items) == set(range(100)), lambda: allowed.stats)
-        eventually(lambda: allowed.stats.rejected == 3)
+    allowed = picky.create_publisher(f"allowed.{topic}", qos=1)
+    forbidden = [picky.create_publisher(f"forbidden{n}.{topic}", qos=1) for n in range(3)]
+    for number in range(100):
+        if number % 30 == 10:
+            forbidden[number // 30].publish(number)
+        allowed.publish(number)
+    eventually(lambda: set(seen.items) == set(range(100)), lambda: allowed.stats)
+    eventually(lambda: allowed.stats.rejected == 3)
 
 
 def test_calls_go_on_while_messages_are_refused(server: Server, topic: str) -> None:
