@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import UNSET
+from msgspec.structs import replace
 from pamqp import commands, header
 from pika import BasicProperties
 
@@ -44,6 +45,23 @@ plain_headers = st.builds(
     seq=longs,
 )
 ttls = st.none() | st.floats(-10, 2_000_000)
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> tuple[Header, str, float | None]:
+    """Requests and replies as they are, or nearly so, with their ids and the time they have."""
+    call = draw(texts)
+    header = Header(
+        draw(st.integers(0, 2**64 - 1)),
+        PROPERTIES,
+        reply_to=draw(texts),
+        id=draw(st.just(call) | texts),
+        deadline=draw(st.sampled_from([0, 0, 0, 5])),
+    )
+    if draw(st.booleans()):
+        header.origin, header.seq = draw(texts), draw(longs)
+        header.hops = draw(st.sampled_from([(), (), ("a",)]))
+    return header, call, draw(ttls)
 
 
 def fresh() -> PropertyReader:
@@ -205,6 +223,53 @@ def test_the_quick_way_of_reading_reads_the_same(given: list[Header]) -> None:
         assert reader.read(raw) == fresh().read(raw)
 
 
+@given(st.lists(calls(), max_size=6))
+def test_the_quick_way_of_writing_calls_writes_the_same(given: list[Any]) -> None:
+    writer = PropertyWriter()
+    for each, call, ttl in given * 2:
+        assert writer.write(each, call, ttl, False) == module._write(each, call, ttl, False)
+
+
+@given(st.lists(calls(), max_size=6))
+def test_the_quick_way_of_reading_calls_reads_the_same(given: list[Any]) -> None:
+    reader = fresh()
+    for each, call, ttl in given * 2:
+        raw = module._write(each, call, ttl, False)
+        assert reader.read(raw) == fresh().read(raw)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [Header(5, PROPERTIES, "ab", 1, reply_to="there"), Header(5, PROPERTIES)],
+    ids=["request", "reply"],
+)
+@pytest.mark.parametrize("call", ["c8", "é", "x" * 255])
+def test_a_call_of_somebody_known_is_read_quickly(given: Header, call: str) -> None:
+    reader, writer = fresh(), PropertyWriter()
+    first, second = replace(given, id="c7"), replace(given, id=call, timestamp=6)
+    assert reader.read(writer.write(first, "c7", 30.0, False)) == Beside(first, "c7", 30.0)
+    assert reader._read_call(writer.write(second, call, 2.5, False)) == Beside(second, call, 2.5)
+
+
+def test_a_call_with_other_keys_is_not_taken_for_one_without() -> None:
+    reader = fresh()
+    for fields in ({"id": "c7", "seq": 1}, {"attempt": 2, "seq": 1}, {"sig": {}, "seq": 1}):
+        for call in ("c7", "c8", "c7"):
+            raw = by_pika(
+                **{"content_type": "a", "content_encoding": "b", "headers": fields},
+                **{"correlation_id": call, "timestamp": 5},
+            )
+            assert reader.read(raw) == fresh().read(raw)
+
+
+def test_an_id_that_is_no_text_is_read_as_slowly_as_it_takes() -> None:
+    reader = fresh()
+    raw = PropertyWriter().write(Header(5, PROPERTIES, id="c7"), "c7", None, False)
+    reader.read(raw)
+    strange = raw.replace(b"c7", b"\xff7")
+    assert reader.read(strange) == Beside(Header(5, PROPERTIES), "\udcff7")
+
+
 @given(plain_headers, st.binary(min_size=16, max_size=16), st.binary(max_size=20))
 def test_what_ends_in_other_bytes_is_read_as_it_is(
     given: Header, end: bytes, behind: bytes
@@ -232,22 +297,27 @@ LOOKALIKES: dict[str, Any] = {
 
 @pytest.mark.parametrize("last", LOOKALIKES.values(), ids=LOOKALIKES.keys())
 @pytest.mark.parametrize("has_seq", [False, True])
-def test_what_looks_like_the_number_of_ours_is_none(last: Any, has_seq: bool) -> None:
+@pytest.mark.parametrize("call", [b"", b"\x02c7"], ids=["message", "call"])
+def test_what_looks_like_the_number_of_ours_is_none(last: Any, has_seq: bool, call: bytes) -> None:
     reader = fresh()
     seq = b"\x03seql" + (77).to_bytes(8)
     for number in NUMBERS * 2:
         fields = b"\x06originS" + wire.long(b"ab") + seq * has_seq + last(number)
-        raw = b"\xe0\x40" + wire.short("application/json") + wire.short("utf8")
-        raw += wire.long(fields) + (1_700_000_000_000).to_bytes(8)
+        raw = b"\xe4\x40" if call else b"\xe0\x40"
+        raw += wire.short("application/json") + wire.short("utf8")
+        raw += wire.long(fields) + call + (1_700_000_000_000).to_bytes(8)
         assert reader.read(raw) == fresh().read(raw)
 
 
 def test_what_is_remembered_has_a_bound() -> None:
     reader, writer = fresh(), PropertyWriter()
     for number in range(module.MAX_KNOWN + 10):
-        raw = writer.write(Header(1, PROPERTIES, f"o{number}", 1), "", None, False)
-        reader.read(raw)
+        header = Header(1, PROPERTIES, f"o{number}", 1)
+        reader.read(writer.write(header, "", None, False))
+        header.id = "c7"
+        reader.read(writer.write(header, "c7", None, False))
     assert len(reader._known) <= module.MAX_KNOWN
+    assert len(reader._known_calls) <= module.MAX_KNOWN
     assert len(writer._known) <= module.MAX_KNOWN
 
 
@@ -411,9 +481,11 @@ def test_properties_that_were_cut_or_changed_are_survived(
     given: Header, data: st.DataObject
 ) -> None:
     reader = fresh()
-    raw = module._write(given, "c7", 5.0, True)
+    given.id = data.draw(st.sampled_from(["c7", given.id]))
+    raw = module._write(given, "c7", 5.0, data.draw(st.booleans()))
     reader.read(raw)
-    reader.read(raw[: data.draw(st.integers(0, len(raw)))])
+    cut = raw[: data.draw(st.integers(0, len(raw)))]
+    assert reader.read(cut) == fresh().read(cut)
     changed = bytearray(raw)
     changed[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     assert reader.read(bytes(changed)) == fresh().read(bytes(changed))
