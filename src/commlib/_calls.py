@@ -26,8 +26,8 @@ class Calls(Generic[C]):
         self._under_way: dict[str, tuple[C, str]] = {}
         self._of_name: dict[str, int] = {}  # how many each name has under way
         self._waiting: dict[str, C] = {}
-        # Tokens of _waiting, and of those that gave up since; the names take turns.
-        self._lines: dict[str, deque[str]] = {}
+        self.lines: dict[str, deque[str]] = {}
+        """Tokens of calls that wait, and of those that gave up since; the names take turns."""
 
     def __len__(self) -> int:
         return len(self._under_way) + len(self._waiting)
@@ -46,19 +46,21 @@ class Calls(Generic[C]):
         ``name`` is what is called; without one only the capacity counts.
         """
         if self._has_room(name):
-            self._begin(token, call, name)
+            self.begin(token, call, name)
             return True
         self._waiting[token] = call
-        self._lines.setdefault(name, deque()).append(token)
+        self.lines.setdefault(name, deque()).append(token)
         return False
 
     def _has_room(self, name: str) -> bool:
         free = self.capacity - len(self._under_way)
         return free > 0 and (not name or self._of_name.get(name, 0) < SHARE * free)
 
-    def _begin(self, token: str, call: C, name: str) -> None:
+    def begin(self, token: str, call: C, name: str = "") -> None:
+        """Note a call that is under way from here on; whether there is room for it was seen to."""
         self._under_way[token] = call, name
-        self._of_name[name] = self._of_name.get(name, 0) + 1
+        if name:
+            self._of_name[name] = self._of_name.get(name, 0) + 1
 
     def get(self, token: str) -> C | None:
         """The call that is under way with this token; it stays."""
@@ -71,9 +73,10 @@ class Calls(Generic[C]):
         if found is None:
             return None
         call, name = found
-        self._of_name[name] -= 1
-        if not self._of_name[name]:
-            del self._of_name[name]
+        if name:
+            self._of_name[name] -= 1
+            if not self._of_name[name]:
+                del self._of_name[name]
         return call
 
     def drop(self, token: str) -> tuple[C | None, bool]:
@@ -91,18 +94,18 @@ class Calls(Generic[C]):
         name = self._next_name()
         if name is None:
             return None
-        line = self._lines.pop(name)
+        line = self.lines.pop(name)
         token = line.popleft()
         if line:
-            self._lines[name] = line  # behind the others
+            self.lines[name] = line  # behind the others
         call = self._waiting.pop(token)
-        self._begin(token, call, name)
+        self.begin(token, call, name)
         return call
 
     def _next_name(self) -> str | None:
         """The first name with a call that waits, and has room."""
         found, empty = None, []
-        for name, line in self._lines.items():
+        for name, line in self.lines.items():
             while line and line[0] not in self._waiting:
                 line.popleft()
             if not line:
@@ -111,7 +114,7 @@ class Calls(Generic[C]):
                 found = name
                 break
         for name in empty:
-            del self._lines[name]
+            del self.lines[name]
         return found
 
     def clear(self) -> list[C]:
@@ -120,5 +123,5 @@ class Calls(Generic[C]):
         self._under_way.clear()
         self._of_name.clear()
         self._waiting.clear()
-        self._lines.clear()
+        self.lines.clear()
         return calls

@@ -104,7 +104,7 @@ class Portal:
 
     def refuse_on_loop(self, what: str) -> None:
         """Raise BlockingCall if the caller is the loop, which must never wait for itself."""
-        if threading.current_thread() is self.thread:
+        if threading.get_ident() == self.thread.ident:
             raise BlockingCall(
                 f"{what} would block the event loop that has to answer it. In an 'async def' "
                 "callback use commlib.aio, or 'await asyncio.wrap_future(client.call_async(msg))'; "

@@ -293,6 +293,32 @@ async def test_a_stored_request_is_nobodys() -> None:
 # ---- yes, no, and again ----
 
 
+async def test_replies_go_to_their_inbox_and_to_whoever_else_begins_to_listen() -> None:
+    net = await network(V5)
+    net.add("rpc-x/+", "inbox", is_queue=True)
+    net.answer()
+    for token in "abc":
+        net.says(f"rpc-x/{token}", b"", 1)
+    assert net.takers() == ["inbox"] * 3
+    net.add("rpc-x/b", "other")
+    net.answer()
+    net.says("rpc-x/b", b"", 1)
+    net.says("rpc-x/b", b"", 2)
+    net.says("rpc-x/b", b"", 1, 2)
+    net.says("rpc-x/a", b"", 1)
+    assert net.takers() == ["inbox"] * 3 + ["other"] * 2
+
+
+async def test_without_numbers_replies_are_looked_at_one_by_one() -> None:
+    net = await network(V311)
+    net.add("rpc-x/+", "inbox", is_queue=True)
+    net.add("rpc-x/b", "other")
+    net.answer()
+    for token in "abab":
+        net.says(f"rpc-x/{token}")
+    assert net.takers() == ["inbox"] * 4 + ["other"] * 2
+
+
 async def test_the_brokers_word_is_waited_for() -> None:
     new = await network(V5)
     channel, _ = new.add("a")

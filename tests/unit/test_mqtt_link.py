@@ -232,6 +232,93 @@ async def test_the_numbers_of_a_packet_belong_to_what_is_remembered(
     assert asked == [[1], [2]]
 
 
+async def test_the_time_to_live_belongs_to_what_is_remembered(make: Callable[..., Wire]) -> None:
+    asked: list[int | None] = []
+    got: list[float | None] = []
+    broker = make()
+
+    def find(topic: str, published: Published) -> tuple[Route, bool]:
+        asked.append(published.expiry)
+        return ((lambda packet: got.append(packet.ttl), topic),), True
+
+    broker.link.on_route = find
+    for seconds in (30.0, None, 29.5, 2.0, 30.0):
+        broker.comes(broker.publish("a", b"", properties=frames.publish_properties(seconds, [])))
+    assert asked == [30, None, 2]
+    assert got == [30, None, 30, 2, 30]
+
+
+def lives(seconds: float) -> bytes:
+    """The properties of a message with the number 1 that lives so long."""
+    return b"\x07\x0b\x01" + frames.expiry(seconds)[1:]
+
+
+class Asked:
+    """What a link asks of topics that do not come again, as those of replies."""
+
+    def __init__(self, broker: Wire) -> None:
+        self.topics: list[str] = []
+        self.got: list[tuple[str, bytes, float | None]] = []
+        self._broker = broker
+        broker.link.on_route = self._find
+        broker.link.on_siblings = lambda published: (self._take,) if published.ids else ()
+
+    def _take(self, packet: Packet) -> None:
+        self.got.append((packet.topic, packet.payload, packet.ttl))
+
+    def _find(self, topic: str, published: Published) -> tuple[Route, bool]:
+        self.topics.append(topic)
+        return ((self._take, topic),), False
+
+    def comes(self, topic: bytes, payload: bytes, properties: bytes = b"\x02\x0b\x01") -> None:
+        body = wire.binary(topic) + properties + payload
+        self._broker.comes(b"\x30%c%b" % (len(body), body))
+
+
+async def test_topics_beside_one_that_is_known_are_not_asked_for(make: Callable[..., Wire]) -> None:
+    asked = Asked(make())
+    for topic in (b"in/a", b"in/b", "in/é".encode(), b"in/", b"of/a", b"in/c", b"in", b"in"):
+        asked.comes(topic, b"of " + topic)
+    assert asked.topics == ["in/a", "of/a", "in"]
+    assert [topic for topic, _, _ in asked.got[:4]] == ["in/a", "in/b", "in/é", "in/"]
+    assert all(payload.decode() == f"of {topic}" for topic, payload, _ in asked.got)
+
+
+async def test_they_are_asked_for_with_other_properties_and_when_something_has_changed(
+    make: Callable[..., Wire],
+) -> None:
+    broker = make()
+    asked = Asked(broker)
+    for n, properties in enumerate([b"\x02\x0b\x01", lives(5), b"\x00", b"\x00", lives(5)]):
+        asked.comes(b"in/%d" % n, b"", properties)
+    assert asked.topics == ["in/0", "in/1", "in/2", "in/3"], "without a number nobody knows"
+    assert [ttl for _, _, ttl in asked.got] == [None, 5, None, None, 5]
+    broker.link.forget_routes()
+    asked.comes(b"in/9", b"")
+    assert asked.topics[4:] == ["in/9"]
+
+
+async def test_a_topic_beside_one_that_is_known_may_be_no_text_or_cut_off(
+    make: Callable[..., Wire],
+) -> None:
+    for wrong in (b"\x30\x0a\x00\x04in/\xff\x02\x0b\x01x", b"\x30\x07\x00\x04in/b\x02"):
+        broker = make()
+        asked = Asked(broker)
+        asked.comes(b"in/a", b"")
+        broker.comes(wrong)
+        assert len(asked.got) == 1
+        error = broker.link.closed.result()
+        assert isinstance(error, ConnectionLost)
+        assert "does not speak MQTT" in str(error)
+
+
+async def test_the_time_to_live_of_a_sibling_is_its_own(make: Callable[..., Wire]) -> None:
+    asked = Asked(make())
+    for n, seconds in enumerate((5.0, 6.0, 5.0)):
+        asked.comes(b"in/%d" % n, b"", lives(seconds))
+    assert [ttl for _, _, ttl in asked.got] == [5, 6, 5]
+
+
 async def test_what_the_broker_has_stored_goes_where_it_was_asked_for(
     make: Callable[..., Wire], taken: list[tuple[str, bytes]]
 ) -> None:

@@ -54,6 +54,25 @@ async def test_consumers_of_one_connection_share_the_packets() -> None:
     assert work.got == [b"0", b"1", b"2", b"3"], "the fifth waits for one of the two"
 
 
+async def test_what_waits_already_goes_before_what_comes() -> None:
+    work = Fixture()
+    consumer = work.join(1)
+    packets = [Packet(b"%d" % n) for n in range(3)]
+    work.queue.take(packets[0])
+    work.queue.take(packets[1])
+    consumer.credit += 1
+    work.queue.take(packets[2])
+    assert work.got == [b"0", b"1"]
+
+
+async def test_what_nobody_wants_any_more_is_not_handed_over() -> None:
+    work = Fixture()
+    work.join(2)
+    work.queue.take(Packet(b"", ttl=0))
+    assert work.got == []
+    assert work.stats.expired == 1
+
+
 async def test_what_waited_for_too_long_is_dropped_and_counted() -> None:
     work = Fixture()
     consumer = work.join(1)

@@ -229,6 +229,7 @@ class Board:
         self._unsettled.clear()
         if link is not None:
             link.on_route = self._route
+            link.on_siblings = self._route_siblings
             link.on_retained = self._route_retained
         for wanted in self._wanted.values():
             for channel in wanted.channels:
@@ -241,6 +242,15 @@ class Board:
                 channel.wanted.note_live(topic)
         route = tuple((handler, name) for channel, name in found for handler in channel.handlers)
         return route, all(channel.recurs for channel, _ in found)
+
+    def _route_siblings(self, published: Published) -> tuple[Handler, ...]:
+        """Who takes replies that come with these properties, if nobody else can want any of them.
+
+        Without the number of a filter that is not known.
+        """
+        wanted = [w for number in published.ids for w in self._by_number.get(number, ())]
+        channels = [channel for each in wanted for channel in each.channels]
+        return channels[0].handlers if len(channels) == 1 and channels[0].is_inbox else ()
 
     def _route_retained(self, topic: str, published: Published) -> Route:
         route = []

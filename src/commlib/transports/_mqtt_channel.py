@@ -44,7 +44,12 @@ class Channel(Confirmation):
     @property
     def recurs(self) -> bool:
         """Whether a topic of it is likely to come again."""
-        return not self.is_queue or self.is_shared
+        return not self.is_inbox
+
+    @property
+    def is_inbox(self) -> bool:
+        """Whether it takes replies: each has a topic of its own, named as on the wire."""
+        return self.is_queue and self._is_pattern
 
     def name(self, topic: str) -> str | None:
         """A topic that the filter matches, as this channel spells it; None if it does not match."""

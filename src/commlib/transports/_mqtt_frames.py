@@ -5,6 +5,7 @@ Source: MQTT 3.1.1 and MQTT 5.0, sections 3.3 to 3.7.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import ceil
 
 from commlib._parts import LONG, Frame, Parts, head_of, parts_of, with_head
@@ -49,12 +50,15 @@ def publish_parts(
     return b"%c%b%b" % (PUBLISH | flags, length(size), topic), rest
 
 
-def publish_properties(expiry: float | None, pairs: list[tuple[str, str]]) -> bytes:
+@lru_cache(1000)
+def expiry(seconds: float) -> bytes:
+    """The properties of a PUBLISH on MQTT 5 that has nothing but seconds to live."""
+    return b"\x05%c%b" % (EXPIRY, u32.pack(min(max(ceil(seconds), 1), 0xFFFFFFFF)))
+
+
+def publish_properties(seconds: float | None, pairs: list[tuple[str, str]]) -> bytes:
     """The properties of a PUBLISH on MQTT 5: seconds to live, and user properties."""
-    body = b""
-    if expiry is not None:
-        seconds = min(max(ceil(expiry), 1), 0xFFFFFFFF)
-        body = b"%c%b" % (EXPIRY, u32.pack(seconds))
+    body = b"" if seconds is None else expiry(seconds)[1:]
     for name, value in pairs:
         body += b"%c%b%b" % (USER_PROPERTY, text(name), text(value))
     return length(len(body)) + body
@@ -107,7 +111,7 @@ def read_published(data: bytes, at: int) -> tuple[Published, int]:
     published = Published()
     found, at = read_properties(data, at)
     for kind, value in found:
-        published.is_constant &= kind in (SUBSCRIPTION_ID, FORMAT, CONTENT_TYPE)
+        published.is_constant &= kind in (SUBSCRIPTION_ID, FORMAT, CONTENT_TYPE, EXPIRY)
         if kind == SUBSCRIPTION_ID:
             published.ids.append(value)
         elif kind == EXPIRY:

@@ -37,6 +37,9 @@ Route = tuple[tuple[Handler, str], ...]
 FindRoute = Callable[[str, Published], tuple[Route, bool]]
 """Finds the route of a topic, and whether it is worth remembering."""
 
+Known = tuple[tuple[Handler, str, "int | None"], ...]
+"""A route that is remembered, and the seconds to live of what comes on it."""
+
 # TCP acknowledgements that are asked for in so many seconds: a busy connection has enough of them.
 ACKNOWLEDGE_SECONDS = 0.001
 _QUICKACK = getattr(socket, "TCP_QUICKACK", 0)  # Linux has it
@@ -72,12 +75,14 @@ class MqttLink(StreamLink):
     """An open connection.
 
     ``on_route(topic, published)`` tells who takes the messages of a topic; it is asked once for
-    each topic and asked again after ``forget_routes``. ``on_retained`` is asked instead for what
-    the broker had stored. ``on_unclaimed`` is told of what nobody takes; with True it is not
-    acknowledged, that is up to who was told. A packet whose payload is longer than ``limit`` is
-    handed over cut off right behind it, so that its receivers refuse it and the connection goes on.
-    ``explain`` is given the reason that the connection has ended for, unless it is we who have
-    left, and returns what there is to be known of it.
+    each topic and asked again after ``forget_routes``. Of a topic that does not come again
+    ``on_siblings`` tells who takes all topics that have the same parent, if anybody does and all
+    are named as on the wire. ``on_retained`` is asked instead for what the broker had stored.
+    ``on_unclaimed`` is told of what nobody takes; with True it is not acknowledged, that is up to
+    who was told. A packet whose payload is longer than ``limit`` is handed over cut off right
+    behind it, so that its receivers refuse it and the connection goes on. ``explain`` is given the
+    reason that the connection has ended for, unless it is we who have left, and returns what there
+    is to be known of it.
     """
 
     def __init__(self, name: str, version: int, limit: int) -> None:
@@ -90,6 +95,7 @@ class MqttLink(StreamLink):
         """Whether it is we who have ended it, and not the broker."""
         self.explain: Callable[[Exception | None], Exception | None] = lambda reason: reason
         self.on_route: FindRoute = lambda topic, published: ((), False)
+        self.on_siblings: Callable[[Published], tuple[Handler, ...]] = lambda published: ()
         self.on_retained: Callable[[str, Published], Route] = lambda topic, published: ()
         self.on_unclaimed: Callable[[Unclaimed], bool] = lambda message: False
         self.on_acknowledged: Callable[[int, int, int], None] = lambda kind, packet_id, code: None
@@ -106,7 +112,9 @@ class MqttLink(StreamLink):
         self._wanted = 0  # bytes of the packet in _partial, if known
         self._skip = 0  # bytes to come of a packet that was handed over already
         self._beginning = (0, b"", 0)  # of what `_long` is the payload of: see `_begin_long`
-        self._routes: dict[bytes, Route] = {}
+        # By the topic and the properties, as they came; by the parent's topic and the properties.
+        self._routes: dict[bytes, Known] = {}
+        self._siblings: dict[tuple[bytes, bytes], Known] = {}
         self._connack: asyncio.Future[bytes] = self._loop.create_future()
         self._greeted = False
         self._pings: deque[asyncio.Future[None] | None] = deque()
@@ -248,6 +256,7 @@ class MqttLink(StreamLink):
     def forget_routes(self) -> None:
         """Ask for all routes again: a subscription has begun or ended."""
         self._routes.clear()
+        self._siblings.clear()
 
     def buffer_updated(self, nbytes: int) -> None:
         if self.closed.done():
@@ -328,7 +337,7 @@ class MqttLink(StreamLink):
     def _take_packets(self, data: bytes) -> int:
         """Take all whole packets; where the rest begins."""
         at, end = 0, len(data)
-        routes = self._routes
+        routes, siblings = self._routes, self._siblings
         has_properties = self._has_properties
         while end - at >= 2:
             head, size, start = data[at], data[at + 1], at + 2
@@ -350,16 +359,16 @@ class MqttLink(StreamLink):
                 self._wanted = min(size, self._limit) + start - at
                 return at
             if head == frames.PUBLISH:  # at QoS 0 and not retained: nearly every packet
-                behind = start + 2 + (data[start] << 8 | data[start + 1])
+                behind = named = start + 2 + (data[start] << 8 | data[start + 1])
                 if has_properties:
                     behind += 1 + data[behind]
                 # Only a short block of properties can be found here: a longer one has no route.
                 route = routes.get(data[start:behind])
                 if route is not None and behind <= stop:
                     payload = data[behind:stop]
-                    for handler, name in route:
-                        handler(Packet(payload, name))
-                else:
+                    for handler, name, expiry in route:
+                        handler(Packet(payload, name, None, expiry))
+                elif not siblings or not self._take_sibling(data, start, named, behind, stop):
                     self._take_publish(head, data[start:stop])
             elif head & 0xF0 == frames.PUBLISH:
                 self._take_publish(head, data[start:stop])
@@ -408,10 +417,8 @@ class MqttLink(StreamLink):
             else:
                 route, recurs = self.on_route(topic, published)
                 # What has a longer block of properties is not looked for, see `_take_packets`.
-                if qos == 0 and recurs and published.is_constant and behind < LONGEST_KEY:
-                    if len(self._routes) >= MAX_ROUTES:
-                        self._routes.clear()
-                    self._routes[body[:behind]] = route
+                if qos == 0 and published.is_constant and behind < LONGEST_KEY:
+                    self._remember(body[:behind], route if recurs else None, topic, published)
             header = read_pairs(published.pairs) if published.pairs else None
             if payload is None:
                 payload = body[behind:]
@@ -423,6 +430,41 @@ class MqttLink(StreamLink):
                     return
         if qos:
             self.acknowledge(qos, packet_id)
+
+    def _remember(
+        self, start: bytes, route: Route | None, topic: str, published: Published
+    ) -> None:
+        """Know what begins so when it comes again, or without a route what is beside it."""
+        if route is not None:
+            if len(self._routes) >= MAX_ROUTES:
+                self._routes.clear()
+            self._routes[start] = tuple((*each, published.expiry) for each in route)
+        elif handlers := self.on_siblings(published):
+            named = 2 + int.from_bytes(start[:2])
+            parent = start[2 : start.rfind(b"/", 2, named) + 1]
+            if len(self._siblings) >= MAX_ROUTES:
+                self._siblings.clear()
+            self._siblings[parent, start[named:]] = tuple(
+                (handler, topic, published.expiry) for handler in handlers
+            )
+
+    def _take_sibling(self, data: bytes, start: int, named: int, behind: int, stop: int) -> bool:
+        """A PUBLISH of a topic that comes once, beside those that have come before: a reply.
+
+        False: it is something else. Its name begins at ``start`` and ends at ``named``.
+        """
+        parent = data[start + 2 : data.rfind(b"/", start + 2, named) + 1]
+        route = self._siblings.get((parent, data[named:behind]))
+        if route is None or behind > stop:
+            return False
+        try:
+            name = str(data[start + 2 : named], "utf8")
+        except UnicodeDecodeError:
+            return False
+        payload = data[behind:stop]
+        for handler, _, expiry in route:
+            handler(Packet(payload, name, None, expiry))
+        return True
 
     def acknowledge(self, qos: int, packet_id: int) -> None:
         """Tell the broker that a message was taken; at QoS 0 it does not want to know."""

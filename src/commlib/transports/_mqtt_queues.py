@@ -79,6 +79,10 @@ class Queue:
 
     def take(self, packet: Packet) -> None:
         """One more packet; on the loop."""
+        if not self._pending and packet.ttl != 0 and (free := self._free()) is not None:
+            free.credit -= 1
+            free.handler(packet)
+            return
         if len(self._pending) >= MAX_PENDING:
             self._pending.popleft()
             self._stats.overflow += 1
@@ -89,18 +93,26 @@ class Queue:
     def feed(self) -> None:
         """Hand over what waits, to those who have the most credit."""
         self._wake_pending = False
-        while self._pending and self._consumers:
-            while self._freed:
-                self._freed.popleft().credit += 1
-            free = max(self._consumers, key=lambda consumer: consumer.credit)
-            if free.credit <= 0:
-                return
+        while self._pending and (free := self._free()) is not None:
             expires, packet = self._pending.popleft()
             if expires > time.monotonic():
                 free.credit -= 1
                 free.handler(packet)
             else:
                 self._stats.expired += 1
+
+    def _free(self) -> Consumer | None:
+        """Who can take most, if anybody can take something."""
+        while self._freed:
+            self._freed.popleft().credit += 1
+        consumers = self._consumers
+        if len(consumers) != 1:
+            if not consumers:
+                return None
+            free = max(consumers, key=lambda consumer: consumer.credit)
+        else:
+            free = consumers[0]
+        return free if free.credit > 0 else None
 
     async def leave(self, consumer: Consumer) -> None:
         """One consumer less; with the last one the subscription ends."""

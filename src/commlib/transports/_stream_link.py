@@ -152,7 +152,13 @@ class StreamLink(asyncio.BufferedProtocol):
         By another thread one that is ``urgent`` is written if nothing else is being written. The
         loop writes none but urgent ones, and when nothing is under way: it can gather what comes.
         """
-        if self._direct is None or not self._may_be_now(urgent):
+        is_loop = threading.get_ident() == self._loop_thread
+        must_be_idle = is_loop or not urgent
+        if (
+            self._direct is None
+            or (is_loop and not urgent)
+            or (must_be_idle and not self._is_idle())
+        ):
             return False
         if not self._write_lock.acquire(blocking=False):
             return False
@@ -161,7 +167,7 @@ class StreamLink(asyncio.BufferedProtocol):
             if transport is None or self._rest or transport.get_write_buffer_size():
                 return False
             # Again: it is so as long as nobody comes between.
-            if self._direct is None or not self._may_be_now(urgent) or self._is_held():
+            if self._direct is None or (must_be_idle and not self._is_idle()) or self._is_held():
                 return False
             self._note((note,))
             sent = self._send_directly(frame)
@@ -172,11 +178,6 @@ class StreamLink(asyncio.BufferedProtocol):
             return True
         finally:
             self._write_lock.release()
-
-    def _may_be_now(self, urgent: bool) -> bool:
-        if threading.get_ident() == self._loop_thread:
-            return urgent and self._is_idle()
-        return urgent or self._is_idle()
 
     def _send_directly(self, frame: Frame) -> int:
         assert self._direct is not None, "looked at under the lock"

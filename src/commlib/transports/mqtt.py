@@ -83,6 +83,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("commlib.mqtt")
 
 MAX_TOPICS = 10_000  # names whose spelling is kept
+USUAL_ADDRESS = 200  # characters at most of an address of which something is kept
 
 
 class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
@@ -118,6 +119,7 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
         self._max_packet = MAX_REMAINING
         # Used by all threads, each operation whole by itself.
         self._topics: dict[str, bytes] = {}
+        self._parents: set[str] = set()
         self._no_properties = frames.NO_PROPERTIES if self._is_5 else b""
 
     @property
@@ -139,13 +141,16 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
         _client_ids.pop(self._client_id_key, None)
 
     def publish(
-        self, topic: str, packet: Packet, urgent: bool | None = False, keep: bool = True
+        self, topic: str, packet: Packet, urgent: bool | None = False, is_reply: bool = False
     ) -> bool:
         head = self._topics.get(topic)
         if head is None:
-            head = self._spell(topic, keep)
-        if not (packet.qos or packet.retain) and packet.header is None and packet.ttl is None:
-            frame = frames.publish(head, packet.payload, 0, self._no_properties)
+            head = self._spell_once(topic) if is_reply else self._spell(topic)
+        if not (packet.qos or packet.retain) and packet.header is None:
+            properties = self._no_properties
+            if packet.ttl is not None and properties:
+                properties = frames.expiry(packet.ttl)
+            frame = frames.publish(head, packet.payload, 0, properties)
             if len(frame) > self._max_packet:
                 raise PayloadTooBig(len(frame), self._max_packet)
             return self._outbox.put(frame, topic, urgent)
@@ -154,10 +159,25 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
             raise PayloadTooBig(len(frame), self._max_packet)
         return self._outbox_for(packet).put(frame, note, urgent)
 
+    def _spell_once(self, topic: str) -> bytes:
+        """The same of the address of a reply, which does not come again.
+
+        What stands before its last word does, and is not looked at each time.
+        """
+        if len(topic) > USUAL_ADDRESS:
+            return self._spell(topic, keep=False)
+        parent, _, last = topic.rpartition("/")
+        if parent in self._parents and last.isascii() and last.replace("-", "").isalnum():
+            return text(topic)
+        head = self._spell(topic, keep=False)
+        if parent:
+            if len(self._parents) >= MAX_TOPICS:
+                self._parents.clear()
+            self._parents.add(parent)
+        return head
+
     def _spell(self, topic: str, keep: bool = True) -> bytes:
         """A name as it stands in a packet. Raises SerializationError for what MQTT cannot spell.
-
-        ``keep``: it will come again, as the address of a reply does not.
 
         Names come from peers, too, as the address of a reply, and for a wrong one the broker would
         end the connection.
@@ -237,7 +257,7 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
         urgent = self._reliable.is_written or None
         if isinstance(to, str):
             return self.publish(to, packet, urgent)
-        return self.publish(to.reply_to, packet, urgent, keep=False)
+        return self.publish(to.reply_to, packet, urgent, is_reply=True)
 
     async def consume(self, queue: str, handler: Handler, prefetch: int) -> Consumer:
         self._spell(queue)  # no pattern
