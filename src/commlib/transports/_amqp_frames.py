@@ -5,10 +5,15 @@ A body that is too long for one frame is cut into several. Source: AMQP 0-9-1, s
 
 from __future__ import annotations
 
-from commlib._parts import LONG, Frame, Part, Parts
-from commlib.transports._amqp_bytes import short, u16, u32, u64
-from commlib.transports._amqp_methods import AROUND, PUBLISH, method
+from struct import Struct as Layout
 
+from commlib._parts import LONG, Frame, Part, Parts
+from commlib.transports._amqp_bytes import short, u16, u32
+from commlib.transports._amqp_methods import AROUND, BODY, END, HEADER, PUBLISH, method
+
+CLASS = 60  # of all methods that are about messages
+_header = Layout("!BHIHHQ").pack  # type, channel, size; class, an unused weight, size of the body
+_body = Layout("!BBHI").pack  # the end of the frame before; type, channel, size
 MANDATORY = 1
 """Of a publish: what no queue takes comes back."""
 
@@ -22,21 +27,16 @@ def publish_method(channel: int, exchange: str, key: str, flags: int = 0) -> byt
 def content(channel: int, properties: bytes, payload: bytes, frame_max: int) -> Frame:
     """The frames behind it; ``frame_max`` is the most bytes that one may have, all told."""
     size = len(payload)
-    head = b"\x02%c%c%b\x00\x3c\x00\x00%b%b\xce" % (
-        *(channel >> 8, channel & 0xFF, u32.pack(12 + len(properties))),
-        *(u64.pack(size), properties),
-    )
+    head = _header(HEADER, channel, 12 + len(properties), CLASS, 0, size)
     room = frame_max - AROUND
     if size <= room:
-        if size >= LONG:
-            before = b"%b\x03%c%c%b" % (head, channel >> 8, channel & 0xFF, u32.pack(size))
-            return Parts(before, payload, b"\xce")
         if not size:
-            return head
-        return b"%b\x03%c%c%b%b\xce" % (
-            *(head, channel >> 8, channel & 0xFF),
-            *(u32.pack(size), payload),
-        )
+            return b"%b%b\xce" % (head, properties)
+        begin = _body(END, BODY, channel, size)
+        if size >= LONG:
+            return Parts(head + properties + begin, payload, b"\xce")
+        return b"%b%b%b%b\xce" % (head, properties, begin, payload)
+    head = b"%b%b\xce" % (head, properties)
     start = b"\x03" + u16.pack(channel)
     whole = memoryview(payload)
     parts: list[Part] = []
