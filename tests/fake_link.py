@@ -29,9 +29,17 @@ class FakeLink:
         self.writes.append((list(frames), list(notes)))
         self.written.set()
 
+    def may_be_now(self, urgent: bool) -> bool:
+        return self.takes_now
+
     def write_now(self, frame: bytes, note: object, urgent: bool) -> bool:
         if self.takes_now:
             self.write([frame], [note])
+        return self.takes_now
+
+    def write_all_now(self, frames: Iterable[bytes], notes: Iterable[object]) -> bool:
+        if self.takes_now:
+            self.write(frames, notes)
         return self.takes_now
 
     def probe(self) -> None:

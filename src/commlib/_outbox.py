@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from commlib._params import Offline
@@ -20,6 +20,24 @@ log = logging.getLogger("commlib.session")
 
 MAX_BYTES = 4 * 1024 * 1024  # what may wait in an outbox while connected
 FRAME_COST = 100  # bytes that a frame takes in memory besides its own
+MOST_OF_OTHERS = 8  # times that a thread writes what others have brought, before it leaves the rest
+
+Revise = Callable[[Frame, object], "Frame | None"]
+
+
+def _messages(notes: Iterable[object]) -> int:
+    """How many of them are messages; a question of ``confirm`` is none."""
+    return sum(not isinstance(note, asyncio.Future) for note in notes)
+
+
+def _revised(waiting: Iterable[tuple[Frame, object]], revise: Revise) -> list[tuple[Frame, object]]:
+    """What is left of them, in their new form."""
+    anew = ((revise(frame, note), note) for frame, note in waiting)
+    return [(frame, note) for frame, note in anew if frame is not None]
+
+
+def _is_main_thread() -> bool:
+    return threading.get_ident() == threading.main_thread().ident
 
 
 class Outbox:
@@ -55,6 +73,8 @@ class Outbox:
         self._bytes = 0
         self._wake_pending = False
         self._flushing = False
+        self._writing = False  # by a thread that has left the lock for that
+        self._revised: Revise | None = None
         self._overflowing = False
         self._closed = False
         self._waiting: list[asyncio.Future[None]] = []
@@ -66,34 +86,101 @@ class Outbox:
         is about to write.
         Raises ConnectionLost or AuthError as the offline policy says.
         """
+        free: Sink | None = None
         with self._lock:
-            if self._link is None:
+            link = self._link
+            if link is None:
                 is_taken = self._put_offline(frame, note)
                 is_news = is_taken and self._drop_excess()
-                loop = None  # there is nothing to wake it for
+                must_wake = False  # there is nothing to wake the loop for
             else:
-                may_be_now = urgent is not None and not (self._frames or self._flushing)
-                if may_be_now and self._link.write_now(frame, note, bool(urgent)):
-                    return True
+                is_behind = self._frames or self._flushing or self._writing
+                if urgent is not None and not is_behind and link.may_be_now(urgent):
+                    if not _is_main_thread():
+                        free, self._writing = link, True
+                    elif link.write_now(frame, note, urgent):
+                        return True
+            if link is not None and free is None:
                 size = self._bytes + len(frame) + FRAME_COST
                 if size > MAX_BYTES and self._bytes:
                     return False
                 self._bytes = size
                 self._frames.append(frame)
                 self._notes.append(note)
-                if self._wake_pending or self._paused:
-                    return True
-                self._wake_pending = is_taken = True
-                is_news, loop = False, self._loop
+                is_taken, is_news = True, False
+                must_wake = self._must_wake()
+        if free is not None:
+            return self._put_now(free, frame, note, bool(urgent))
         if is_news:  # logged without the lock: a handler may wait for one whose holder publishes
             log.warning("%s is away for long: the oldest messages are dropped", self._name)
-        if loop is None:
-            return is_taken
-        if threading.get_ident() == self._loop_thread:
-            loop.call_soon(self._flush)
-        else:
-            loop.call_soon_threadsafe(self._flush)
+        if must_wake:
+            self._wake_loop()
+        return is_taken
+
+    def _must_wake(self) -> bool:
+        """Whether the loop must be woken to write what waits; then that is noted. Under the lock.
+
+        Who is writing now sees to it himself.
+        """
+        if self._wake_pending or self._paused or self._writing:
+            return False
+        self._wake_pending = True
         return True
+
+    def _wake_loop(self) -> None:
+        assert self._loop is not None, "the link has brought it"
+        if threading.get_ident() == self._loop_thread:
+            self._loop.call_soon(self._flush)
+        else:
+            self._loop.call_soon_threadsafe(self._flush)
+
+    def _put_now(self, link: Sink, frame: Frame, note: object, urgent: bool) -> bool:
+        """Write a frame in this thread, and what others bring meanwhile.
+
+        That is done without the lock. Python lets another thread run while this one is in the
+        kernel, which would come to wait for the lock, and this one for the other. The main thread
+        does not come here: a signal may interrupt it anywhere.
+        """
+        is_written = False
+        try:
+            is_written = link.write_now(frame, note, urgent)
+            for _ in range(MOST_OF_OTHERS if is_written else 0):
+                if not self._write_of_others(link):
+                    break
+        finally:
+            with self._lock:
+                self._writing = False
+                is_needed = self._link is not None and (self._frames or self._waiting)
+                must_wake = bool(is_needed) and self._must_wake()
+            if must_wake:
+                self._wake_loop()
+        return is_written or self.put(frame, note, None)
+
+    def _write_of_others(self, link: Sink) -> bool:
+        """Write what was put here while this thread was writing; whether that was something."""
+        with self._lock:
+            if not self._frames or self._link is not link or self._paused:
+                return False
+            frames, notes, size = self._frames, self._notes, self._bytes
+            self._frames, self._notes, self._bytes = deque(), deque(), 0
+            self._revised = None
+        if link.write_all_now(frames, notes):
+            return True
+        with self._lock:
+            left = list(zip(frames, notes, strict=True))
+            if self._revised is not None:
+                left = _revised(left, self._revised)
+                size = sum(len(frame) + FRAME_COST for frame, _ in left)
+            if self._link is not None:
+                self._frames.extendleft(frame for frame, _ in reversed(left))
+                self._notes.extendleft(note for _, note in reversed(left))
+                self._bytes += size
+            elif not self._closed:
+                now = time.monotonic()
+                self.put_back([f for f, _ in left], [n for _, n in left], [now] * len(left))
+            else:
+                self._stats.expired += _messages(note for _, note in left)
+        return False
 
     def _put_offline(self, frame: Frame, note: object) -> bool:
         if self._closed:
@@ -174,12 +261,13 @@ class Outbox:
             self._born.extendleft(reversed(born))
             self._bytes += sum(map(len, frames))
 
-    def revise(self, revised: Callable[[Frame, object], Frame | None]) -> None:
+    def revise(self, revised: Revise) -> None:
         """Put other frames in the place of those that wait, or none where it gives None.
 
         On the loop.
         """
         with self._lock:
+            self._revised = revised
             is_offline = self._link is None
             born = self._born if is_offline else [0.0] * len(self._frames)
             waiting = list(zip(self._frames, self._notes, born, strict=True))
@@ -217,7 +305,7 @@ class Outbox:
         with self._lock:
             self._wake_pending = False
             link = self._link
-            if link is None or self._paused:
+            if link is None or self._paused or self._writing:
                 return
             # In one go: a signal handler that publishes must not come between the two.
             frames, notes = self._frames, self._notes
@@ -242,8 +330,7 @@ class Outbox:
         """Give up all that waits, counted as expired, and take nothing more. On the loop."""
         with self._lock:
             self._closed = True
-            # A question of ``confirm`` is no message.
-            given_up = sum(not isinstance(note, asyncio.Future) for note in self._notes)
+            given_up = _messages(self._notes)
             self._stats.expired += given_up
             self._frames.clear()
             self._notes.clear()
@@ -256,12 +343,12 @@ class Outbox:
 
     @property
     def empty(self) -> bool:
-        return not self._frames
+        return not self._frames and not self._writing
 
     @property
     def is_written(self) -> bool:
         """Whether all that was put here is with the link. From any thread."""
-        return not (self._frames or self._flushing)
+        return not (self._frames or self._flushing or self._writing)
 
     async def room(self) -> None:
         """Return when ``put`` may take something again. On the loop."""

@@ -52,12 +52,20 @@ class Sink(Protocol):
     def write(self, frames: Sequence[Frame], notes: Iterable[object], /) -> None:
         """Write frames in one go; each note stands for the answer to its frame."""
 
-    def write_now(self, frame: Frame, note: object, urgent: bool, /) -> bool:
-        """Write at once and not in the loop's next turn, if nothing else is under way.
+    def may_be_now(self, urgent: bool, /) -> bool:
+        """Whether this thread may write at once, not the loop in its next turn, by a first look.
 
         ``urgent``: somebody waits for the answer, so that it is not better to write it together
-        with what may come next; the loop writes nothing else at once. False: nothing was written.
+        with what may come next; the loop writes nothing else at once.
         """
+        ...
+
+    def write_now(self, frame: Frame, note: object, urgent: bool, /) -> bool:
+        """Write at once, if that may be and nothing else is under way. False: it was not."""
+        ...
+
+    def write_all_now(self, frames: Sequence[Frame], notes: Iterable[object], /) -> bool:
+        """The same for what other threads have brought meanwhile, urgent or not."""
         ...
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 import threading
+import time
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -388,6 +390,275 @@ async def test_while_it_logs_what_is_lost_other_threads_may_use_it() -> None:
         assert bystander.was_free == [True]
         outbox.close()
     assert bystander.was_free == [True, True]
+
+
+# ---- threads that write themselves ----
+
+
+class Busy(FakeLink):
+    """A link whose first ``write_now`` lasts until the test lets it go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.takes_now = True
+        self.takes_all = True
+        self.loop_writes: list[list[bytes]] = []
+        self.is_entered, self.may_go_on = threading.Event(), threading.Event()
+        self.before_all: Callable[[], object] = lambda: None
+
+    def write(self, frames: Iterable[bytes], notes: Iterable[object]) -> None:
+        found = list(frames)
+        self.loop_writes.append(found)
+        super().write(found, notes)
+
+    def write_now(self, frame: bytes, note: object, urgent: bool) -> bool:
+        self.is_entered.set()
+        assert self.may_go_on.wait(DEADLINE)
+        if self.takes_now:
+            super().write([frame], [note])
+        return self.takes_now
+
+    def write_all_now(self, frames: Iterable[bytes], notes: Iterable[object]) -> bool:
+        self.before_all()
+        if self.takes_all:
+            super().write(frames, notes)
+        return self.takes_all
+
+
+class Writing:
+    """An outbox that a thread is just writing the frame "first" from."""
+
+    def __init__(self, offline: Offline | None = None) -> None:
+        self.outbox, self.link = Outbox_(offline), Busy()
+        self.outbox.set_link(self.link)
+        self.first = asyncio.create_task(asyncio.to_thread(self.outbox.put, b"first", 0, True))
+
+    async def begun(self) -> Writing:
+        assert await asyncio.to_thread(self.link.is_entered.wait, DEADLINE)
+        return self
+
+    def on_loop(self, work: Callable[[], object]) -> Callable[[], object]:
+        """What has this done on the loop, and waits for that; for the thread."""
+        loop = asyncio.get_running_loop()
+
+        async def do() -> None:
+            work()
+
+        return lambda: asyncio.run_coroutine_threadsafe(do(), loop).result(DEADLINE)
+
+    async def ended(self) -> bool:
+        """Let that thread go on; what its ``put`` returned."""
+        self.link.may_go_on.set()
+        return bool(await soon(self.first))
+
+
+async def test_who_comes_while_a_thread_is_writing_leaves_it_to_that() -> None:
+    writing = await Writing().begun()
+    for number in range(1, 4):
+        put = asyncio.to_thread(writing.outbox.put, b"%d" % number, number, True)
+        assert await soon(put), "it does not wait for who is writing"
+    assert not writing.outbox.empty
+    assert not writing.outbox.is_written
+    assert await writing.ended()
+    assert writing.link.writes == [([b"first"], [0]), ([b"1", b"2", b"3"], [1, 2, 3])]
+    assert writing.link.loop_writes == []
+    assert writing.outbox.empty
+    assert writing.outbox.is_written
+
+
+async def test_the_loop_writes_nothing_between() -> None:
+    writing = await Writing().begun()
+    writing.outbox.put(b"of the loop", 1)
+    writing.outbox.on_room(True)  # which has the loop write what waits
+    await asyncio.sleep(0)
+    assert writing.link.frames == []
+    assert await writing.ended()
+    assert writing.link.frames == [b"first", b"of the loop"]
+
+
+async def test_what_cannot_be_written_then_is_written_by_the_loop_before_what_comes_later() -> None:
+    writing = await Writing().begun()
+    link, outbox = writing.link, writing.outbox
+    link.takes_all = False
+    link.before_all = lambda: outbox.put(b"3", 3)
+    for number in (1, 2):
+        assert outbox.put(b"%d" % number, number)
+    assert await writing.ended()
+    await soon(outbox.room())
+    assert link.loop_writes == [[b"1", b"2", b"3"]]
+    assert [note for _, notes in link.writes for note in notes] == [0, 1, 2, 3]
+
+
+async def test_a_frame_that_the_link_does_not_take_after_all_waits_with_the_others() -> None:
+    writing = await Writing().begun()
+    writing.link.takes_now = False
+    assert writing.outbox.put(b"1", 1)
+    assert await writing.ended()
+    await soon(writing.outbox.room())
+    assert writing.link.loop_writes == [[b"1", b"first"]]
+
+
+async def test_when_the_link_goes_meanwhile_the_policy_holds_for_what_waits() -> None:
+    writing = await Writing(Offline(max_messages=2)).begun()
+    outbox, link = writing.outbox, writing.link
+    for number in (1, 2, 3):
+        outbox.put(b"%d" % number, number)
+    link.takes_all = False
+    link.before_all = writing.on_loop(lambda: outbox.set_link(None))
+    assert await writing.ended()
+    next_link = FakeLink()
+    assert outbox.put(b"4", 4)
+    outbox.set_link(next_link)
+    await asyncio.sleep(0)
+    assert next_link.frames == [b"3", b"4"]
+    assert outbox.stats.overflow == 2
+
+
+async def test_what_is_held_when_the_outbox_is_closed_is_counted() -> None:
+    writing = await Writing().begun()
+    outbox, link = writing.outbox, writing.link
+    question: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    outbox.put(b"1", 1)
+    outbox.put(b"a question", question)
+    link.takes_all = False
+
+    def close() -> None:
+        outbox.set_link(None)
+        outbox.close()
+
+    link.before_all = writing.on_loop(close)
+    assert await writing.ended()
+    assert outbox.stats.expired == 1
+    assert outbox.empty
+
+
+async def test_what_is_revised_meanwhile_is_not_written_as_it_was() -> None:
+    writing = await Writing().begun()
+    outbox, link = writing.outbox, writing.link
+    for number in (1, 2, 3):
+        outbox.put(b"%d" % number, number)
+    link.takes_all = False
+    link.before_all = lambda: outbox.revise(
+        lambda frame, note: None if note == 2 else b"new " + frame
+    )
+    assert await writing.ended()
+    await soon(outbox.room())
+    assert link.loop_writes == [[b"new 1", b"new 3"]]
+    assert outbox._bytes == 0
+
+
+async def test_who_waits_for_room_is_told_by_a_thread_that_has_made_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_outbox, "MAX_BYTES", 1000)
+    writing = await Writing().begun()
+    while writing.outbox.put(b"x" * 100, None):
+        pass
+    waiting = asyncio.create_task(writing.outbox.room())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    assert await writing.ended()
+    await soon(waiting)
+    assert writing.outbox.put(b"x" * 100, None)
+
+
+async def test_a_thread_does_not_write_for_others_for_ever() -> None:
+    writing = await Writing().begun()
+    outbox, link = writing.outbox, writing.link
+    link.before_all = lambda: outbox.put(b"one more", None)
+    outbox.put(b"one", None)
+    assert await writing.ended()
+    await soon(outbox.room())
+    assert len(link.writes) == 1 + _outbox.MOST_OF_OTHERS + 1
+    assert link.loop_writes == [[b"one more"]]
+
+
+async def test_the_main_thread_writes_its_own_alone() -> None:
+    """A signal may end what it does, and others wait for theirs."""
+    outbox, link = Outbox_(), Busy()
+    outbox.set_link(link)
+    link.may_go_on.set()
+    link.before_all = lambda: pytest.fail("it has written for others")
+    assert outbox.put(b"own", 0, True)
+    assert link.frames == [b"own"]
+    assert not outbox._writing
+
+
+class Numbered(threading.Event):
+    """What stands for a frame, and is set when that is written."""
+
+    def __init__(self, thread: int, number: int) -> None:
+        super().__init__()
+        self.numbers = thread, number
+        self.is_urgent = number % 5 > 0
+
+
+class Fitful(FakeLink):
+    """A link that takes a frame now and then, and lets other threads run meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._random, self._lock = random.Random(7), threading.Lock()
+        self.now = self.all = 0
+
+    def may_be_now(self, urgent: bool) -> bool:
+        return urgent
+
+    def _takes(self, frames: Iterable[bytes], notes: Iterable[object]) -> bool:
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            time.sleep(0)
+            if self._random.random() < 0.3:
+                return False
+            self._take(frames, notes)
+            time.sleep(0)
+            return True
+        finally:
+            self._lock.release()
+
+    def write(self, frames: Iterable[bytes], notes: Iterable[object]) -> None:
+        with self._lock:
+            self._take(frames, notes)
+
+    def _take(self, frames: Iterable[bytes], notes: Iterable[object]) -> None:
+        super().write(frames, notes)
+        for note in self.writes[-1][1]:
+            assert isinstance(note, Numbered)
+            note.set()
+
+    def write_now(self, frame: bytes, note: object, urgent: bool) -> bool:
+        is_taken = self._takes([frame], [note])
+        self.now += is_taken
+        return is_taken
+
+    def write_all_now(self, frames: Iterable[bytes], notes: Iterable[object]) -> bool:
+        is_taken = self._takes(frames, notes)
+        self.all += is_taken
+        return is_taken
+
+
+async def test_threads_that_write_for_each_other_lose_nothing_and_each_keeps_its_order() -> None:
+    outbox, link = Outbox_(), Fitful()
+    outbox.set_link(link)
+
+    notes = [[Numbered(thread, number) for number in range(300)] for thread in range(16)]
+
+    def put(mine: list[Numbered]) -> None:
+        for note in mine:
+            assert outbox.put(b"%d %d" % note.numbers, note, note.is_urgent)
+            # Who is in a hurry waits for an answer, and the others go on.
+            assert not note.is_urgent or note.wait(DEADLINE)
+
+    await asyncio.gather(*(asyncio.to_thread(put, mine) for mine in notes))
+    while not outbox.is_written:
+        await soon(outbox.room())
+    written = [note.numbers for _, notes in link.writes for note in notes]  # type: ignore[attr-defined]
+    assert link.frames == [b"%d %d" % numbers for numbers in written]
+    for thread in range(16):
+        assert [n for t, n in written if t == thread] == list(range(300))
+    assert link.now > 0
+    assert link.all > 0
 
 
 # ---- signal handlers ----

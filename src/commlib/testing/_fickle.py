@@ -160,7 +160,13 @@ class FickleTransport(MemoryTransport):
     def write(self, frames: Sequence[Frame], notes: Iterable[object]) -> None:
         self._rest.extend(note for note in notes if isinstance(note, _Errand))
 
+    def may_be_now(self, urgent: bool) -> bool:
+        return False
+
     def write_now(self, frame: Frame, note: object, urgent: bool) -> bool:
+        return False
+
+    def write_all_now(self, frames: Sequence[Frame], notes: Iterable[object]) -> bool:
         return False
 
     # The verbs.

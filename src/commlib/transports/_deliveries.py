@@ -107,8 +107,14 @@ class Deliveries(ABC, Generic[D]):
             self._waiting_bytes += len(frame)
         self._pump()
 
-    def write_now(self, frame: Frame, note: object, urgent: bool, /) -> bool:
+    def may_be_now(self, urgent: bool, /) -> bool:
         """Never: there is a window to be kept."""
+        return False
+
+    def write_now(self, frame: Frame, note: object, urgent: bool, /) -> bool:
+        return False
+
+    def write_all_now(self, frames: Iterable[Frame], notes: Iterable[object], /) -> bool:
         return False
 
     @property

@@ -145,6 +145,11 @@ class MqttLink(StreamLink):
         frame = frames.downgraded(frame) if self.downgrades else frame
         return super().write_now(frame, note, urgent)
 
+    def write_all_now(self, parts: Sequence[Frame], notes: Iterable[object], /) -> bool:
+        return super().write_all_now(
+            [*map(frames.downgraded, parts)] if self.downgrades else parts, notes
+        )
+
     def abort(self, reason: Exception | None) -> None:
         self.is_left |= reason is None
         if reason is None and self._greeted and self.is_heard and not self.closed.done():

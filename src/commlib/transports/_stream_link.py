@@ -146,30 +146,38 @@ class StreamLink(asyncio.BufferedProtocol):
             # One by one: before Python 3.12 `writelines` would join them first.
             transport.write(part)
 
-    def write_now(self, frame: Frame, note: object, urgent: bool, /) -> bool:
-        """Write a frame at once, if nothing is under way. True: now it is.
-
-        By another thread one that is ``urgent`` is written if nothing else is being written. The
-        loop writes none but urgent ones, and when nothing is under way: it can gather what comes.
-        """
-        is_loop = threading.get_ident() == self._loop_thread
-        must_be_idle = is_loop or not urgent
-        if (
-            self._direct is None
-            or (is_loop and not urgent)
-            or (must_be_idle and not self._is_idle())
-        ):
+    def may_be_now(self, urgent: bool, /) -> bool:
+        if self._direct is None:
             return False
+        if threading.get_ident() == self._loop_thread:
+            return urgent and self._is_idle()
+        return urgent or self._is_idle()
+
+    def write_now(self, frame: Frame, note: object, urgent: bool, /) -> bool:
+        return self._write_at_once(frame, (note,), urgent)
+
+    def write_all_now(self, frames: Sequence[Frame], notes: Iterable[object], /) -> bool:
+        try:
+            data: Frame = b"".join(frames)  # type: ignore[arg-type] # as nearly always
+        except TypeError:
+            return False  # long ones are not joined
+        return self._write_at_once(data, notes, True)
+
+    def _write_at_once(self, frame: Frame, notes: Iterable[object], urgent: bool) -> bool:
+        """By another thread what is ``urgent`` is written if nothing else is being written.
+
+        The loop writes nothing else, and that when nothing is under way: it can gather what comes.
+        """
         if not self._write_lock.acquire(blocking=False):
             return False
         try:
             transport = self._transport
             if transport is None or self._rest or transport.get_write_buffer_size():
                 return False
-            # Again: it is so as long as nobody comes between.
-            if self._direct is None or (must_be_idle and not self._is_idle()) or self._is_held():
+            # Here, too: it is so as long as nobody comes between.
+            if not self.may_be_now(urgent) or self._is_held():
                 return False
-            self._note((note,))
+            self._note(notes)
             sent = self._send_directly(frame)
             self.written_bytes += sent
             if sent < len(frame):
