@@ -1,4 +1,4 @@
-"""What waits to be written to a broker: filled from any thread, written in bursts on the loop."""
+"""What waits to be written to a broker: filled from any thread, written in bursts."""
 
 from __future__ import annotations
 
@@ -30,18 +30,14 @@ def _messages(notes: Iterable[object]) -> int:
     return sum(not isinstance(note, asyncio.Future) for note in notes)
 
 
-def _revised(waiting: Iterable[tuple[Frame, object]], revise: Revise) -> list[tuple[Frame, object]]:
-    """What is left of them, in their new form."""
-    anew = ((revise(frame, note), note) for frame, note in waiting)
-    return [(frame, note) for frame, note in anew if frame is not None]
-
-
 def _is_main_thread() -> bool:
     return threading.get_ident() == threading.main_thread().ident
 
 
 class Outbox:
-    """What waits to be written: filled from any thread, written in bursts on the loop.
+    """What waits to be written: filled from any thread, written in bursts.
+
+    That is done on the loop, or by a thread that was just about to write.
 
     ``failure`` tells why no link will come, if none will; then ``put`` raises that. ``connecting``
     tells that the first attempt to connect is still under way: then a program that has just begun
@@ -74,7 +70,9 @@ class Outbox:
         self._wake_pending = False
         self._flushing = False
         self._writing = False  # by a thread that has left the lock for that
-        self._revised: Revise | None = None
+        self._revision: Revise | None = None
+        self._is_unrevised = False
+        """Whether what waits was in the hands of a thread when the last revision came."""
         self._overflowing = False
         self._closed = False
         self._waiting: list[asyncio.Future[None]] = []
@@ -144,7 +142,8 @@ class Outbox:
         is_written = False
         try:
             is_written = link.write_now(frame, note, urgent)
-            for _ in range(MOST_OF_OTHERS if is_written else 0):
+            is_loop = threading.get_ident() == self._loop_thread  # which is about to write them
+            for _ in range(MOST_OF_OTHERS if is_written and not is_loop else 0):
                 if not self._write_of_others(link):
                     break
         finally:
@@ -163,23 +162,19 @@ class Outbox:
                 return False
             frames, notes, size = self._frames, self._notes, self._bytes
             self._frames, self._notes, self._bytes = deque(), deque(), 0
-            self._revised = None
+            self._revision = None
         if link.write_all_now(frames, notes):
             return True
         with self._lock:
-            left = list(zip(frames, notes, strict=True))
-            if self._revised is not None:
-                left = _revised(left, self._revised)
-                size = sum(len(frame) + FRAME_COST for frame, _ in left)
+            self._is_unrevised = self._revision is not None
             if self._link is not None:
-                self._frames.extendleft(frame for frame, _ in reversed(left))
-                self._notes.extendleft(note for _, note in reversed(left))
+                self._frames.extendleft(reversed(frames))
+                self._notes.extendleft(reversed(notes))
                 self._bytes += size
             elif not self._closed:
-                now = time.monotonic()
-                self.put_back([f for f, _ in left], [n for _, n in left], [now] * len(left))
+                self.put_back([*frames], [*notes], [time.monotonic()] * len(frames))
             else:
-                self._stats.expired += _messages(note for _, note in left)
+                self._stats.expired += _messages(notes)
         return False
 
     def _put_offline(self, frame: Frame, note: object) -> bool:
@@ -253,7 +248,7 @@ class Outbox:
     def put_back(self, frames: list[Frame], notes: list[object], born: list[float]) -> None:
         """Take back what was written and did not arrive, before all that waits; the link is away.
 
-        ``born`` tells when each was put here first, by the monotonic clock. On the loop.
+        ``born`` tells when each was put here first, by the monotonic clock.
         """
         with self._lock:
             self._frames.extendleft(reversed(frames))
@@ -264,10 +259,10 @@ class Outbox:
     def revise(self, revised: Revise) -> None:
         """Put other frames in the place of those that wait, or none where it gives None.
 
-        On the loop.
+        On the loop. What was revised may be so again.
         """
         with self._lock:
-            self._revised = revised
+            self._revision, self._is_unrevised = revised, False
             is_offline = self._link is None
             born = self._born if is_offline else [0.0] * len(self._frames)
             waiting = list(zip(self._frames, self._notes, born, strict=True))
@@ -307,6 +302,8 @@ class Outbox:
             link = self._link
             if link is None or self._paused or self._writing:
                 return
+            if self._is_unrevised and self._revision is not None:
+                self.revise(self._revision)
             # In one go: a signal handler that publishes must not come between the two.
             frames, notes = self._frames, self._notes
             self._frames, self._notes = deque(), deque()
@@ -343,12 +340,12 @@ class Outbox:
 
     @property
     def empty(self) -> bool:
-        return not self._frames and not self._writing
+        return not (self._writing or self._frames)  # in this order: a thread may put them back
 
     @property
     def is_written(self) -> bool:
         """Whether all that was put here is with the link. From any thread."""
-        return not (self._frames or self._flushing or self._writing)
+        return not (self._writing or self._frames or self._flushing)
 
     async def room(self) -> None:
         """Return when ``put`` may take something again. On the loop."""

@@ -104,7 +104,8 @@ class Portal:
 
     def refuse_on_loop(self, what: str) -> None:
         """Raise BlockingCall if the caller is the loop, which must never wait for itself."""
-        if threading.get_ident() == self.thread.ident:
+        # Idents are given away again.
+        if threading.get_ident() == self.thread.ident and self.thread.is_alive():
             raise BlockingCall(
                 f"{what} would block the event loop that has to answer it. In an 'async def' "
                 "callback use commlib.aio, or 'await asyncio.wrap_future(client.call_async(msg))'; "

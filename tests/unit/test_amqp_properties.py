@@ -292,6 +292,10 @@ LOOKALIKES: dict[str, Any] = {
     "a name that ends so": lambda number: b"\x04\x03seql" + number,
     "a name that ends so too": lambda number: b"\x06no.seql" + number,
     "the number twice": lambda number: b"\x03seql" + number,
+    "a key that was there before": lambda number: (
+        b"\x06originS" + wire.long(b"xyz\x03seql" + number)
+    ),
+    "the number as a text": lambda number: b"\x03seqS" + wire.long(b"\x03seql" + number),
 }
 
 
@@ -319,6 +323,13 @@ def test_what_is_remembered_has_a_bound() -> None:
     assert len(reader._known) <= module.MAX_KNOWN
     assert len(reader._known_calls) <= module.MAX_KNOWN
     assert len(writer._known) <= module.MAX_KNOWN
+
+
+def test_a_sender_with_a_long_name_is_not_remembered() -> None:
+    writer = PropertyWriter()
+    header = Header(1, PROPERTIES, "x" * module.LONGEST_KNOWN, 1)
+    assert writer.write(header, "", None, False) == module._write(header, "", None, False)
+    assert not writer._known
 
 
 def test_each_message_has_a_header_of_its_own() -> None:

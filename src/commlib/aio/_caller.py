@@ -71,7 +71,7 @@ _NEAR = 300  # bytes of a reply in an envelope within which its id stands
 
 
 def _said(token: str) -> bytes:
-    """How a reply in JSON says whose it is; a text cannot hold that, for quotes are escaped."""
+    """How a reply in JSON says whose it is; no string in it can, for quotes are escaped there."""
     return b'"id":"%b"' % token.encode()
 
 

@@ -148,7 +148,8 @@ class Channel:
         It is the oldest one; but what RabbitMQ says to basic.consume comes from the queue's own
         process there, and may be overtaken by the answers of the channel, and of other queues.
         """
-        for index, question in enumerate(self._asked):
+        # A copy: threads that write note what they bring.
+        for index, question in enumerate(tuple(self._asked)):
             is_consume = methods.is_consume(question.frame)
             if methods.is_answer(kind, question.frame) and (
                 not is_consume or methods.is_consumer_of(arguments, question.frame)
@@ -177,7 +178,7 @@ class Channel:
         Of several that wait to consume, the broker tells which by the name of the queue.
         """
         found = None
-        for question in self._asked:
+        for question in tuple(self._asked):
             is_consume = methods.is_consume(question.frame)
             if question.frame[7:11] == closing.method:
                 if not is_consume or f"'{methods.consumed(question.frame)}'" in closing.text:

@@ -99,7 +99,9 @@ class PropertyWriter:
         whole = _write(Header(1, PROPERTIES, origin, 0, hops=hops), "", None, False)
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
-        known = self._known[sender] = whole[: -_numbers.size]
+        known = whole[: -_numbers.size]
+        if len(known) < LONGEST_KNOWN:
+            self._known[sender] = known
         return known
 
     def _write_call(self, header: Header, ttl: float | None) -> bytes:
@@ -290,6 +292,17 @@ class PropertyReader:
         self._stats.garbage += 1
 
 
+def _ends_with_number(tree: dict[str, Any], raw: bytes, end: int) -> bool:
+    """Whether a table that ends there does so with the number of a message, and has no id."""
+    if not tree or next(reversed(tree)) != "seq" or "id" in tree:
+        return False
+    if raw[end - 8 - len(_SEQ) : end - 8] != _SEQ:
+        return False
+    # What looks like it from behind may be the end of something else.
+    seq = tree["seq"]
+    return seq.__class__ is int and seq == i64.unpack_from(raw, end - 8)[0]
+
+
 def _remember(known: dict[bytes, _Sender], start: bytes, sender: _Sender) -> None:
     if len(known) >= MAX_KNOWN:
         known.clear()
@@ -321,9 +334,7 @@ def _read(raw: bytes, on_garbage: Callable[[Malformed], None]) -> tuple[Beside, 
             tree, _ = read_table(raw, start)
         except Malformed as exc:
             on_garbage(exc)  # the rest may make sense: who calls waits for an answer
-        # What comes last there is known as a number only if it stands there itself.
-        is_last = bool(tree) and next(reversed(tree)) == "seq" and "id" not in tree
-        start = at - 8 if is_last and raw[at - 8 - len(_SEQ) : at - 8] == _SEQ else 0
+        start = at - 8 if _ends_with_number(tree, raw, at) else 0
     at += bool(flags & DELIVERY_MODE) + bool(flags & PRIORITY)
     if flags & CORRELATION_ID:
         # Whatever it is, it comes back as it was; the id of a call it is only if it is text.

@@ -241,7 +241,7 @@ class Board:
             if channel.wanted is not None:
                 channel.wanted.note_live(topic)
         route = tuple((handler, name) for channel, name in found for handler in channel.handlers)
-        return route, all(channel.recurs for channel, _ in found)
+        return route, not any(channel.is_inbox for channel, _ in found)
 
     def _route_siblings(self, published: Published) -> tuple[Handler, ...]:
         """Who takes replies that come with these properties, if nobody else can want any of them.

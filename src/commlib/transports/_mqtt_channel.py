@@ -42,11 +42,6 @@ class Channel(Confirmation):
         return self.is_queue and not self._is_pattern
 
     @property
-    def recurs(self) -> bool:
-        """Whether a topic of it is likely to come again."""
-        return not self.is_inbox
-
-    @property
     def is_inbox(self) -> bool:
         """Whether it takes replies: each has a topic of its own, named as on the wire."""
         return self.is_queue and self._is_pattern

@@ -103,7 +103,7 @@ class Published:
         self.expiry: int | None = None
         self.pairs: list[tuple[str, str]] = []
         self.is_constant = True
-        """Whether all messages of a topic are likely to have these properties."""
+        """Whether other messages of a topic are likely to have these properties."""
 
 
 def read_published(data: bytes, at: int) -> tuple[Published, int]:

@@ -40,6 +40,9 @@ FindRoute = Callable[[str, Published], tuple[Route, bool]]
 Known = tuple[tuple[Handler, str, "int | None"], ...]
 """A route that is remembered, and the seconds to live of what comes on it."""
 
+Siblings = tuple[tuple[Handler, ...], "int | None"]
+"""The same of all topics that have one parent, each of which has its own name for all."""
+
 # TCP acknowledgements that are asked for in so many seconds: a busy connection has enough of them.
 ACKNOWLEDGE_SECONDS = 0.001
 _QUICKACK = getattr(socket, "TCP_QUICKACK", 0)  # Linux has it
@@ -114,7 +117,7 @@ class MqttLink(StreamLink):
         self._beginning = (0, b"", 0)  # of what `_long` is the payload of: see `_begin_long`
         # By the topic and the properties, as they came; by the parent's topic and the properties.
         self._routes: dict[bytes, Known] = {}
-        self._siblings: dict[tuple[bytes, bytes], Known] = {}
+        self._siblings: dict[tuple[bytes, bytes], Siblings] = {}
         self._connack: asyncio.Future[bytes] = self._loop.create_future()
         self._greeted = False
         self._pings: deque[asyncio.Future[None] | None] = deque()
@@ -423,7 +426,7 @@ class MqttLink(StreamLink):
                 route, recurs = self.on_route(topic, published)
                 # What has a longer block of properties is not looked for, see `_take_packets`.
                 if qos == 0 and published.is_constant and behind < LONGEST_KEY:
-                    self._remember(body[:behind], route if recurs else None, topic, published)
+                    self._remember(body[:behind], route if recurs else None, published)
             header = read_pairs(published.pairs) if published.pairs else None
             if payload is None:
                 payload = body[behind:]
@@ -436,9 +439,7 @@ class MqttLink(StreamLink):
         if qos:
             self.acknowledge(qos, packet_id)
 
-    def _remember(
-        self, start: bytes, route: Route | None, topic: str, published: Published
-    ) -> None:
+    def _remember(self, start: bytes, route: Route | None, published: Published) -> None:
         """Know what begins so when it comes again, or without a route what is beside it."""
         if route is not None:
             if len(self._routes) >= MAX_ROUTES:
@@ -449,9 +450,7 @@ class MqttLink(StreamLink):
             parent = start[2 : start.rfind(b"/", 2, named) + 1]
             if len(self._siblings) >= MAX_ROUTES:
                 self._siblings.clear()
-            self._siblings[parent, start[named:]] = tuple(
-                (handler, topic, published.expiry) for handler in handlers
-            )
+            self._siblings[parent, start[named:]] = handlers, published.expiry
 
     def _take_sibling(self, data: bytes, start: int, named: int, behind: int, stop: int) -> bool:
         """A PUBLISH of a topic that comes once, beside those that have come before: a reply.
@@ -459,15 +458,16 @@ class MqttLink(StreamLink):
         False: it is something else. Its name begins at ``start`` and ends at ``named``.
         """
         parent = data[start + 2 : data.rfind(b"/", start + 2, named) + 1]
-        route = self._siblings.get((parent, data[named:behind]))
-        if route is None or behind > stop:
+        known = self._siblings.get((parent, data[named:behind]))
+        if known is None or behind > stop:
             return False
         try:
             name = str(data[start + 2 : named], "utf8")
         except UnicodeDecodeError:
             return False
         payload = data[behind:stop]
-        for handler, _, expiry in route:
+        handlers, expiry = known
+        for handler in handlers:
             handler(Packet(payload, name, None, expiry))
         return True
 

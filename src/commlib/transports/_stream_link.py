@@ -26,8 +26,9 @@ class StreamLink(asyncio.BufferedProtocol):
     """An open connection: what is written, by whom, and how it ends.
 
     Bursts are written by the loop. On a link that ``allow_direct`` was called for, a thread may
-    also put a single frame on the wire itself while nothing else is on its way there. That saves it
-    a wait for the loop, or for its next turn. A lock keeps frames whole and notes in order.
+    also put a frame on the wire itself while nothing else is on its way there, and those that came
+    meanwhile. That saves it a wait for the loop, or for its next turn. A lock keeps frames whole
+    and notes in order.
     """
 
     keepalive: float | None = None
@@ -159,7 +160,7 @@ class StreamLink(asyncio.BufferedProtocol):
     def write_all_now(self, frames: Sequence[Frame], notes: Iterable[object], /) -> bool:
         try:
             data: Frame = b"".join(frames)  # type: ignore[arg-type] # as nearly always
-        except TypeError:
+        except (TypeError, MemoryError):
             return False  # long ones are not joined
         return self._write_at_once(data, notes, True)
 
