@@ -85,12 +85,12 @@ class Outbox:
         Raises ConnectionLost or AuthError as the offline policy says.
         """
         free: Sink | None = None
+        is_taken, is_news, must_wake = True, False, False
         with self._lock:
             link = self._link
             if link is None:
                 is_taken = self._put_offline(frame, note)
                 is_news = is_taken and self._drop_excess()
-                must_wake = False  # there is nothing to wake the loop for
             else:
                 is_behind = self._frames or self._flushing or self._writing
                 if urgent is not None and not is_behind and link.may_be_now(urgent):
@@ -105,7 +105,6 @@ class Outbox:
                 self._bytes = size
                 self._frames.append(frame)
                 self._notes.append(note)
-                is_taken, is_news = True, False
                 must_wake = self._must_wake()
         if free is not None:
             return self._put_now(free, frame, note, bool(urgent))
