@@ -77,42 +77,59 @@ class Outbox:
         self._closed = False
         self._waiting: list[asyncio.Future[None]] = []
 
-    def put(self, frame: Frame, note: object, urgent: bool | None = False) -> bool:
+    def put(
+        self, frame: Frame, note: object, urgent: bool | None = False, more: bool = False
+    ) -> bool:
         """Take a frame; False when there is no room. From any thread.
 
         ``urgent``: somebody waits for the answer; None: it must not be written before what the loop
-        is about to write.
+        is about to write. ``more``: another one is about to come, so it may wait for that, or for
+        ``let_go``.
         Raises ConnectionLost or AuthError as the offline policy says.
         """
-        free: Sink | None = None
         is_taken, is_news, must_wake = True, False, False
+        may_write = is_queued = False
         with self._lock:
             link = self._link
             if link is None:
                 is_taken = self._put_offline(frame, note)
                 is_news = is_taken and self._drop_excess()
             else:
-                is_behind = self._frames or self._flushing or self._writing
-                if urgent is not None and not is_behind and link.may_be_now(urgent):
-                    if not _is_main_thread():
-                        free, self._writing = link, True
-                    elif link.write_now(frame, note, urgent):
+                is_busy = self._flushing or self._writing or (self._frames and self._wake_pending)
+                may_write = not (is_busy or more or urgent is None or not link.may_be_now(urgent))
+                if may_write and _is_main_thread():
+                    if not self._frames and link.write_now(frame, note, bool(urgent)):
                         return True
-            if link is not None and free is None:
-                size = self._bytes + len(frame) + FRAME_COST
-                if size > MAX_BYTES and self._bytes:
-                    return False
-                self._bytes = size
-                self._frames.append(frame)
-                self._notes.append(note)
-                must_wake = self._must_wake()
-        if free is not None:
-            return self._put_now(free, frame, note, bool(urgent))
+                    may_write = False
+                is_queued = not may_write or bool(self._frames)
+                if is_queued:
+                    size = self._bytes + len(frame) + FRAME_COST
+                    if size > MAX_BYTES and self._bytes:
+                        return False
+                    self._bytes = size
+                    self._frames.append(frame)
+                    self._notes.append(note)
+                if may_write:
+                    self._writing = True
+                elif not more:
+                    must_wake = self._must_wake()
+        if may_write and link is not None:
+            return self._put_now(link, None if is_queued else frame, note, bool(urgent))
         if is_news:  # logged without the lock: a handler may wait for one whose holder publishes
             log.warning("%s is away for long: the oldest messages are dropped", self._name)
         if must_wake:
             self._wake_loop()
         return is_taken
+
+    def let_go(self) -> None:
+        """Write what waits because more was to come. From any thread."""
+        with self._lock:
+            link = self._link
+            is_busy = self._flushing or self._writing or self._wake_pending or self._paused
+            if link is None or not self._frames or is_busy:
+                return
+            self._writing = True
+        self._put_now(link, None, None, True)
 
     def _must_wake(self) -> bool:
         """Whether the loop must be woken to write what waits; then that is noted. Under the lock.
@@ -131,16 +148,17 @@ class Outbox:
         else:
             self._loop.call_soon_threadsafe(self._flush)
 
-    def _put_now(self, link: Sink, frame: Frame, note: object, urgent: bool) -> bool:
-        """Write a frame in this thread, and what others bring meanwhile.
+    def _put_now(self, link: Sink, frame: Frame | None, note: object, urgent: bool) -> bool:
+        """Write a frame in this thread, None for what waits, and what others bring meanwhile.
 
         That is done without the lock. Python lets another thread run while this one is in the
         kernel, which would come to wait for the lock, and this one for the other. The main thread
         does not come here: a signal may interrupt it anywhere.
         """
-        is_written = False
+        is_written = frame is None
         try:
-            is_written = link.write_now(frame, note, urgent)
+            if frame is not None:
+                is_written = link.write_now(frame, note, urgent)
             is_loop = threading.get_ident() == self._loop_thread  # which is about to write them
             for _ in range(MOST_OF_OTHERS if is_written and not is_loop else 0):
                 if not self._write_of_others(link):
@@ -152,7 +170,7 @@ class Outbox:
                 must_wake = bool(is_needed) and self._must_wake()
             if must_wake:
                 self._wake_loop()
-        return is_written or self.put(frame, note, None)
+        return is_written or frame is None or self.put(frame, note, None)
 
     def _write_of_others(self, link: Sink) -> bool:
         """Write what was put here while this thread was writing; whether that was something."""

@@ -573,6 +573,96 @@ async def test_a_thread_does_not_write_for_others_for_ever() -> None:
     assert link.loop_writes == [[b"one more"]]
 
 
+class Held:
+    """An outbox with two frames that wait for more to come."""
+
+    def __init__(self) -> None:
+        self.outbox, self.link = Outbox_(), FakeLink()
+        self.outbox.set_link(self.link)
+        self.link.takes_now = True
+
+    async def begun(self) -> Held:
+        for number in range(2):
+            await asyncio.to_thread(self.outbox.put, b"%d" % number, number, True, True)
+        assert self.link.writes == []
+        return self
+
+
+async def test_what_is_put_with_more_to_come_waits_and_wakes_nobody() -> None:
+    held = await Held().begun()
+    assert not held.outbox._wake_pending
+    assert not held.outbox.is_written
+
+
+async def test_what_comes_next_is_written_with_what_waits_for_it_in_one_go() -> None:
+    held = await Held().begun()
+    assert await asyncio.to_thread(held.outbox.put, b"2", 2, True)
+    assert held.link.writes == [([b"0", b"1", b"2"], [0, 1, 2])]
+    assert held.outbox.is_written
+
+
+async def test_what_is_let_go_is_written_by_who_says_so() -> None:
+    held = await Held().begun()
+    await asyncio.to_thread(held.outbox.let_go)
+    assert held.link.writes == [([b"0", b"1"], [0, 1])]
+    await asyncio.to_thread(held.outbox.let_go)
+    assert len(held.link.writes) == 1, "nothing waited any more"
+
+
+@pytest.mark.parametrize("urgent", [False, True, None])
+async def test_what_the_loop_puts_takes_along_what_waits(urgent: bool | None) -> None:
+    held = await Held().begun()
+    assert held.outbox.put(b"2", 2, urgent)
+    await asyncio.sleep(0)
+    assert held.link.writes == [([b"0", b"1", b"2"], [0, 1, 2])]
+
+
+async def test_what_the_loop_lets_go_is_written_in_its_next_turn() -> None:
+    held = await Held().begun()
+    held.outbox.let_go()
+    await asyncio.sleep(0)
+    assert held.link.writes == [([b"0", b"1"], [0, 1])]
+
+
+@pytest.mark.parametrize("is_let_go", [False, True])
+async def test_what_waits_for_more_is_left_to_the_loop_if_the_link_does_not_take_it(
+    is_let_go: bool,
+) -> None:
+    held = await Held().begun()
+    held.link.takes_now = False
+    if is_let_go:
+        await asyncio.to_thread(held.outbox.let_go)
+    else:
+        await asyncio.to_thread(held.outbox.put, b"2", 2, True)
+    await asyncio.sleep(0)
+    assert held.link.frames == [b"0", b"1", b"2"][: 3 - is_let_go]
+
+
+async def test_what_waits_for_more_leaves_with_who_waits_for_room() -> None:
+    held = await Held().begun()
+    await soon(held.outbox.room())
+    assert held.link.frames == [b"0", b"1"]
+
+
+async def test_what_waits_for_more_when_the_link_is_lost_leaves_with_the_next() -> None:
+    held = await Held().begun()
+    held.outbox.set_link(None)
+    held.outbox.let_go()
+    next_link = FakeLink()
+    held.outbox.set_link(next_link)
+    assert next_link.frames == [b"0", b"1"]
+
+
+async def test_what_waits_for_more_waits_for_a_socket_that_is_full() -> None:
+    held = await Held().begun()
+    held.outbox.on_room(False)
+    await asyncio.to_thread(held.outbox.let_go)
+    await asyncio.sleep(0)
+    assert held.link.writes == []
+    held.outbox.on_room(True)
+    assert held.link.frames == [b"0", b"1"]
+
+
 async def test_the_main_thread_writes_its_own_alone() -> None:
     """A signal may end what it does, and others wait for theirs."""
     outbox, link = Outbox_(), Busy()
