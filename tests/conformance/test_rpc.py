@@ -881,6 +881,28 @@ def test_a_service_handles_as_many_requests_at_once_as_it_has_workers(
     assert [future.result(DEADLINE).c for future in futures] == [-n for n in range(1, 9)]
 
 
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_quick_service_that_blocks_all_at_once_keeps_back_nothing_that_it_has_done(
+    node: Node, topic: str, gate: threading.Event, workers: int
+) -> None:
+    slow = Blocking(gate)
+    node.create_rpc(topic, slow, AddTwoInts, workers=workers)
+    client = node.create_rpc_client(topic, AddTwoInts)
+    for number in range(100):
+        assert client.call(Request(a=number, b=1)).c == number + 1
+
+    quick = [client.call_async(Request(a=n, b=0)) for n in range(20)]
+    blocked = client.call_async(Request(a=-1, b=0))
+    behind = [client.call_async(Request(a=n, b=0)) for n in range(20)]
+    assert [future.result(DEADLINE).c for future in quick] == list(range(20))
+    slow.entered.wait(100 + 20 + 1)
+    if workers > 1:
+        assert [future.result(DEADLINE).c for future in behind] == list(range(20))
+    gate.set()
+    assert blocked.result(DEADLINE).c == -1
+    assert [future.result(DEADLINE).c for future in behind] == list(range(20))
+
+
 def test_requests_of_a_former_life_give_no_credit_to_the_next(
     make_node: MakeNode, topic: str, gate: threading.Event
 ) -> None:

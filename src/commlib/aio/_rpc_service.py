@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from time import perf_counter
 from typing import Any, Protocol, TypeVar, Unpack
 
 from commlib._forms import own_reader
@@ -24,6 +25,7 @@ from commlib._packet import (
     unix_ms,
 )
 from commlib._rate import rate_limit
+from commlib._request_lane import RequestLane
 from commlib._wire import Reader, Refused, Writer, pack
 from commlib.aio._answers import Answer, Answers, Known
 from commlib.aio._endpoint import (
@@ -41,7 +43,7 @@ from commlib.exceptions import (
     ConnectionLost,
     PayloadTooBig,
 )
-from commlib.transports.base import Address, Consumer, Subscription
+from commlib.transports.base import Address, Consumer, HoldingTransport, Subscription
 
 Req_co = TypeVar("Req_co", covariant=True)
 Resp_co = TypeVar("Resp_co", covariant=True)
@@ -134,6 +136,8 @@ class _Credit:
     """Tells the consumer that brought a request when that is worked off. From any thread."""
 
     def __init__(self) -> None:
+        self.lane: RequestLane | None = None
+        """Who handles the request, if that asks for anything."""
         self._consumer: Consumer | None = None
         self._early: deque[Packet] = deque()
 
@@ -196,15 +200,23 @@ class RPCService(Input):
 
     async def _begin(self) -> None:
         transport = self.hub.transport
-        handle = self._handle_async if is_async(self.on_request) else self._handle
         # Its credit is that of this life: a request may still be handled when the next has begun.
         credit = _Credit()
-        self._lane = self._make_lane(
-            self.on_request,
-            partial(handle, credit),
-            bounds=UNBOUNDED,
-            concurrency=self._workers,
-        )
+        if isinstance(transport, HoldingTransport) and not is_async(self.on_request):
+            self._lane = credit.lane = RequestLane(
+                *(self.hub.workers, self.name, partial(self._handle, credit)),
+                *(self._stats, self._report),
+                concurrency=self._workers,
+                transport=transport,
+            )
+        else:
+            handle = self._handle_async if is_async(self.on_request) else self._handle
+            self._lane = self._make_lane(
+                self.on_request,
+                partial(handle, credit),
+                bounds=UNBOUNDED,
+                concurrency=self._workers,
+            )
         await transport.connect()
         self._oldest = transport.clock() - int(self._max_age * 1000)
         self._consumer = await transport.consume(self.rpc_name, self._lane.put, self._workers)
@@ -231,16 +243,25 @@ class RPCService(Input):
     def _handle(self, credit: _Credit, packet: Packet) -> None:
         """One request, from the bytes to the reply. On a worker thread."""
         header, reply, is_wanted = Header(), None, False
+        lane = credit.lane
         try:
             try:
                 envelope = self._read(packet)
                 header = envelope.header
                 is_wanted = self._is_wanted(header, packet)
                 if is_wanted:
-                    reply = self._reply(packet, header, self._call(envelope))
+                    begun = perf_counter()
+                    response = self._call(envelope)
+                    if lane is not None:
+                        lane.note_call(perf_counter() - begun)
+                    reply = self._reply(packet, header, response)
             except BaseException as exc:
                 reply = self._failure(packet, header, exc)
-            self._send(reply)
+            if lane is not None and reply is not None and lane.may_hold():
+                self._send(reply, lane.hold)
+                lane.note_held()
+            else:
+                self._send(reply)
         finally:
             if is_wanted:
                 self._note_answer(header, reply)
@@ -402,12 +423,19 @@ class RPCService(Input):
             reply = self._pack(Writer[Any](None), {}, answer, native, sign=is_verified)
         return addressed(reply, packet, header)
 
-    def _send(self, reply: tuple[Address, Packet] | None) -> None:
-        """Send a reply if there is one, now or when there is room. From any thread."""
+    def _send(
+        self,
+        reply: tuple[Address, Packet] | None,
+        send: Callable[[Address, Packet], bool] | None = None,
+    ) -> None:
+        """Send a reply if there is one, now or when there is room. From any thread.
+
+        ``send`` is what does so, if not the verb of this name.
+        """
         if reply is None or self.hub.loop is None:
             return
         try:
-            if self.hub.transport.send(*reply):
+            if (send or self.hub.transport.send)(*reply):
                 self._stats.sent += 1
             else:
                 self.hub.loop.call_soon_threadsafe(self._send_later, reply)

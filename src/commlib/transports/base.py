@@ -243,6 +243,18 @@ class LastingTransport(Protocol):
         ...
 
 
+@runtime_checkable
+class HoldingTransport(Protocol):
+    """What a transport may have beside the seven verbs if replies are quicker sent many at once."""
+
+    def hold(self, to: Address, packet: Packet) -> bool:
+        """As ``send``, of a reply that may wait for the next one, or for ``let_go``; soon."""
+        ...
+
+    def let_go(self) -> None:
+        """Send what waits by ``hold``. From any thread."""
+
+
 class TopicInbox:
     """An inbox for a broker on which one subscription takes all replies.
 

@@ -141,11 +141,14 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
         _client_ids.pop(self._client_id_key, None)
 
     def publish(
-        self, topic: str, packet: Packet, urgent: bool | None = False, is_reply: bool = False
+        self,
+        topic: str,
+        packet: Packet,
+        urgent: bool | None = False,
+        more: bool = False,
+        head: bytes | None = None,
     ) -> bool:
-        head = self._topics.get(topic)
-        if head is None:
-            head = self._spell_once(topic) if is_reply else self._spell(topic)
+        head = head or self._topics.get(topic) or self._spell(topic)
         if not (packet.qos or packet.retain) and packet.header is None:
             properties = self._no_properties
             if packet.ttl is not None and properties:
@@ -153,11 +156,11 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
             frame = frames.publish(head, packet.payload, 0, properties)
             if len(frame) > self._max_packet:
                 raise PayloadTooBig(len(frame), self._max_packet)
-            return self._outbox.put(frame, topic, urgent)
+            return self._outbox.put(frame, topic, urgent, more)
         frame, note = self._frame(topic, head, packet)
         if len(frame) > self._max_packet:
             raise PayloadTooBig(len(frame), self._max_packet)
-        return self._outbox_for(packet).put(frame, note, urgent)
+        return self._outbox_for(packet).put(frame, note, urgent, more)
 
     def _spell_once(self, topic: str) -> bytes:
         """The same of the address of a reply, which does not come again.
@@ -257,7 +260,14 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
         urgent = self._reliable.is_written or None
         if isinstance(to, str):
             return self.publish(to, packet, urgent)
-        return self.publish(to.reply_to, packet, urgent, is_reply=True)
+        return self.publish(to.reply_to, packet, urgent, False, self._spell_once(to.reply_to))
+
+    def hold(self, to: Address, packet: Packet) -> bool:
+        urgent = self._reliable.is_written or None
+        return self.publish(to.reply_to, packet, urgent, True, self._spell_once(to.reply_to))
+
+    def let_go(self) -> None:
+        self._outbox.let_go()
 
     async def consume(self, queue: str, handler: Handler, prefetch: int) -> Consumer:
         self._spell(queue)  # no pattern
