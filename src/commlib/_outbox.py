@@ -30,10 +30,6 @@ def _messages(notes: Iterable[object]) -> int:
     return sum(not isinstance(note, asyncio.Future) for note in notes)
 
 
-def _is_main_thread() -> bool:
-    return threading.get_ident() == threading.main_thread().ident
-
-
 class Outbox:
     """What waits to be written: filled from any thread, written in bursts.
 
@@ -58,7 +54,8 @@ class Outbox:
         self._offline = offline
         self._stats = stats
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._loop_thread = 0
+        self._loop_thread: int | None = 0
+        self._main_thread: int | None = 0
         self._link: Sink | None = None
         self._paused = False
         # Re-entrant, because a signal handler may publish while the same thread is publishing.
@@ -97,7 +94,7 @@ class Outbox:
             else:
                 is_busy = self._flushing or self._writing or (self._frames and self._wake_pending)
                 may_write = not (is_busy or more or urgent is None or not link.may_be_now(urgent))
-                if may_write and _is_main_thread():
+                if may_write and threading.get_ident() == self._main_thread:
                     if not self._frames and link.write_now(frame, note, bool(urgent)):
                         return True
                     may_write = False
@@ -248,6 +245,7 @@ class Outbox:
         with self._lock:
             self._loop = asyncio.get_running_loop()
             self._loop_thread = threading.get_ident()
+            self._main_thread = threading.main_thread().ident
             self._link = link
             self._paused = False
             if link is None:

@@ -229,18 +229,16 @@ class Reader(Generic[T]):
             raise Refused(
                 str(error), header or (self._always_wrapped and peek(payload)) or Header()
             )
-        found = None
-        if self._takes_bytes:
-            found = self._open_bytes(payload, header)
-        elif header is None and payload[:1] >= b"\x80" and payload.find(_MARK, 0, _MARKED) > 0:
-            found = self._open_array(payload)
-        if found is not None:
-            return found
+        is_json = header is None and payload[:1] < b"\x80"
+        if not is_json and (self._takes_bytes or header is None):
+            found = self._open_binary(payload, header)
+            if found is not None:
+                return found
         if self._may_be_strict:
             shape = self._shape
             try:
                 if header is None:
-                    decode = shape.read_wrapped if payload[:1] < b"\x80" else shape.unpack_wrapped
+                    decode = shape.read_wrapped if is_json else shape.unpack_wrapped
                     envelope: Envelope = decode(payload)
                     if self._always_wrapped or envelope.header.properties is not UNSET:
                         return envelope
@@ -269,6 +267,12 @@ class Reader(Generic[T]):
         if self._always_wrapped:
             raise Refused("no envelope: {'header': …, 'data': …} was expected", Header())
         return Envelope(Header(), self._bare_data(tree, payload, Header()))
+
+    def _open_binary(self, payload: bytes, header: Header | None) -> Envelope | None:
+        """What is not to be copied; None for all else."""
+        if self._takes_bytes:
+            return self._open_bytes(payload, header)
+        return self._open_array(payload) if payload.find(_MARK, 0, _MARKED) > 0 else None
 
     def _open_bytes(self, payload: bytes, header: Header | None) -> Envelope | None:
         """Bytes as they are written by us, for who wants just those; None for all else."""

@@ -29,6 +29,10 @@ class Packer(Protocol):
     def wrap(self, body: Any, header: Header, native: bool) -> Packet: ...
 
 
+def _told(outcome: Packet | CommlibError) -> None:
+    """For a call that has ended, or that nobody has made yet."""
+
+
 class Call:
     """One call on its way, or an address that is booked for one to come.
 
@@ -51,7 +55,7 @@ class Call:
         self.packet: Packet | None = None
         self.sent = False
         """Whether a reply may come."""
-        self.finish: Finish = lambda outcome: None
+        self.finish: Finish = _told
 
     def fill(self, name: str, writer: Packer, body: Any, timeout: float, finish: Finish) -> None:
         """Say what is called, with a message that ``writer`` has encoded, and who is told."""
@@ -63,7 +67,7 @@ class Call:
 
     def end(self, outcome: Packet | CommlibError) -> None:
         """Tell the outcome, if that has not been done before. On the loop."""
-        finish, self.finish = self.finish, lambda outcome: None
+        finish, self.finish = self.finish, _told
         finish(outcome)
 
 

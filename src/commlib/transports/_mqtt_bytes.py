@@ -6,6 +6,7 @@ Source: MQTT 3.1.1, section 1.5; MQTT 5.0, sections 1.5 and 2.2.2.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from struct import Struct as Layout
 from struct import error as LayoutError
 from typing import Any
@@ -20,6 +21,7 @@ class Malformed(ValueError):
     """Bytes that are not what they should be."""
 
 
+@lru_cache(1000)
 def length(number: int) -> bytes:
     """A variable byte integer."""
     if number < 0x80:

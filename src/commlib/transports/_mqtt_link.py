@@ -145,8 +145,9 @@ class MqttLink(StreamLink):
         super().write([*map(frames.downgraded, parts)] if self.downgrades else parts, notes)
 
     def write_now(self, frame: Frame, note: object, urgent: bool, /) -> bool:
-        frame = frames.downgraded(frame) if self.downgrades else frame
-        return super().write_now(frame, note, urgent)
+        if self.downgrades:
+            frame = frames.downgraded(frame)
+        return self._write_at_once(frame, (note,), urgent)
 
     def write_all_now(self, parts: Sequence[Frame], notes: Iterable[object], /) -> bool:
         return super().write_all_now(
