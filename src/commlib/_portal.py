@@ -227,6 +227,9 @@ def enter(hub: Hub) -> Portal:
     Raises EndpointClosed when the program is ending.
     """
     global _portal
+    portal = _portal
+    if portal is not None and hub.started and hub.loop is portal.loop and not portal.ending:
+        return portal  # as nearly always; if it is about to end, it may do so after this as well
     with _lock:
         if _portal is None:
             _portal = Portal()

@@ -1,15 +1,12 @@
-"""The lane of a service that is a plain function, on a broker to which many replies go as one."""
+"""The lanes of services that are plain functions."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 from commlib._lanes import ThreadLane
 from commlib._packet import Packet
-from commlib._stats import Stats
-from commlib._workers import Workers
 from commlib.transports.base import HoldingTransport
 
 QUICK_SECONDS = 0.0001  # that a quick handler takes; to wake one more worker costs about as much
@@ -19,34 +16,10 @@ MOST_HELD = 8  # replies that wait for those of the requests behind them
 
 
 class RequestLane(ThreadLane):
-    """Calls a plain function with requests; those come on credit, so there are no bounds.
+    """Calls a plain function with requests. They come on credit, so there are no bounds to heed."""
 
-    To wake a worker costs more than a quick function does, and several are in each other's way, for
-    Python runs one of them at a time. So the one that is at work is left alone with what comes, as
-    long as the calls before were quick. It need not send each reply by itself, either, if further
-    requests wait: see ``may_hold``. Looks are taken meanwhile whether it gets on. If not, what it
-    holds is sent, and the others join.
-    """
-
-    def __init__(
-        self,
-        workers: Workers,
-        name: str,
-        handle: Callable[[Packet], Any],
-        stats: Stats,
-        on_error: Callable[[Packet, BaseException], None],
-        *,
-        concurrency: int,
-        transport: HoldingTransport,
-    ) -> None:
-        super().__init__(workers, name, handle, stats, on_error, concurrency=concurrency)
-        self.hold = transport.hold
-        self._let_go = transport.let_go
-        self._quick_calls = 0
-        self._called = 0  # roughly: workers count without a lock
-        self._is_watched = False
-        self._held = 0  # in a row
-        self._must_let_go = False
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self._queue = deque()
 
     def put(self, packet: Packet) -> None:
@@ -55,11 +28,41 @@ class RequestLane(ThreadLane):
             return
         self.stats.received += 1
         self._queue.append(packet)
-        if self._quick_calls >= QUICK_CALLS and self._active:
-            if not self._is_watched:
-                self._watch()
-        elif self._places:
+        if self._places:
             self._take()
+
+    def _pop(self) -> Packet | None:
+        try:
+            return self._queue.popleft() if self._queue else None
+        except IndexError:  # another worker was quicker
+            return None
+
+
+class HoldingLane(RequestLane):
+    """The same on a broker to which many replies go as one.
+
+    To wake a worker costs more than a quick function does, and several are in each other's way, for
+    Python runs one of them at a time. So the one that is at work is left alone with what comes, as
+    long as the calls before were quick. It need not send each reply by itself, either, if further
+    requests wait: see ``may_hold``. Looks are taken meanwhile whether it gets on. If not, what it
+    holds is sent, and the others join.
+    """
+
+    def __init__(self, transport: HoldingTransport, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.hold = transport.hold
+        self._let_go = transport.let_go
+        self._quick_calls = 0
+        self._called = 0  # roughly: workers count without a lock
+        self._is_watched = False
+        self._held = 0  # in a row
+        self._must_let_go = False
+
+    def _take(self) -> None:
+        if self._quick_calls < QUICK_CALLS or len(self._places) == self._concurrency:
+            super()._take()
+        elif not self._is_watched:
+            self._watch()
 
     def _watch(self) -> None:
         self._is_watched = True
@@ -78,10 +81,7 @@ class RequestLane(ThreadLane):
             self._take()
 
     def _pop(self) -> Packet | None:
-        try:
-            packet = self._queue.popleft() if self._queue else None
-        except IndexError:  # another worker was quicker
-            packet = None
+        packet = super()._pop()
         if self._must_let_go and (packet is None or not self._is_watched):
             self._send_held()
         return packet

@@ -12,7 +12,7 @@ import pytest
 from collected import DEADLINE, eventually
 from commlib import _request_lane
 from commlib._packet import Packet
-from commlib._request_lane import MOST_HELD, QUICK_CALLS, RequestLane
+from commlib._request_lane import MOST_HELD, QUICK_CALLS, HoldingLane
 from commlib._stats import Stats
 from commlib._workers import Workers
 from commlib.transports.base import Address
@@ -81,10 +81,10 @@ class Service:
         self.gates: dict[bytes, threading.Event] = {}
         self.seconds = 0.0
         """That a call is said to have taken."""
-        self.lane = RequestLane(
-            *(workers, "lane", self._handle, Stats(), lambda packet, exc: self.errors.append(exc)),
+        self.lane = HoldingLane(
+            *(self.replies, workers, "lane", self._handle, Stats()),
+            lambda packet, error: self.errors.append(error),
             concurrency=concurrency,
-            transport=self.replies,
         )
 
     def _handle(self, packet: Packet) -> None:
@@ -166,7 +166,7 @@ async def test_a_function_that_was_slow_once_has_all_its_workers(
         gate.set()
 
 
-@pytest.mark.parametrize("concurrency", [1, 2, 4])
+@pytest.mark.parametrize("concurrency", [2, 4])
 async def test_when_a_quick_function_blocks_the_other_workers_join(
     workers: Workers, concurrency: int
 ) -> None:
@@ -184,7 +184,7 @@ async def test_replies_are_held_while_requests_wait_and_no_longer_than_so_many(
     workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_request_lane, "PATIENCE", NEVER)
-    service = Service(workers, concurrency=1)
+    service = Service(workers, concurrency=2)
     await service.warm()
     last, late = numbered(MOST_HELD + 3)[-2:]
     first, gate, end = (service.gate(payload) for payload in (b"0", last, late))
@@ -204,7 +204,7 @@ async def test_what_is_held_leaves_when_the_next_request_has_no_reply(
     workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_request_lane, "PATIENCE", NEVER)
-    service = Service(workers, concurrency=1)
+    service = Service(workers, concurrency=2)
     await service.warm()
     gate, first = service.gate(b"silent"), service.gate(b"first")
     service.put(b"first", b"silent")
@@ -216,7 +216,7 @@ async def test_what_is_held_leaves_when_the_next_request_has_no_reply(
 
 
 async def test_what_is_held_leaves_when_the_next_request_blocks(workers: Workers) -> None:
-    service = Service(workers, concurrency=1)
+    service = Service(workers, concurrency=2)
     await service.warm()
     gate, first = service.gate(b"silent"), service.gate(b"first")
     service.put(b"first", b"silent")
@@ -230,7 +230,7 @@ async def test_what_is_held_just_after_a_look_leaves_before_the_next_request(
     workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_request_lane, "PATIENCE", NEVER)
-    service = Service(workers, concurrency=1)
+    service = Service(workers, concurrency=2)
     await service.warm()
     lane, replies = service.lane, service.replies
     hold = replies.hold

@@ -74,11 +74,6 @@ class Call:
 _NEAR = 300  # bytes of a reply in an envelope within which its id stands
 
 
-def _said(token: str) -> bytes:
-    """How a reply in JSON says whose it is; no string in it can, for quotes are escaped there."""
-    return b'"id":"%b"' % token.encode()
-
-
 def _closed() -> EndpointClosed:
     return EndpointClosed("the client was stopped before the reply came")
 
@@ -231,25 +226,32 @@ class Caller:
             if token is not None:
                 self._end_sent(token, packet)
             return True
-        if token is None or not self._is_reply(token, packet):
-            # Too late, or a second answer to the call that had this address before.
-            self.late += 1
-            return False
-        self._end_sent(token, packet)
-        return True
+        if token is not None and (
+            # As nearly always, and found out without decoding anything. No string in JSON can say
+            # so, for quotes are escaped there.
+            (
+                packet.header is None
+                and packet.payload.find(b'"id":"%b"' % token.encode(), 0, _NEAR) > 0
+            )
+            or self._is_reply(token, packet)
+        ):
+            packet.correlation_id = token  # whose it is, whatever it says itself
+            self._end_sent(token, packet)
+            return True
+        # Too late, or a second answer to the call that had this address before.
+        self.late += 1
+        return False
 
     def _end_sent(self, token: str, outcome: Packet | CommlibError) -> None:
         call = self._calls.take(token)
         if call is not None:
-            if isinstance(outcome, Packet):
-                outcome.correlation_id = call.id or token  # whose it is, whatever it says itself
+            if call.id and isinstance(outcome, Packet):
+                outcome.correlation_id = call.id
             call.end(outcome)
             if self._calls.lines:
                 self._send_next()
 
     def _is_reply(self, token: str, packet: Packet) -> bool:
-        if packet.header is None and packet.payload.find(_said(token), 0, _NEAR) >= 0:
-            return True  # as nearly always, and found out without decoding anything
         echoed = reply_id(packet)
         if echoed in (token, ""):
             return True

@@ -116,7 +116,7 @@ class Hub:
         self.workers = Workers(self.name)
         self.caller = Caller(self.transport)
         self.loop: asyncio.AbstractEventLoop | None = None
-        self._started = False
+        self.started = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing: asyncio.Task[None] | None = None
         self._refused: set[str] = set()
@@ -147,8 +147,8 @@ class Hub:
     def start(self) -> None:
         """Begin to connect, in the background; idempotent."""
         self.bind(asyncio.get_running_loop())
-        if not self._started:
-            self._started = True
+        if not self.started:
+            self.started = True
             self.spawn(self.transport.connect())
 
     async def reopen(self) -> None:

@@ -25,7 +25,7 @@ from commlib._packet import (
     unix_ms,
 )
 from commlib._rate import rate_limit
-from commlib._request_lane import RequestLane
+from commlib._request_lane import HoldingLane, RequestLane
 from commlib._wire import Reader, Refused, Writer, pack
 from commlib.aio._answers import Answer, Answers, Known
 from commlib.aio._endpoint import (
@@ -136,7 +136,7 @@ class _Credit:
     """Tells the consumer that brought a request when that is worked off. From any thread."""
 
     def __init__(self) -> None:
-        self.lane: RequestLane | None = None
+        self.lane: HoldingLane | None = None
         """Who handles the request, if that asks for anything."""
         self._consumer: Consumer | None = None
         self._early: deque[Packet] = deque()
@@ -202,21 +202,20 @@ class RPCService(Input):
         transport = self.hub.transport
         # Its credit is that of this life: a request may still be handled when the next has begun.
         credit = _Credit()
-        if isinstance(transport, HoldingTransport) and not is_async(self.on_request):
-            self._lane = credit.lane = RequestLane(
-                *(self.hub.workers, self.name, partial(self._handle, credit)),
-                *(self._stats, self._report),
-                concurrency=self._workers,
-                transport=transport,
-            )
-        else:
-            handle = self._handle_async if is_async(self.on_request) else self._handle
+        how = (self.name, partial(self._handle, credit), self._stats, self._report)
+        if is_async(self.on_request):
             self._lane = self._make_lane(
                 self.on_request,
-                partial(handle, credit),
+                partial(self._handle_async, credit),
                 bounds=UNBOUNDED,
                 concurrency=self._workers,
             )
+        elif isinstance(transport, HoldingTransport):
+            self._lane = credit.lane = HoldingLane(
+                transport, self.hub.workers, *how, concurrency=self._workers
+            )
+        else:
+            self._lane = RequestLane(self.hub.workers, *how, concurrency=self._workers)
         await transport.connect()
         self._oldest = transport.clock() - int(self._max_age * 1000)
         self._consumer = await transport.consume(self.rpc_name, self._lane.put, self._workers)
