@@ -110,8 +110,8 @@ def check_age(max_age: float) -> float:
 class ServiceOptions(Options, total=False):
     """The options of services.
 
-    * ``workers``: how many requests are handled at once; by default 4 for a plain function, 64
-      for a coroutine function.
+    * ``workers``: how many requests are handled at once; by default 4 for a plain function, which
+      is given them one by one while it is quick, and 64 for a coroutine function.
     * ``max_age`` (s): requests that waited longer than that when the service started are dropped.
     * ``max_rate``: requests a second that are handled, on average and in one burst; those beyond
       are refused, and who asks gets RPCRemoteError, ``TooManyMessages``. None: no such bound.

@@ -182,8 +182,8 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
     def _spell(self, topic: str, keep: bool = True) -> bytes:
         """A name as it stands in a packet. Raises SerializationError for what MQTT cannot spell.
 
-        Names come from peers, too, as the address of a reply, and for a wrong one the broker would
-        end the connection.
+        ``keep``: it is to come again. Names come from peers, too, as the address of a reply, and
+        for a wrong one the broker would end the connection.
         """
         spelled = to_mqtt(topic)
         try:
