@@ -48,13 +48,15 @@ class Outbox:
         failure: Callable[[], CommlibError | None],
         connecting: Callable[[], bool],
     ) -> None:
+        self.ahead: Outbox | None = None
+        """Another one, to the same broker, of which what waits there is written first."""
         self._failure = failure
         self._connecting = connecting
         self._name = name
         self._offline = offline
         self._stats = stats
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._loop_thread: int | None = 0
+        self._loop_thread = 0
         self._main_thread: int | None = 0
         self._link: Sink | None = None
         self._paused = False
@@ -120,13 +122,20 @@ class Outbox:
 
     def let_go(self) -> None:
         """Write what waits because more was to come. From any thread."""
+        may_write = must_wake = False
         with self._lock:
             link = self._link
-            is_busy = self._flushing or self._writing or self._wake_pending or self._paused
-            if link is None or not self._frames or is_busy:
-                return
-            self._writing = True
-        self._put_now(link, None, None, True)
+            if link is not None and self._frames:
+                is_busy = self._flushing or self._writing or self._wake_pending or self._paused
+                is_other = threading.get_ident() not in (self._loop_thread, self._main_thread)
+                if is_other and not is_busy:
+                    may_write = self._writing = True
+                else:
+                    must_wake = self._must_wake()
+        if may_write and link is not None:
+            self._put_now(link, None, None, True)
+        elif must_wake:
+            self._wake_loop()
 
     def _must_wake(self) -> bool:
         """Whether the loop must be woken to write what waits; then that is noted. Under the lock.
@@ -167,7 +176,10 @@ class Outbox:
                 must_wake = bool(is_needed) and self._must_wake()
             if must_wake:
                 self._wake_loop()
-        return is_written or frame is None or self.put(frame, note, None)
+        if is_written:
+            return True
+        assert frame is not None, "what waits counts as written"
+        return self.put(frame, note, None)
 
     def _write_of_others(self, link: Sink) -> bool:
         """Write what was put here while this thread was writing; whether that was something."""
@@ -312,6 +324,8 @@ class Outbox:
             self._flush()
 
     def _flush(self) -> None:
+        if self.ahead is not None and self.ahead._frames:
+            self.ahead._flush()
         with self._lock:
             self._wake_pending = False
             link = self._link

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from collections.abc import Callable
+from contextlib import suppress
+from time import perf_counter
+from typing import Any, TypeVar
 
 from commlib._lanes import ThreadLane
 from commlib._packet import Packet
-from commlib.transports.base import HoldingTransport
+from commlib.transports.base import Address, HoldingTransport
 
-QUICK_SECONDS = 0.0001  # that a quick handler takes; to wake one more worker costs about as much
-QUICK_CALLS = 32  # that have to be quick in a row
-PATIENCE = 0.005  # s between looks whether a worker that is left alone gets on
-MOST_HELD = 8  # replies that wait for those of the requests behind them
+T = TypeVar("T")
+R = TypeVar("R")
+
+QUICK_SECONDS = 0.0001  # that a quick function takes; to wake one more worker takes about as long
+QUICK_CALLS = 32  # in a row, so that a function that blocks now and then is not taken for quick
+PATIENCE = 0.005  # s between looks whether a worker gets on; Python's threads take turns every 5 ms
+MOST_HELD = 8  # replies that leave as one; with more the callers would have to wait
 
 
 class RequestLane(ThreadLane):
@@ -44,18 +50,17 @@ class HoldingLane(RequestLane):
     To wake a worker costs more than a quick function does, and several are in each other's way, for
     Python runs one of them at a time. So the one that is at work is left alone with what comes, as
     long as the calls before were quick. It need not send each reply by itself, either, if further
-    requests wait: see ``may_hold``. Looks are taken meanwhile whether it gets on. If not, what it
-    holds is sent, and the others join.
+    requests wait; with ``concurrency=1`` it does. Looks are taken meanwhile whether it gets on, and
+    is still quick. If not, what it holds is sent, and the others join.
     """
 
     def __init__(self, transport: HoldingTransport, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.hold = transport.hold
-        self._let_go = transport.let_go
+        self._transport = transport
         self._quick_calls = 0
         self._called = 0  # roughly: workers count without a lock
         self._is_watched = False
-        self._held = 0  # in a row
+        self._held = 0  # since one was sent
         self._must_let_go = False
 
     def _take(self) -> None:
@@ -73,7 +78,7 @@ class HoldingLane(RequestLane):
         self._send_held()
         if not self._queue:
             return
-        if self._called != called:
+        if self._called != called and self._quick_calls >= QUICK_CALLS:
             self._watch()
             return
         self._quick_calls = 0
@@ -89,23 +94,28 @@ class HoldingLane(RequestLane):
     def _send_held(self) -> None:
         if self._must_let_go:
             self._must_let_go = False
-            self._let_go()
+            with suppress(RuntimeError):  # the loop is closed: nobody has waited so long
+                self._transport.let_go()
 
-    # What the function's caller says, on a worker.
+    # What is done on a worker.
 
-    def note_call(self, seconds: float) -> None:
-        """The function has taken so long."""
-        self._called += 1
-        self._quick_calls = self._quick_calls + 1 if seconds < QUICK_SECONDS else 0
+    def call(self, function: Callable[[T], R], argument: T) -> R:
+        """Call the function of the service, and heed how long it takes."""
+        begun = perf_counter()
+        try:
+            return function(argument)
+        finally:
+            is_quick = perf_counter() - begun < QUICK_SECONDS
+            self._quick_calls = self._quick_calls + 1 if is_quick else 0
+            self._called += 1
 
-    def may_hold(self) -> bool:
-        """Whether a reply may wait for that of a further request; if so, say ``note_held`` then."""
-        if not (self._is_watched and self._queue) or self._held >= MOST_HELD:
+    def send(self, to: Address, packet: Packet) -> bool:
+        """As that of a transport, of a reply; it is held while further requests wait."""
+        is_left_alone = self._is_watched and self._quick_calls >= QUICK_CALLS
+        if not (is_left_alone and self._queue) or self._held >= MOST_HELD:
             self._held = 0
-            return False
+            return self._transport.send(to, packet)
         self._held += 1
-        return True
-
-    def note_held(self) -> None:
-        """A reply waits. It was put there before: a look may be taken between the two."""
-        self._must_let_go = True
+        is_taken = self._transport.hold(to, packet)
+        self._must_let_go = True  # behind that: a look may be taken between the two
+        return is_taken

@@ -278,8 +278,6 @@ class Reader(Generic[T]):
         """Bytes as they are written by us, for who wants just those; None for all else."""
         data: bytes | memoryview = payload
         if header is None:
-            if payload[:1] < b"\x80":
-                return None
             try:
                 whole = _read_bytes(payload)
             except _json.NOT_DECODABLE:

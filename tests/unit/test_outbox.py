@@ -49,6 +49,21 @@ class Outbox_(Outbox):
         )
 
 
+async def test_what_waits_ahead_is_written_first_whoever_was_woken_first() -> None:
+    outbox, ahead = Outbox_(), Outbox_()
+    outbox.ahead = ahead
+    link = FakeLink()
+    outbox.set_link(link)
+    ahead.set_link(link)
+    outbox.put(b"1", 1)
+    ahead.put(b"2", 2)
+    outbox.put(b"3", 3)
+    await asyncio.sleep(0)
+    assert link.frames == [b"2", b"1", b"3"]
+    await asyncio.sleep(0)
+    assert len(link.frames) == 3
+
+
 async def test_a_burst_is_one_write() -> None:
     outbox, link = Outbox_(), FakeLink()
     outbox.set_link(link)
@@ -622,6 +637,50 @@ async def test_what_the_loop_lets_go_is_written_in_its_next_turn() -> None:
     held.outbox.let_go()
     await asyncio.sleep(0)
     assert held.link.writes == [([b"0", b"1"], [0, 1])]
+
+
+class Flushed(FakeLink):
+    """A link that does something else in the middle of what the loop writes."""
+
+    meanwhile: Callable[[], None] = staticmethod(lambda: None)
+
+    def write(self, frames: Iterable[bytes], notes: Iterable[object]) -> None:
+        super().write(frames, notes)
+        meanwhile, self.meanwhile = self.meanwhile, lambda: None
+        meanwhile()
+
+
+async def test_what_is_let_go_while_the_loop_writes_is_written_in_its_next_turn() -> None:
+    outbox, link = Outbox_(), Flushed()
+    outbox.set_link(link)
+
+    def hold_and_let_go() -> None:
+        outbox.put(b"held", 1, True, more=True)
+        outbox.let_go()
+
+    def meanwhile() -> None:
+        thread = threading.Thread(target=hold_and_let_go)
+        thread.start()
+        thread.join(DEADLINE)
+
+    link.meanwhile = meanwhile
+    outbox.put(b"of the loop", 0)
+    await asyncio.sleep(0)
+    assert link.frames == [b"of the loop"]
+    await asyncio.sleep(0)
+    assert link.frames == [b"of the loop", b"held"]
+
+
+async def test_what_is_let_go_while_another_thread_writes_is_written_by_that() -> None:
+    writing = await Writing().begun()
+
+    def hold_and_let_go() -> None:
+        writing.outbox.put(b"held", 1, True, more=True)
+        writing.outbox.let_go()
+
+    await asyncio.to_thread(hold_and_let_go)
+    assert await writing.ended()
+    assert writing.link.frames == [b"first", b"held"]
 
 
 @pytest.mark.parametrize("is_let_go", [False, True])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -12,10 +13,11 @@ import pytest
 from collected import DEADLINE, eventually
 from commlib import _request_lane
 from commlib._packet import Packet
-from commlib._request_lane import MOST_HELD, QUICK_CALLS, HoldingLane
+from commlib._request_lane import MOST_HELD, QUICK_CALLS, HoldingLane, RequestLane
 from commlib._stats import Stats
 from commlib._workers import Workers
-from commlib.transports.base import Address
+from commlib.transports.base import Address, HoldingTransport
+from commlib.transports.memory import ConnectionParameters, MemoryTransport
 
 NEVER = 3600.0  # s until the first look
 
@@ -41,19 +43,23 @@ async def soon(awaitable: Awaitable[Any]) -> Any:
         return await awaitable
 
 
-class Replies:
+class Replies(MemoryTransport):
     """A transport that keeps what is sent, and apart from it what is held."""
 
     def __init__(self) -> None:
+        super().__init__(ConnectionParameters())
         self.held: list[bytes] = []
         self.sent: list[bytes] = []
+        self.before_hold: Callable[[], None] = lambda: None
 
-    def send(self, packet: Packet) -> None:
-        """Send it, with what is held in front of it."""
+    def send(self, to: str | Address, packet: Packet) -> bool:
+        """Send it, behind what is held."""
         self.let_go()
         self.sent.append(packet.payload)
+        return True
 
     def hold(self, to: Address, packet: Packet) -> bool:
+        self.before_hold()
         self.held.append(packet.payload)
         return True
 
@@ -66,21 +72,32 @@ def numbered(count: int) -> list[bytes]:
     return [b"%d" % number for number in range(count)]
 
 
+class Clock:
+    """By which the lane measures; real time would make a slow function of one that is held up."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class Service:
     """A lane and its function, which answers each request with what it was given.
 
     One whose payload has a gate stops there.
     """
 
-    def __init__(self, workers: Workers, concurrency: int = 4) -> None:
+    def __init__(self, workers: Workers, clock: Clock, concurrency: int) -> None:
+        self._clock = clock
         workers.loop = asyncio.get_running_loop()
         self.replies = Replies()
+        assert isinstance(self.replies, HoldingTransport)
         self.threads: list[int] = []
         self.entered: list[bytes] = []
         self.errors: list[BaseException] = []
         self.gates: dict[bytes, threading.Event] = {}
         self.seconds = 0.0
-        """That a call is said to have taken."""
+        """How long the function takes."""
         self.lane = HoldingLane(
             *(self.replies, workers, "lane", self._handle, Stats()),
             lambda packet, error: self.errors.append(error),
@@ -88,21 +105,20 @@ class Service:
         )
 
     def _handle(self, packet: Packet) -> None:
-        payload = packet.payload
+        payload = self.lane.call(self._function, packet.payload)
+        if payload is not None:
+            self.lane.send(Address(""), packet)
+
+    def _function(self, payload: bytes) -> bytes | None:
         self.entered.append(payload)
         self.threads.append(threading.get_ident())
         gate = self.gates.get(payload)
         assert gate is None or gate.wait(DEADLINE)
+        time.sleep(self.seconds)
+        self._clock.now += self.seconds
         if payload == b"raise":
             raise ValueError(payload)
-        if payload == b"silent":
-            return
-        self.lane.note_call(self.seconds)
-        if self.lane.may_hold():
-            self.replies.hold(Address(""), packet)
-            self.lane.note_held()
-        else:
-            self.replies.send(packet)
+        return None if payload == b"silent" else payload
 
     def put(self, *payloads: bytes) -> None:
         for payload in payloads:
@@ -124,8 +140,19 @@ class Service:
         self.threads.clear()
 
 
-async def test_a_function_that_is_not_known_has_all_its_workers_at_once(workers: Workers) -> None:
-    service = Service(workers)
+Serve = Callable[..., Service]
+
+
+@pytest.fixture
+def serve(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> Serve:
+    """Makes a service whose function takes the time that the test says."""
+    clock = Clock()
+    monkeypatch.setattr(_request_lane, "perf_counter", clock)
+    return lambda concurrency=2: Service(workers, clock, concurrency)
+
+
+async def test_a_function_that_is_not_known_has_all_its_workers_at_once(serve: Serve) -> None:
+    service = serve(concurrency=4)
     gates = [service.gate(payload) for payload in numbered(5)]
     service.put(*numbered(5))
     await reached(lambda: len(service.entered) == 4)
@@ -136,10 +163,10 @@ async def test_a_function_that_is_not_known_has_all_its_workers_at_once(workers:
 
 
 async def test_a_quick_function_is_left_to_the_worker_that_is_at_it(
-    workers: Workers, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_request_lane, "PATIENCE", NEVER)
-    service = Service(workers)
+    service = serve()
     await service.warm()
     first = service.gate(b"first")
     service.put(b"first", *numbered(50))
@@ -149,16 +176,15 @@ async def test_a_quick_function_is_left_to_the_worker_that_is_at_it(
     assert len(set(service.threads)) == 1
 
 
-@pytest.mark.parametrize("seconds", [_request_lane.QUICK_SECONDS, 1.0])
 async def test_a_function_that_was_slow_once_has_all_its_workers(
-    workers: Workers, monkeypatch: pytest.MonkeyPatch, seconds: float
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_request_lane, "PATIENCE", NEVER)
-    service = Service(workers)
+    service = serve(concurrency=4)
     await service.warm()
-    service.seconds = seconds
+    service.seconds = _request_lane.QUICK_SECONDS
     service.put(b"slow")
-    await reached(lambda: len(service.replies.sent) == 1)
+    await reached(lambda: service.replies.sent == [b"slow"] and service.lane._active == 0)
     gates = [service.gate(payload) for payload in numbered(4)]
     service.put(*numbered(4))
     await reached(lambda: len(service.entered) == 1 + 4)
@@ -166,11 +192,40 @@ async def test_a_function_that_was_slow_once_has_all_its_workers(
         gate.set()
 
 
+async def test_a_function_that_fails_slowly_is_slow(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_request_lane, "PATIENCE", NEVER)
+    service = serve()
+    await service.warm()
+    service.seconds = _request_lane.QUICK_SECONDS
+    service.put(b"raise")
+    await reached(lambda: len(service.errors) == 1 and service.lane._active == 0)
+    gates = [service.gate(payload) for payload in numbered(2)]
+    service.put(*numbered(2))
+    await reached(lambda: len(service.entered) == 1 + 2)
+    for gate in gates:
+        gate.set()
+
+
+async def test_when_a_quick_function_becomes_slow_the_others_join_for_what_waits(
+    serve: Serve,
+) -> None:
+    service = serve(concurrency=4)
+    await service.warm()
+    service.seconds = 2 * _request_lane.PATIENCE
+    held = service.gate(b"last")
+    service.put(*numbered(20), b"last")
+    await reached(lambda: len(set(service.threads)) == 4)
+    held.set()
+    await reached(lambda: len(service.replies.sent) == 21)
+
+
 @pytest.mark.parametrize("concurrency", [2, 4])
 async def test_when_a_quick_function_blocks_the_other_workers_join(
-    workers: Workers, concurrency: int
+    serve: Serve, concurrency: int
 ) -> None:
-    service = Service(workers, concurrency)
+    service = serve(concurrency)
     await service.warm()
     gates = [service.gate(payload) for payload in numbered(4)]
     service.put(*numbered(4))
@@ -181,10 +236,10 @@ async def test_when_a_quick_function_blocks_the_other_workers_join(
 
 
 async def test_replies_are_held_while_requests_wait_and_no_longer_than_so_many(
-    workers: Workers, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_request_lane, "PATIENCE", NEVER)
-    service = Service(workers, concurrency=2)
+    service = serve()
     await service.warm()
     last, late = numbered(MOST_HELD + 3)[-2:]
     first, gate, end = (service.gate(payload) for payload in (b"0", last, late))
@@ -201,10 +256,10 @@ async def test_replies_are_held_while_requests_wait_and_no_longer_than_so_many(
 
 
 async def test_what_is_held_leaves_when_the_next_request_has_no_reply(
-    workers: Workers, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_request_lane, "PATIENCE", NEVER)
-    service = Service(workers, concurrency=2)
+    service = serve()
     await service.warm()
     gate, first = service.gate(b"silent"), service.gate(b"first")
     service.put(b"first", b"silent")
@@ -215,8 +270,8 @@ async def test_what_is_held_leaves_when_the_next_request_has_no_reply(
     await reached(lambda: service.replies.sent == [b"first"])
 
 
-async def test_what_is_held_leaves_when_the_next_request_blocks(workers: Workers) -> None:
-    service = Service(workers, concurrency=2)
+async def test_what_is_held_leaves_when_the_next_request_blocks(serve: Serve) -> None:
+    service = serve()
     await service.warm()
     gate, first = service.gate(b"silent"), service.gate(b"first")
     service.put(b"first", b"silent")
@@ -227,20 +282,18 @@ async def test_what_is_held_leaves_when_the_next_request_blocks(workers: Workers
 
 
 async def test_what_is_held_just_after_a_look_leaves_before_the_next_request(
-    workers: Workers, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_request_lane, "PATIENCE", NEVER)
-    service = Service(workers, concurrency=2)
+    service = serve()
     await service.warm()
     lane, replies = service.lane, service.replies
-    hold = replies.hold
 
-    def look_in_between(to: Address, packet: Packet) -> bool:
+    def look() -> None:
         lane._is_watched = False
         lane._send_held()
-        return hold(to, packet)
 
-    monkeypatch.setattr(replies, "hold", look_in_between)
+    replies.before_hold = look
     gate, first = service.gate(b"silent"), service.gate(b"first")
     service.put(b"first", b"silent")
     first.set()
@@ -249,17 +302,94 @@ async def test_what_is_held_just_after_a_look_leaves_before_the_next_request(
     gate.set()
 
 
-async def test_a_lane_that_is_closed_drops_and_counts(workers: Workers) -> None:
-    service = Service(workers)
+async def test_what_is_held_leaves_before_the_lane_is_closed(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_request_lane, "PATIENCE", NEVER)
+    service = serve()
+    await service.warm()
+    gate, first = service.gate(b"silent"), service.gate(b"first")
+    service.put(b"first", b"silent")
+    first.set()
+    await reached(lambda: service.entered == [b"first", b"silent"])
+    closing = asyncio.create_task(service.lane.close(DEADLINE))
+    gate.set()
+    await soon(closing)
+    assert service.replies.sent == [b"first"]
+
+
+async def test_a_worker_that_cannot_send_what_is_held_goes_on(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the loop was closed meanwhile."""
+    monkeypatch.setattr(_request_lane, "PATIENCE", NEVER)
+    service = serve()
+    await service.warm()
+    gate, first = service.gate(b"silent"), service.gate(b"first")
+    service.put(b"first", b"silent")
+    first.set()
+    await reached(lambda: service.entered == [b"first", b"silent"])
+
+    def let_go() -> None:
+        raise RuntimeError("Event loop is closed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(service.replies, "let_go", let_go)
+        gate.set()
+        await reached(lambda: service.lane._active == 0)
+    service.put(b"next")
+    await reached(lambda: service.replies.sent == [b"first", b"next"])
+
+
+async def test_a_lane_that_is_closed_drops_and_counts(serve: Serve) -> None:
+    service = serve()
     await soon(service.lane.close(1.0))
     service.put(b"late")
     assert service.lane.stats.dropped == 1
     assert service.entered == []
 
 
-async def test_a_function_that_raises_ends_nothing(workers: Workers) -> None:
-    service = Service(workers)
+async def test_a_function_that_raises_ends_nothing(serve: Serve) -> None:
+    service = serve()
     await service.warm()
     service.put(b"raise", *numbered(3))
     await reached(lambda: sorted(service.replies.sent) == numbered(3))
     assert [type(error) for error in service.errors] == [ValueError]
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+async def test_whatever_comes_when_each_request_is_handled_once(
+    serve: Serve, concurrency: int
+) -> None:
+    service = serve(concurrency)
+    requests = numbered(3000)
+    for number, request in enumerate(requests):
+        service.put(request)
+        if number % 7 == 0:
+            await asyncio.sleep(0)
+        if number % 1000 == 0:
+            service.seconds = 0.001 if service.seconds == 0 else 0.0
+    await reached(lambda: len(service.replies.sent) == len(requests))
+    assert sorted(service.replies.sent) == sorted(requests)
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+async def test_the_lane_of_a_broker_that_holds_nothing_calls_as_many_at_once_as_it_may(
+    workers: Workers, concurrency: int
+) -> None:
+    workers.loop = asyncio.get_running_loop()
+    inside, gate = list[bytes](), threading.Event()
+
+    def handle(packet: Packet) -> None:
+        inside.append(packet.payload)
+        assert gate.wait(DEADLINE)
+
+    lane = RequestLane(
+        *(workers, "lane", handle, Stats(), lambda packet, error: None), concurrency=concurrency
+    )
+    for payload in numbered(8):
+        lane.put(Packet(payload))
+    await reached(lambda: len(inside) == concurrency)
+    gate.set()
+    await reached(lambda: lane._active == 0)
+    assert sorted(inside) == numbered(8)

@@ -110,7 +110,7 @@ class _Desk(RPCService):
         """Count there."""
         self._stats = stats
 
-    async def _handle_async(self, credit: Any, packet: Packet) -> None:
+    async def _handle_async(self, life: Any, packet: Packet) -> None:
         header, reply = Header(), None
         try:
             try:
@@ -124,7 +124,7 @@ class _Desk(RPCService):
                 reply = self._failure(packet, header, exc)
             self._send(reply)
         finally:
-            credit.done(packet)
+            life.done(packet)
 
     async def _relay(self, letter: Letter) -> tuple[Address, Packet] | None:
         """Pass a request on; the reply, if there is one and somebody wants it."""

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from time import perf_counter
 from typing import Any, Protocol, TypeVar, Unpack
 
 from commlib._forms import own_reader
@@ -132,12 +131,15 @@ class Reply:
         self.error = error
 
 
-class _Credit:
-    """Tells the consumer that brought a request when that is worked off. From any thread."""
+class _Life:
+    """One life of a service, from start to stop.
+
+    It tells the consumer that brought a request when that is worked off. From any thread.
+    """
 
     def __init__(self) -> None:
         self.lane: HoldingLane | None = None
-        """Who handles the request, if that asks for anything."""
+        """Who calls the function and sends replies, where that is not left to the service."""
         self._consumer: Consumer | None = None
         self._early: deque[Packet] = deque()
 
@@ -200,26 +202,30 @@ class RPCService(Input):
 
     async def _begin(self) -> None:
         transport = self.hub.transport
-        # Its credit is that of this life: a request may still be handled when the next has begun.
-        credit = _Credit()
-        how = (self.name, partial(self._handle, credit), self._stats, self._report)
+        # A request may still be handled when the next life has begun.
+        life = _Life()
+        workers, concurrency = self.hub.workers, self._workers
+        handle = partial(self._handle, life)
         if is_async(self.on_request):
             self._lane = self._make_lane(
                 self.on_request,
-                partial(self._handle_async, credit),
+                partial(self._handle_async, life),
                 bounds=UNBOUNDED,
-                concurrency=self._workers,
+                concurrency=concurrency,
             )
         elif isinstance(transport, HoldingTransport):
-            self._lane = credit.lane = HoldingLane(
-                transport, self.hub.workers, *how, concurrency=self._workers
+            self._lane = life.lane = HoldingLane(
+                *(transport, workers, self.name, handle, self._stats, self._report),
+                concurrency=concurrency,
             )
         else:
-            self._lane = RequestLane(self.hub.workers, *how, concurrency=self._workers)
+            self._lane = RequestLane(
+                *(workers, self.name, handle, self._stats, self._report), concurrency=concurrency
+            )
         await transport.connect()
         self._oldest = transport.clock() - int(self._max_age * 1000)
         self._consumer = await transport.consume(self.rpc_name, self._lane.put, self._workers)
-        credit.belongs_to(self._consumer)
+        life.belongs_to(self._consumer)
         try:
             topic = presence_topic(self.rpc_name)
             self._presence = await transport.subscribe(topic, self._say_present)
@@ -239,35 +245,30 @@ class RPCService(Input):
         if self._lane is not None:
             await self._lane.close(self._given.grace)
 
-    def _handle(self, credit: _Credit, packet: Packet) -> None:
+    def _handle(self, life: _Life, packet: Packet) -> None:
         """One request, from the bytes to the reply. On a worker thread."""
         header, reply, is_wanted = Header(), None, False
-        lane = credit.lane
+        # In the next life the transport may be another one.
+        lane = life.lane if life.lane is self._lane else None
         try:
             try:
                 envelope = self._read(packet)
                 header = envelope.header
                 is_wanted = self._is_wanted(header, packet)
                 if is_wanted:
-                    begun = perf_counter()
-                    response = self._call(envelope)
-                    if lane is not None:
-                        lane.note_call(perf_counter() - begun)
+                    call = self._call
+                    response = call(envelope) if lane is None else lane.call(call, envelope)
                     reply = self._reply(packet, header, response)
             except BaseException as exc:
                 reply = self._failure(packet, header, exc)
-            if lane is not None and reply is not None and lane.may_hold():
-                self._send(reply, lane.hold)
-                lane.note_held()
-            else:
-                self._send(reply)
+            self._send(reply, lane)
         finally:
             if is_wanted:
                 self._note_answer(header, reply)
             if self.hub.loop is not None:  # else it was stopped before this callback has ended
-                credit.done(packet)
+                life.done(packet)
 
-    async def _handle_async(self, credit: _Credit, packet: Packet) -> None:
+    async def _handle_async(self, life: _Life, packet: Packet) -> None:
         """The same for a coroutine function. On the loop."""
         header, reply, is_wanted = Header(), None, False
         try:
@@ -285,7 +286,7 @@ class RPCService(Input):
         finally:
             if is_wanted:
                 self._note_answer(header, reply)
-            credit.done(packet)
+            life.done(packet)
 
     def _call(self, request: Envelope) -> Any:
         """What the handler makes of a request; to be awaited if it is a coroutine function."""
@@ -423,18 +424,16 @@ class RPCService(Input):
         return addressed(reply, packet, header)
 
     def _send(
-        self,
-        reply: tuple[Address, Packet] | None,
-        send: Callable[[Address, Packet], bool] | None = None,
+        self, reply: tuple[Address, Packet] | None, sender: HoldingLane | None = None
     ) -> None:
         """Send a reply if there is one, now or when there is room. From any thread.
 
-        ``send`` is what does so, if not the verb of this name.
+        ``sender``: who does so, if not the transport.
         """
         if reply is None or self.hub.loop is None:
             return
         try:
-            if (send or self.hub.transport.send)(*reply):
+            if (sender or self.hub.transport).send(*reply):
                 self._stats.sent += 1
             else:
                 self.hub.loop.call_soon_threadsafe(self._send_later, reply)

@@ -244,11 +244,15 @@ class LastingTransport(Protocol):
 
 
 @runtime_checkable
-class HoldingTransport(Protocol):
+class HoldingTransport(Transport, Protocol):
     """What a transport may have beside the seven verbs if replies are quicker sent many at once."""
 
     def hold(self, to: Address, packet: Packet) -> bool:
-        """As ``send``, of a reply that may wait for the next one, or for ``let_go``; soon."""
+        """As ``send``, of a reply that may wait until further ones follow it. From any thread.
+
+        It leaves with the next that is sent. A service whose next reply does not come calls
+        ``let_go``, within milliseconds.
+        """
         ...
 
     def let_go(self) -> None:

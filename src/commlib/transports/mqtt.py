@@ -145,6 +145,7 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
         topic: str,
         packet: Packet,
         urgent: bool | None = False,
+        *,
         more: bool = False,
         head: bytes | None = None,
     ) -> bool:
@@ -160,7 +161,7 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
         frame, note = self._frame(topic, head, packet)
         if len(frame) > self._max_packet:
             raise PayloadTooBig(len(frame), self._max_packet)
-        return self._outbox_for(packet).put(frame, note, urgent, more)
+        return self._outbox_for(packet).put(frame, note, urgent)
 
     def _spell_once(self, topic: str) -> bytes:
         """The same of the address of a reply, which does not come again.
@@ -260,11 +261,12 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
         urgent = self._reliable.is_written or None
         if isinstance(to, str):
             return self.publish(to, packet, urgent)
-        return self.publish(to.reply_to, packet, urgent, False, self._spell_once(to.reply_to))
+        return self.publish(to.reply_to, packet, urgent, head=self._spell_once(to.reply_to))
 
     def hold(self, to: Address, packet: Packet) -> bool:
-        urgent = self._reliable.is_written or None
-        return self.publish(to.reply_to, packet, urgent, True, self._spell_once(to.reply_to))
+        if not self._reliable.is_written:
+            return self.send(to, packet)  # in its turn behind that
+        return self.publish(to.reply_to, packet, more=True, head=self._spell_once(to.reply_to))
 
     def let_go(self) -> None:
         self._outbox.let_go()
