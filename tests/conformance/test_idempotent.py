@@ -170,11 +170,11 @@ def test_a_kept_reply_is_signed_anew(
     send = service.core._send
     lost = Collected()
 
-    def lose_first(reply: Any) -> None:
+    def lose_first(reply: Any, *sender: Any) -> None:
         if reply is not None and not lost.items:
             lost(reply)
         else:
-            send(reply)
+            send(reply, *sender)
 
     monkeypatch.setattr(service.core, "_send", lose_first)
     assert client.call({}, timeout=DEADLINE) == {"n": 1}
