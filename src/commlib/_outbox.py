@@ -48,8 +48,6 @@ class Outbox:
         failure: Callable[[], CommlibError | None],
         connecting: Callable[[], bool],
     ) -> None:
-        self.ahead: Outbox | None = None
-        """Another one, to the same broker, of which what waits there is written first."""
         self._failure = failure
         self._connecting = connecting
         self._name = name
@@ -324,8 +322,6 @@ class Outbox:
             self._flush()
 
     def _flush(self) -> None:
-        if self.ahead is not None and self.ahead._frames:
-            self.ahead._flush()
         with self._lock:
             self._wake_pending = False
             link = self._link

@@ -56,7 +56,7 @@ class HoldingLane(RequestLane):
 
     def __init__(self, transport: HoldingTransport, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._transport = transport
+        self.transport = transport
         self._quick_calls = 0
         self._called = 0  # roughly: workers count without a lock
         self._is_watched = False
@@ -95,7 +95,7 @@ class HoldingLane(RequestLane):
         if self._must_let_go:
             self._must_let_go = False
             with suppress(RuntimeError):  # the loop is closed: nobody has waited so long
-                self._transport.let_go()
+                self.transport.let_go()
 
     # What is done on a worker.
 
@@ -114,8 +114,8 @@ class HoldingLane(RequestLane):
         is_left_alone = self._is_watched and self._quick_calls >= QUICK_CALLS
         if not (is_left_alone and self._queue) or self._held >= MOST_HELD:
             self._held = 0
-            return self._transport.send(to, packet)
+            return self.transport.send(to, packet)
         self._held += 1
-        is_taken = self._transport.hold(to, packet)
+        is_taken = self.transport.hold(to, packet)
         self._must_let_go = True  # behind that: a look may be taken between the two
         return is_taken

@@ -49,21 +49,6 @@ class Outbox_(Outbox):
         )
 
 
-async def test_what_waits_ahead_is_written_first_whoever_was_woken_first() -> None:
-    outbox, ahead = Outbox_(), Outbox_()
-    outbox.ahead = ahead
-    link = FakeLink()
-    outbox.set_link(link)
-    ahead.set_link(link)
-    outbox.put(b"1", 1)
-    ahead.put(b"2", 2)
-    outbox.put(b"3", 3)
-    await asyncio.sleep(0)
-    assert link.frames == [b"2", b"1", b"3"]
-    await asyncio.sleep(0)
-    assert len(link.frames) == 3
-
-
 async def test_a_burst_is_one_write() -> None:
     outbox, link = Outbox_(), FakeLink()
     outbox.set_link(link)

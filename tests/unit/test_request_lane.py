@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -114,8 +113,7 @@ class Service:
         self.threads.append(threading.get_ident())
         gate = self.gates.get(payload)
         assert gate is None or gate.wait(DEADLINE)
-        time.sleep(self.seconds)
-        self._clock.now += self.seconds
+        self._clock.now += 1.0 if payload.startswith(b"slow ") else self.seconds
         if payload == b"raise":
             raise ValueError(payload)
         return None if payload == b"silent" else payload
@@ -209,16 +207,40 @@ async def test_a_function_that_fails_slowly_is_slow(
 
 
 async def test_when_a_quick_function_becomes_slow_the_others_join_for_what_waits(
-    serve: Serve,
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(_request_lane, "PATIENCE", NEVER)
     service = serve(concurrency=4)
     await service.warm()
-    service.seconds = 2 * _request_lane.PATIENCE
-    held = service.gate(b"last")
-    service.put(*numbered(20), b"last")
-    await reached(lambda: len(set(service.threads)) == 4)
-    held.set()
-    await reached(lambda: len(service.replies.sent) == 21)
+    gates = [service.gate(payload) for payload in numbered(10)]
+    service.put(*numbered(10))
+    before = service.lane._called
+    service.seconds = _request_lane.QUICK_SECONDS
+    gates[0].set()
+    await reached(lambda: service.entered == numbered(2))
+    service.lane._look(before)  # it has got on, but slowly
+    await reached(lambda: len(service.entered) == 1 + 4)
+    for gate in gates:
+        gate.set()
+    await reached(lambda: sorted(service.replies.sent) == numbered(10))
+
+
+async def test_a_look_leaves_alone_who_gets_on_and_is_quick(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_request_lane, "PATIENCE", NEVER)
+    service = serve(concurrency=4)
+    await service.warm()
+    gates = [service.gate(payload) for payload in numbered(10)]
+    service.put(*numbered(10))
+    before = service.lane._called
+    gates[0].set()
+    await reached(lambda: service.entered == numbered(2))
+    service.lane._look(before)
+    assert service.lane._active == 1
+    for gate in gates:
+        gate.set()
+    await reached(lambda: service.replies.sent == numbered(10))
 
 
 @pytest.mark.parametrize("concurrency", [2, 4])
@@ -357,18 +379,16 @@ async def test_a_function_that_raises_ends_nothing(serve: Serve) -> None:
     assert [type(error) for error in service.errors] == [ValueError]
 
 
-@pytest.mark.parametrize("concurrency", [1, 4])
+@pytest.mark.parametrize("concurrency", [1, 2, 4])
 async def test_whatever_comes_when_each_request_is_handled_once(
     serve: Serve, concurrency: int
 ) -> None:
     service = serve(concurrency)
-    requests = numbered(3000)
+    requests = [b"%b%d" % (b"slow " * (n % 301 == 300), n) for n in range(3000)]
     for number, request in enumerate(requests):
         service.put(request)
         if number % 7 == 0:
             await asyncio.sleep(0)
-        if number % 1000 == 0:
-            service.seconds = 0.001 if service.seconds == 0 else 0.0
     await reached(lambda: len(service.replies.sent) == len(requests))
     assert sorted(service.replies.sent) == sorted(requests)
 

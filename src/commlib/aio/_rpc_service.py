@@ -248,8 +248,7 @@ class RPCService(Input):
     def _handle(self, life: _Life, packet: Packet) -> None:
         """One request, from the bytes to the reply. On a worker thread."""
         header, reply, is_wanted = Header(), None, False
-        # In the next life the transport may be another one.
-        lane = life.lane if life.lane is self._lane else None
+        lane = life.lane
         try:
             try:
                 envelope = self._read(packet)
@@ -423,17 +422,17 @@ class RPCService(Input):
             reply = self._pack(Writer[Any](None), {}, answer, native, sign=is_verified)
         return addressed(reply, packet, header)
 
-    def _send(
-        self, reply: tuple[Address, Packet] | None, sender: HoldingLane | None = None
-    ) -> None:
+    def _send(self, reply: tuple[Address, Packet] | None, lane: HoldingLane | None = None) -> None:
         """Send a reply if there is one, now or when there is room. From any thread.
 
-        ``sender``: who does so, if not the transport.
+        It goes by way of the ``lane``, if there is one for the connection that is used now.
         """
         if reply is None or self.hub.loop is None:
             return
+        transport = self.hub.transport
         try:
-            if (sender or self.hub.transport).send(*reply):
+            sender = lane if lane is not None and lane.transport is transport else transport
+            if sender.send(*reply):
                 self._stats.sent += 1
             else:
                 self.hub.loop.call_soon_threadsafe(self._send_later, reply)

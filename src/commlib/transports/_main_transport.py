@@ -48,7 +48,7 @@ class MainTransport(ABC, Generic[D, P]):
         )
         self._main = self._sessions.add("main", self._dial_main, self._on_main)
         self._outbox = self._make_outbox()
-        self._outbox.ahead = self._reliable = self._make_outbox()
+        self._reliable = self._make_outbox()
         self._main.on_failure = self._wake
         self._warned: set[str] = set()
 
