@@ -122,6 +122,8 @@ class Proxy:
             task = self._loop.create_task(self._serve(near, ways))
             self._connections[task] = ways
             task.add_done_callback(self._connections.pop)
+            # One that is cut in the turn in which it was made does not even begin.
+            task.add_done_callback(lambda task, near=near: near.close())  # type: ignore[misc]
 
     async def _serve(self, near: socket.socket, ways: list[Way]) -> None:
         far = socket.socket()

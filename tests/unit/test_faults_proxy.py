@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -75,6 +76,17 @@ def is_cut(sock: socket.socket) -> bool:
         return sock.recv(1) == b""
     except ConnectionResetError:
         return True
+
+
+def test_a_connection_that_is_cut_before_it_has_begun_is_closed(proxy: Proxy) -> None:
+    class Cut(dict[Any, Any]):
+        def __setitem__(self, task: Any, ways: Any) -> None:
+            super().__setitem__(task, ways)
+            task.cancel()
+
+    proxy._connections = Cut()
+    with dial(proxy) as sock:
+        assert is_cut(sock)
 
 
 def test_the_url_keeps_all_but_the_port(proxy: Proxy, echo_url: str) -> None:
