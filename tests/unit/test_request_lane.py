@@ -127,6 +127,14 @@ class Service:
         gate = self.gates[payload] = threading.Event()
         return gate
 
+    async def at_the_second(self) -> threading.Event:
+        """Answer "first", and come to "silent"; what that waits for."""
+        gate, first = self.gate(b"silent"), self.gate(b"first")
+        self.put(b"first", b"silent")
+        first.set()
+        await reached(lambda: self.entered == [b"first", b"silent"])
+        return gate
+
     async def warm(self) -> None:
         """Be quick for as long as it takes to be known for that."""
         for number in range(QUICK_CALLS):
@@ -283,10 +291,7 @@ async def test_what_is_held_leaves_when_the_next_request_has_no_reply(
     monkeypatch.setattr(_request_lane, "PATIENCE", NEVER)
     service = serve()
     await service.warm()
-    gate, first = service.gate(b"silent"), service.gate(b"first")
-    service.put(b"first", b"silent")
-    first.set()
-    await reached(lambda: service.entered == [b"first", b"silent"])
+    gate = await service.at_the_second()
     assert service.replies.held == [b"first"]
     gate.set()
     await reached(lambda: service.replies.sent == [b"first"])
@@ -316,10 +321,7 @@ async def test_what_is_held_just_after_a_look_leaves_before_the_next_request(
         lane._send_held()
 
     replies.before_hold = look
-    gate, first = service.gate(b"silent"), service.gate(b"first")
-    service.put(b"first", b"silent")
-    first.set()
-    await reached(lambda: service.entered == [b"first", b"silent"])
+    gate = await service.at_the_second()
     assert replies.sent == [b"first"]
     gate.set()
 
@@ -330,10 +332,7 @@ async def test_what_is_held_leaves_before_the_lane_is_closed(
     monkeypatch.setattr(_request_lane, "PATIENCE", NEVER)
     service = serve()
     await service.warm()
-    gate, first = service.gate(b"silent"), service.gate(b"first")
-    service.put(b"first", b"silent")
-    first.set()
-    await reached(lambda: service.entered == [b"first", b"silent"])
+    gate = await service.at_the_second()
     closing = asyncio.create_task(service.lane.close(DEADLINE))
     gate.set()
     await soon(closing)
@@ -347,10 +346,7 @@ async def test_a_worker_that_cannot_send_what_is_held_goes_on(
     monkeypatch.setattr(_request_lane, "PATIENCE", NEVER)
     service = serve()
     await service.warm()
-    gate, first = service.gate(b"silent"), service.gate(b"first")
-    service.put(b"first", b"silent")
-    first.set()
-    await reached(lambda: service.entered == [b"first", b"silent"])
+    gate = await service.at_the_second()
 
     def let_go() -> None:
         raise RuntimeError("Event loop is closed")
