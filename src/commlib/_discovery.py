@@ -54,7 +54,7 @@ DOES = {
 }
 
 
-class EndpointInfo(Struct, frozen=True, omit_defaults=True):
+class EndpointInfo(Struct, frozen=True, omit_defaults=True, gc=False):
     """A port of a node.
 
     ``parts`` has the fingerprint of the schema of each message that goes through it: of
@@ -117,6 +117,15 @@ class Announcement(Struct, omit_defaults=True):
     process: str = ""
     lease: float = LEASE
     nodes: tuple[NodeInfo, ...] = ()
+    ids: tuple[str, ...] = ()
+    link: str = ""
+
+
+class Outline(Struct):
+    """What is short of an ``Announcement``: where there are many nodes the rest takes its time."""
+
+    event: Event
+    process: str = ""
     ids: tuple[str, ...] = ()
     link: str = ""
 
@@ -191,7 +200,8 @@ def is_comparable(endpoint: EndpointInfo) -> bool:
 
 def look(endpoint: EndpointInfo) -> Hashable:
     """All of an endpoint that can be at odds with another one of its name."""
-    marks = (endpoint.parts.get(part, "")[:MAX_ID] for part in WRITERS)
+    mark_of = endpoint.parts.get
+    marks = [mark_of(part, "")[:MAX_ID] for part in WRITERS]
     return endpoint.kind, *marks, endpoint.qos, endpoint.retain
 
 

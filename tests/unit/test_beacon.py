@@ -32,7 +32,7 @@ from commlib._discovery import (
     answer_topic,
 )
 from commlib._packet import Packet
-from commlib.aio import _asked, _beacon, _rights, _sayings, discovery
+from commlib.aio import _asked, _beacon, _described, _rights, _sayings, discovery
 from commlib.aio._beacon import beacon_for
 from commlib.aio._hub import Hub
 from commlib.aio.discovery import Discovery
@@ -247,6 +247,41 @@ async def test_ports_are_told_with_their_kinds_names_types_and_schemas(url: str)
     for port in info.endpoints:
         for part in port.parts:
             assert info.schema(port, part), part
+
+
+async def test_each_port_is_looked_at_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def described(port: Any) -> Any:
+        seen.append(getattr(port, "topic", ""))
+        return look_at(port)
+
+    look_at = _described.described
+    monkeypatch.setattr(_described, "described", described)
+    async with listening(url) as heard, node("robot", url) as robot:
+        for number, topic in enumerate(("first", "second"), 1):
+            robot.create_publisher(topic, Number)
+            await heard.until(
+                lambda number=number: any(
+                    len(info.endpoints) == number for said in heard.said() for info in said.nodes
+                )
+            )
+    assert seen.count("first") == seen.count("second") == 1
+
+
+async def test_the_schema_of_a_class_goes_with_its_last_port(url: str) -> None:
+    async with listening(url) as heard, node("robot", url) as robot:
+        numbers = [robot.create_publisher(topic, Number) for topic in ("first", "second")]
+        robot.create_publisher("third", Word)
+        for left in (2, 1):
+            await heard.until(lambda: bool(heard.said()) and bool(heard.said()[-1].nodes))
+            await heard.until(
+                lambda left=left: len(heard.said()[-1].nodes[0].endpoints) == left + 1
+            )
+            assert len(heard.said()[-1].nodes[0].schemas) == 2
+            await numbers.pop().stop()
+        await heard.until(lambda: len(heard.said()[-1].nodes[0].endpoints) == 1)
+        assert len(heard.said()[-1].nodes[0].schemas) == 1
 
 
 async def test_a_class_of_the_programs_own_is_told_as_what_it_is(url: str) -> None:

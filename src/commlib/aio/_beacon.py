@@ -27,6 +27,7 @@ from commlib._discovery import (
     Announcement,
     Event,
     NodeInfo,
+    Outline,
     Sign,
     answer_topic,
 )
@@ -34,7 +35,7 @@ from commlib._packet import Packet
 from commlib._wire import Reader
 from commlib.aio._alarms import SHARE, Alarms
 from commlib.aio._asked import Asked
-from commlib.aio._described import Life, ports_of
+from commlib.aio._described import Life
 from commlib.aio._ear import Ear
 from commlib.aio._hub import Hub
 from commlib.aio._matching import Matching
@@ -92,6 +93,7 @@ class Beacon:
         self._asked = Asked(self.id, self._alarms, self._answer)
         self._tell_from = -inf
         self._reader: Reader[Announcement] = Reader(Announcement)
+        self._outlines: Reader[Outline] = Reader(Outline)
 
     # ---- nodes and their connections ----
 
@@ -228,6 +230,7 @@ class Beacon:
         for life in self._news:
             life.describe(self.id)
         self._matching.note_change()
+        self._matching.compare_own(self._known)
         self._announce(hub)
         self._tell_from = begin + max(PAUSE, SHARE * (self.loop.time() - begin))
         if self._news:
@@ -236,9 +239,9 @@ class Beacon:
     def _find_changes(self) -> None:
         changed, self._changed = self._changed, set()
         for hub in changed:
-            for node, life in self._on_hub[hub].items():
+            for life in self._on_hub[hub].values():
                 # Nobody answers what is present, so what has changed has precedence.
-                if self._news.get(life) != "birth" and life.ports != ports_of(node):
+                if self._news.get(life) != "birth" and life.has_changed:
                     self._news[life] = "change"
 
     def _announce(self, hub: Hub) -> None:
@@ -299,20 +302,25 @@ class Beacon:
 
     def _hear_announcement(self, packet: Packet) -> None:
         """Somebody tells of nodes: warn where they do not go together with ours."""
+        outline = said_in(packet, self._outlines)
+        if outline is None:
+            return
+        if outline.event == "death":
+            self._contradict(outline)
+            return
+        if outline.process == self.id:
+            return  # our own were compared when it was told
         said = said_in(packet, self._reader)
         if said is None:
             return
-        if said.event == "death":
-            self._contradict(said)
-            return
-        mismatched = self._matching.compare(said, self._known)
-        if mismatched and said.event in ("birth", "change") and said.process != self.id:
+        mismatched = self._matching.compare(said.nodes, self._known)
+        if mismatched and said.event in ("birth", "change"):
             # The other one is to know as well, and may not have heard of us.
             for own in mismatched:
                 self._news.setdefault(self._lives[own.id], "present")
             self._tell_soon()
 
-    def _contradict(self, said: Announcement) -> None:
+    def _contradict(self, said: Outline) -> None:
         """Tell of those again that are said to be gone, and are not.
 
         A broker does that which has found out late that a former connection has ended.

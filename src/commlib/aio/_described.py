@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from os import getpid, urandom
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from msgspec import Struct
 
 from commlib import __version__
 from commlib._discovery import EndpointInfo, Kind, NodeInfo
@@ -30,6 +33,15 @@ KINDS: dict[str, Kind] = {
 }
 """By the names of the classes: a node without actions does without that module."""
 ANY_TOPIC = "*"  # of a publisher that has none of its own
+NAMED: dict[Kind, str] = {
+    "publisher": "topic",
+    "subscriber": "topic",
+    "service": "rpc_name",
+    "client": "rpc_name",
+    "action": "action_uri",
+    "action_client": "action_uri",
+}
+"""Which attribute has the name."""
 PARTS: dict[Kind, tuple[str, ...]] = {
     "publisher": ("message",),
     "subscriber": ("message",),
@@ -43,19 +55,25 @@ PARTS: dict[Kind, tuple[str, ...]] = {
 class Life:
     """A node from its start (ms since 1970) to its end: its id, and what was told of it."""
 
-    __slots__ = ("id", "info", "node", "ports", "started")
+    __slots__ = ("_described", "id", "info", "node", "started")
 
     def __init__(self, node: Node, started: int) -> None:
         self.node = node
         self.id = urandom(6).hex()
         self.started = started
-        self.ports: tuple[Endpoint, ...] = ()
         self.info: NodeInfo | None = None
+        self._described: dict[Endpoint, Described | None] = {}
 
     def describe(self, process: str) -> None:
-        """Note what there is to tell of it now."""
-        self.ports = ports_of(self.node)
-        endpoints, schemas = describe(self.ports)
+        """Note what there is to tell of it now; each port is looked at once."""
+        known = self._described
+        ports = ports_of(self.node)
+        self._described = {p: known[p] if p in known else described(p) for p in ports}
+        endpoints = []
+        schemas: dict[str, Schema] = {}
+        for port in filter(None, self._described.values()):
+            endpoints.append(port.info)
+            schemas.update(port.schemas)
         self.info = NodeInfo(
             name=self.node.node_name,
             id=self.id,
@@ -66,9 +84,14 @@ class Life:
             pid=getpid(),
             version=__version__,
             started=self.started,
-            endpoints=endpoints,
+            endpoints=tuple(endpoints),
             schemas=schemas,
         )
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether its ports are others than those that were described."""
+        return tuple(self._described) != ports_of(self.node)
 
 
 def ports_of(node: Node) -> tuple[Endpoint, ...]:
@@ -91,47 +114,56 @@ def kind_of(kind: type) -> Kind | None:
     return next((KINDS[name] for name in names if name in KINDS), None)
 
 
-def describe(
-    ports: Iterable[Endpoint],
-) -> tuple[tuple[EndpointInfo, ...], dict[str, Schema]]:
-    """What there is to tell of endpoints, and the schemas of their messages."""
+class Described(Struct, frozen=True, gc=False):
+    """What there is to tell of an endpoint, and the schemas of its messages."""
+
+    info: EndpointInfo
+    schemas: dict[str, Schema]
+
+
+def described(port: Any) -> Described | None:
+    """What there is to tell of an endpoint; None if nothing is."""
+    cls: Any = type(port)
+    msg_type = getattr(port, "msg_type", None)
+    try:
+        common = _common(cls, msg_type)
+    except TypeError:  # a message type with something in it that cannot be a key
+        common = _common.__wrapped__(cls, msg_type)
+    if common is None:
+        return None
+    if port.serializer is not None and own_reader(port.serializer) is not None:
+        common = common._replace(parts={}, schemas={})  # no schema tells how that is read
+    kind = common.kind
+    name = getattr(port, NAMED[kind], None)
+    qos, retain = (port._qos, port._retain) if kind == "publisher" else (0, False)
+    info = EndpointInfo(
+        kind, ANY_TOPIC if name is None else str(name), common.type, common.parts, qos, retain
+    )
+    return Described(info, common.schemas)
+
+
+class Common(NamedTuple):
+    """What there is to tell of all ports of one class for one message class; never changed."""
+
+    kind: Kind
+    type: str
+    parts: dict[str, str]
+    schemas: dict[str, Schema]
+
+
+@lru_cache(maxsize=1024)
+def _common(cls: Any, msg_type: Any) -> Common | None:
+    kind = kind_of(cls)
+    if kind is None:
+        return None
+    parts: dict[str, str] = {}
     schemas: dict[str, Schema] = {}
-    infos = []
-    for port in ports:
-        kind = kind_of(type(port))
-        if kind is None:
-            continue
-        parts = {}
-        for part in PARTS[kind] if _has_schema(port) else ():
-            mark, schema = marked_schema(_type_of(port, part))
-            if schema is not None:
-                parts[part], schemas[mark] = mark, schema
-        infos.append(
-            EndpointInfo(
-                kind=kind,
-                name=_name_of(port),
-                type=_type_name(_msg_type(port)),
-                parts=parts,
-                qos=getattr(port, "_qos", 0),
-                retain=getattr(port, "_retain", False),
-            )
-        )
-    return tuple(infos), schemas
-
-
-def _has_schema(port: Endpoint) -> bool:
-    """Whether its messages are written as a JSON Schema says, in JSON or MessagePack."""
-    return own_reader(port.serializer) is None
-
-
-def _msg_type(port: Any) -> Any:
-    return getattr(port, "msg_type", None)
-
-
-def _type_of(port: Endpoint, part: str) -> Any:
-    """The class of a part of its messages, None for plain data."""
-    kind = _msg_type(port)
-    return kind if part == "message" else getattr(kind, part.capitalize(), None)
+    for part in PARTS[kind]:
+        of_part = msg_type if part == "message" else getattr(msg_type, part.capitalize(), None)
+        mark, schema = marked_schema(of_part)
+        if schema is not None:
+            parts[part], schemas[mark] = mark, schema
+    return Common(kind, _type_name(msg_type), parts, schemas)
 
 
 def _type_name(kind: Any) -> str:
@@ -139,11 +171,3 @@ def _type_name(kind: Any) -> str:
         return ""
     name = kind.__name__ if isinstance(kind, type) else str(kind)  # list[float] is no class
     return str(name).removeprefix("typing.")
-
-
-def _name_of(port: Any) -> str:
-    for name in ("topic", "rpc_name", "action_uri"):
-        found = getattr(port, name, None)
-        if found is not None:
-            return str(found)
-    return ANY_TOPIC
