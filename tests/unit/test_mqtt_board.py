@@ -129,6 +129,34 @@ async def test_each_filter_has_a_number_and_a_copy_goes_to_its_own() -> None:
     assert new.takers() == []
 
 
+async def test_whoever_comes_or_goes_is_heeded_with_the_next_message() -> None:
+    new = await network(V5)
+    first, take = new.add("a.b", "first")
+    new.add("other")
+    for _ in range(2):
+        new.says("a/b", b"", 1)
+        new.says("other", b"", 2)
+    assert new.takers() == ["first", "first", "other", "other"]
+    new.add("a.b", "second")
+    new.add("a/b", "third")
+    for _ in range(2):
+        new.says("a/b", b"", 1)
+    assert new.takers() == ["first", "first", "second", "second", "third", "third"]
+    new.boards.remove(first, take)
+    new.says("a/b", b"", 1)
+    assert new.takers() == ["second", "third"]
+    new.says("other", b"", 2)
+    assert new.takers() == ["other"]
+
+
+async def test_a_message_of_another_topic_than_its_filter_is_for_nobody_else() -> None:
+    new = await network(V5)
+    new.add("a")
+    new.add("o.*")
+    new.says("b", b"", 2)  # which only a broker sends that is wrong
+    assert new.takers() == []
+
+
 async def test_both_spellings_of_a_name_share_a_filter() -> None:
     new = await network(V5)
     new.add("a.b")

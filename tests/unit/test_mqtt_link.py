@@ -18,7 +18,7 @@ from commlib.transports import _mqtt_frames as frames
 from commlib.transports._mqtt_control import V5, V311
 from commlib.transports._mqtt_frames import Published
 from commlib.transports._mqtt_headers import write_pairs
-from commlib.transports._mqtt_link import LONGEST_HEAD, Route, Unclaimed
+from commlib.transports._mqtt_link import LONGEST_HEAD, Known, Route, Unclaimed
 from mqtt_wire import Wire
 
 BOTH = pytest.mark.parametrize("version", [V311, V5])
@@ -211,7 +211,7 @@ async def test_who_takes_a_topic_is_asked_once_until_that_changes(
     for topic in ("a", "b", "a", "passing", "passing"):
         broker.comes(broker.publish(topic, b""))
     assert asked == ["a", "b", "passing", "passing"]
-    broker.link.forget_routes()
+    broker.link.forget_routes(0)
     broker.comes(broker.publish("a", b""))
     assert asked[4:] == ["a"]
 
@@ -246,6 +246,96 @@ async def test_the_time_to_live_belongs_to_what_is_remembered(make: Callable[...
         broker.comes(broker.publish("a", b"", properties=frames.publish_properties(seconds, [])))
     assert asked == [30, None, 2]
     assert got == [30, None, 30, 2, 30]
+
+
+class Numbered:
+    """What a link asks of topics that each have a filter, and its number, to themselves."""
+
+    def __init__(self, broker: Wire, **filters: int) -> None:
+        self.numbers: list[int] = []
+        self.topics: list[str] = []
+        self.got: list[tuple[str, bytes, float | None]] = []
+        self._broker = broker
+        self._filters = {number: topic for topic, number in filters.items()}
+        broker.link.on_number = self._of_number
+        broker.link.on_route = self._find
+
+    def _of_number(self, number: int) -> tuple[str, Known]:
+        self.numbers.append(number)
+        topic = self._filters.get(number, "")
+        return topic, ((self._take, f"{topic}!", None),) if topic else ()
+
+    def _find(self, topic: str, published: Published) -> tuple[Route, bool]:
+        self.topics.append(topic)
+        return ((self._take, topic),), True
+
+    def _take(self, packet: Packet) -> None:
+        self.got.append((packet.topic, packet.payload, packet.ttl))
+
+    def comes(self, topic: str, properties: bytes) -> None:
+        self._broker.comes(self._broker.publish(topic, b"of it", properties=properties))
+
+
+async def test_a_topic_with_a_filter_of_its_own_is_known_by_its_number(
+    make: Callable[..., Wire],
+) -> None:
+    asked = Numbered(make(), a=1, b=300)
+    for topic, properties in (("a", b"\x02\x0b\x01"), ("b", b"\x03\x0b\xac\x02")) * 2:
+        asked.comes(topic, properties)
+    assert asked.numbers == [1, 300]
+    assert asked.topics == []
+    assert asked.got == [("a!", b"of it", None), ("b!", b"of it", None)] * 2
+
+
+async def test_of_a_filter_whose_subscribers_change_it_is_asked_again_and_of_no_other(
+    make: Callable[..., Wire],
+) -> None:
+    broker = make()
+    asked = Numbered(broker, a=1, b=300)
+    for number in (300, 0):
+        asked.comes("a", b"\x02\x0b\x01")
+        asked.comes("b", b"\x03\x0b\xac\x02")
+        broker.link.forget_routes(number)
+    asked.comes("b", b"\x03\x0b\xac\x02")
+    assert asked.numbers == [1, 300, 300]
+
+
+@pytest.mark.parametrize(
+    ("topic", "properties"),
+    [
+        ("a", b"\x00"),
+        ("a", b"\x02\x0b\x02"),  # nobody's
+        ("b", b"\x02\x0b\x01"),  # of another topic
+        ("a", b"\x04\x0b\x01\x0b\x02"),
+        ("a", b"\x07\x0b\x01" + frames.expiry(5)[1:]),
+        ("a", b"\x05\x0b\x01\x03\x00\x00"),  # a content type
+        ("a", b"\x02\x01\x00"),  # a format
+    ],
+)
+async def test_what_bears_anything_else_goes_by_its_topic(
+    topic: str, properties: bytes, make: Callable[..., Wire]
+) -> None:
+    asked = Numbered(make(), a=1)
+    asked.comes(topic, properties)
+    asked.comes(topic, properties)
+    assert asked.topics == [topic]
+    assert [name for name, _, _ in asked.got] == [topic] * 2
+    asked.comes("a", b"\x02\x0b\x01")
+    assert asked.got[2] == ("a!", b"of it", None)
+
+
+@pytest.mark.parametrize(
+    "properties", [b"\x02\x0b\x81", b"\x06\x0b\xff\xff\xff\xff\x01", b"\x02\x0b"]
+)
+async def test_a_number_that_is_none_ends_the_connection(
+    properties: bytes, make: Callable[..., Wire]
+) -> None:
+    broker = make()
+    asked = Numbered(broker, a=1)
+    body = wire.text("a") + properties
+    broker.comes(b"\x30%c%b" % (len(body), body))
+    assert isinstance(await broker.link.closed, ConnectionLost)
+    assert asked.got == []
 
 
 def lives(seconds: float) -> bytes:
@@ -293,7 +383,7 @@ async def test_they_are_asked_for_with_other_properties_and_when_something_has_c
         asked.comes(b"in/%d" % n, b"", properties)
     assert asked.topics == ["in/0", "in/1", "in/2", "in/3"], "without a number nobody knows"
     assert [ttl for _, _, ttl in asked.got] == [None, 5, None, None, 5]
-    broker.link.forget_routes()
+    broker.link.forget_routes(0)
     asked.comes(b"in/9", b"")
     assert asked.topics[4:] == ["in/9"]
 

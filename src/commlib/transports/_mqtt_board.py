@@ -28,7 +28,7 @@ from commlib.transports._mqtt_codes import FAILURE, refusal
 from commlib.transports._mqtt_control import V311
 from commlib.transports._mqtt_filters import Levels, covers, is_exact, levels, overlap
 from commlib.transports._mqtt_frames import Published
-from commlib.transports._mqtt_link import MqttLink, Route
+from commlib.transports._mqtt_link import NO_TOPIC, Known, MqttLink, Route
 from commlib.transports.base import Handler, LinkStats
 
 GROUP = "$share/commlib/"
@@ -123,7 +123,7 @@ class Board:
         link = self.link
         if link is None:
             return
-        link.forget_routes()
+        link.forget_routes(wanted.number)
         wanted.refresh(fresh, ping_under_way=self._pinging is not None)
 
         def answered(code: int) -> None:
@@ -201,7 +201,7 @@ class Board:
             if not shelf[key]:
                 del shelf[key]
         if self.link is not None:
-            self.link.forget_routes()
+            self.link.forget_routes(wanted.number)
 
     def _place(self, channel: Channel) -> tuple[dict[str, list[Channel]], str] | None:
         """Where a channel is found by its topics, and under what name; None: among the others."""
@@ -229,6 +229,7 @@ class Board:
         self._unsettled.clear()
         if link is not None:
             link.on_route = self._route
+            link.on_number = self._route_number
             link.on_siblings = self._route_siblings
             link.on_retained = self._route_retained
         for wanted in self._wanted.values():
@@ -242,6 +243,19 @@ class Board:
                 channel.wanted.note_live(topic)
         route = tuple((handler, name) for channel, name in found for handler in channel.handlers)
         return route, not any(channel.is_inbox for channel, _ in found)
+
+    def _route_number(self, number: int) -> tuple[str, Known]:
+        """The topic that this number alone stands for, and who takes it."""
+        numbered = self._by_number.get(number, ())
+        if len(numbered) != 1:
+            return NO_TOPIC
+        wanted = numbered[0]
+        channels = wanted.channels
+        if not channels or not is_exact(wanted.levels):
+            return NO_TOPIC
+        topic = channels[0].filter
+        wanted.note_live(topic)
+        return topic, tuple([(h, c.topic, None) for c in channels for h in c.handlers])
 
     def _route_siblings(self, published: Published) -> tuple[Handler, ...]:
         """Who takes replies that come with these properties, if nobody else can want any of them.
@@ -330,7 +344,8 @@ class Boards:
         """
         if handler not in channel.handlers:
             return None
-        board = channel.wanted.board if channel.wanted is not None else None
+        wanted = channel.wanted
+        board = wanted.board if wanted is not None else None
         if channel.handlers == (handler,):
             self._channels.pop((channel.topic, channel.is_queue), None)
             if board is None:
@@ -340,8 +355,8 @@ class Boards:
         handlers = list(channel.handlers)
         handlers.remove(handler)
         channel.handlers = tuple(handlers)
-        if board is not None and board.link is not None:
-            board.link.forget_routes()
+        if wanted is not None and wanted.board.link is not None:
+            wanted.board.link.forget_routes(wanted.number)
         return None
 
     def _leave(self, board: Board, channel: Channel, keep: bool) -> asyncio.Future[bool] | None:

@@ -345,7 +345,7 @@ class LastingBoards:
         channel.handlers = tuple(handlers)
         wanted = channel.wanted
         if wanted is not None and wanted.board.link is not None:
-            wanted.board.link.forget_routes()
+            wanted.board.link.forget_routes(wanted.number)
         if handlers or (keep and not (wanted is not None and wanted.is_refused)):
             return
         if self._channels.get(channel.topic) is channel:

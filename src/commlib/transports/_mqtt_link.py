@@ -20,7 +20,7 @@ from commlib._session import SLOW, TakenOver
 from commlib.exceptions import CommlibError, ConnectError, ConnectionLost
 from commlib.transports import _mqtt_control as control
 from commlib.transports import _mqtt_frames as frames
-from commlib.transports._mqtt_bytes import Malformed, read_length
+from commlib.transports._mqtt_bytes import SUBSCRIPTION_ID, Malformed, read_length, text
 from commlib.transports._mqtt_codes import TAKEN_OVER, refusal
 from commlib.transports._mqtt_control import MAX_IDS, V5, Granted
 from commlib.transports._mqtt_frames import Published
@@ -39,6 +39,9 @@ FindRoute = Callable[[str, Published], tuple[Route, bool]]
 
 Known = tuple[tuple[Handler, str, "int | None"], ...]
 """A route that is remembered, and the seconds to live of what comes on it."""
+
+NO_TOPIC: tuple[str, Known] = "", ()
+"""What there is of a number that does not stand for one topic alone."""
 
 Siblings = tuple[tuple[Handler, ...], "int | None"]
 """The same of all topics that have one parent, each of which has its own name for all."""
@@ -78,7 +81,9 @@ class MqttLink(StreamLink):
     """An open connection.
 
     ``on_route(topic, published)`` tells who takes the messages of a topic; it is asked once for
-    each topic and asked again after ``forget_routes``. Of a topic that does not come again
+    each topic and asked again after ``forget_routes``. ``on_number(number)`` is asked before, for
+    the topic of a filter without wildcards that has this number, and who takes what it brings: of
+    thousands of topics each has a first message. Of a topic that does not come again
     ``on_siblings`` tells who takes all topics that have the same parent, if anybody does and all
     are named as on the wire. ``on_retained`` is asked instead for what the broker had stored.
     ``on_unclaimed`` is told of what nobody takes; with True it is not acknowledged, that is up to
@@ -98,6 +103,7 @@ class MqttLink(StreamLink):
         """Whether it is we who have ended it, and not the broker."""
         self.explain: Callable[[Exception | None], Exception | None] = lambda reason: reason
         self.on_route: FindRoute = lambda topic, published: ((), False)
+        self.on_number: Callable[[int], tuple[str, Known]] = lambda number: NO_TOPIC
         self.on_siblings: Callable[[Published], tuple[Handler, ...]] = lambda published: ()
         self.on_retained: Callable[[str, Published], Route] = lambda topic, published: ()
         self.on_unclaimed: Callable[[Unclaimed], bool] = lambda message: False
@@ -117,6 +123,8 @@ class MqttLink(StreamLink):
         self._beginning = (0, b"", 0)  # of what `_long` is the payload of: see `_begin_long`
         # By the topic and the properties, as they came; by the parent's topic and the properties.
         self._routes: dict[bytes, Known] = {}
+        # By properties that are nothing but the number of a filter for one topic.
+        self._numbered: dict[bytes, Known] = {}
         self._siblings: dict[tuple[bytes, bytes], Siblings] = {}
         self._connack: asyncio.Future[bytes] = self._loop.create_future()
         self._greeted = False
@@ -262,10 +270,14 @@ class MqttLink(StreamLink):
 
     # Packets.
 
-    def forget_routes(self) -> None:
-        """Ask for all routes again: a subscription has begun or ended."""
+    def forget_routes(self, number: int) -> None:
+        """Ask for the routes again: who is behind the filter of this number has begun or ended.
+
+        Of filters for one topic each those of the others hold.
+        """
         self._routes.clear()
         self._siblings.clear()
+        self._numbered.pop(frames.subscription_id(number), None)
 
     def buffer_updated(self, nbytes: int) -> None:
         if self.closed.done():
@@ -346,7 +358,7 @@ class MqttLink(StreamLink):
     def _take_packets(self, data: bytes) -> int:
         """Take all whole packets; where the rest begins."""
         at, end = 0, len(data)
-        routes, siblings = self._routes, self._siblings
+        numbered, routes, siblings = self._numbered, self._routes, self._siblings
         has_properties = self._has_properties
         while end - at >= 2:
             head, size, start = data[at], data[at + 1], at + 2
@@ -369,15 +381,20 @@ class MqttLink(StreamLink):
                 return at
             if head == frames.PUBLISH:  # at QoS 0 and not retained: nearly every packet
                 behind = named = start + 2 + (data[start] << 8 | data[start + 1])
+                # Only a short block of properties can be found here: a longer one has no route.
                 if has_properties:
                     behind += 1 + data[behind]
-                # Only a short block of properties can be found here: a longer one has no route.
-                route = routes.get(data[start:behind])
+                    route = numbered.get(data[named:behind]) or routes.get(data[start:behind])
+                else:
+                    route = routes.get(data[start:behind])
                 if route is not None and behind <= stop:
                     payload = data[behind:stop]
                     for handler, name, expiry in route:
                         handler(Packet(payload, name, None, expiry))
-                elif not siblings or not self._take_sibling(data, start, named, behind, stop):
+                elif not (
+                    (siblings and self._take_sibling(data, start, named, behind, stop))
+                    or self._take_first(data, start, named, behind, stop)
+                ):
                     self._take_publish(head, data[start:stop])
             elif head & 0xF0 == frames.PUBLISH:
                 self._take_publish(head, data[start:stop])
@@ -452,6 +469,23 @@ class MqttLink(StreamLink):
             if len(self._siblings) >= MAX_ROUTES:
                 self._siblings.clear()
             self._siblings[parent, start[named:]] = handlers, published.expiry
+
+    def _take_first(self, data: bytes, start: int, named: int, behind: int, stop: int) -> bool:
+        """The first PUBLISH that bears nothing but the number of a filter for one topic.
+
+        False: it is something else. The arguments are those of ``_take_sibling``.
+        """
+        if behind - named < 3 or data[named + 1] != SUBSCRIPTION_ID:
+            return False
+        number, end = read_length(data, named + 2)
+        topic, route = self.on_number(number)
+        if end != behind or behind > stop or not route or data[start:named] != text(topic):
+            return False
+        self._numbered[data[named:behind]] = route
+        payload = data[behind:stop]
+        for handler, name, _ in route:
+            handler(Packet(payload, name))
+        return True
 
     def _take_sibling(self, data: bytes, start: int, named: int, behind: int, stop: int) -> bool:
         """A PUBLISH of a topic that comes once, beside those that have come before: a reply.
