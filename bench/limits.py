@@ -136,11 +136,14 @@ def record(url: str, *, topic: str, file: str) -> None:
 
 
 def feed(url: str, *, topic: str, file: str, count: int, topics: int = 1, busy: int = 1) -> None:
-    """Publish so many of the recorded messages, on the last ``busy`` of so many topics in turn."""
+    """Publish so many messages, each recorded one on the last ``busy`` of so many topics in turn.
+
+    So their numbers count by topic, as those of a publisher do, and nothing seems to be missing.
+    """
     wire = wire_of(url)(url)
     framers = [wire.framer(name, whole=True) for name in topics_of(topic, topics)[-busy:]]
-    recorded = zip(cycle(framers), cycle(_recorded(Path(file))), strict=False)
-    frames = [frame(data) for frame, data in islice(recorded, count)]
+    addressed = (frame(data) for data in cycle(_recorded(Path(file))) for frame in framers)
+    frames = list(islice(addressed, count))
     bursts = _joined(frames)
     answer(ready=True)
     order()

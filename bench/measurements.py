@@ -227,12 +227,14 @@ def burst(lab: Lab, contender: Contender) -> Figures:
 
 
 def _fed(
-    lab: Lab, receiver: Child, recording: Recording, *, count: int, **options: object
+    lab: Lab, receiver: Child, recording: Recording, *, count: int, busy: int = 1, **options: object
 ) -> Figures:
-    with lab.start(FEEDER, "feed", count=count, file=recording.file, **options) as feeder:
+    how = {"count": count, "file": recording.file, "busy": busy, **options}
+    with lab.start(FEEDER, "feed", **how) as feeder:
         ready(receiver, feeder)
         feeder.ask("go")
-    return receiver.ask(count, -(-count // recording.count))
+    rounds = -(-count // (busy * recording.count))  # of all that was recorded, on all topics
+    return receiver.ask(count, busy * rounds)
 
 
 def blob(lab: Lab, contender: Contender) -> Figures:
