@@ -7,6 +7,8 @@ from itertools import count
 from os import urandom
 from threading import Lock
 
+from msgspec import Struct
+
 from commlib._stats import Stats
 
 LONGEST_ORIGIN = 64  # characters of a sender's id; ours have 8
@@ -46,19 +48,16 @@ def new_origin() -> str:
     return urandom(4).hex()
 
 
-class _Sender:
+class _Sender(Struct, gc=False):
     """What has come of one sender on one topic: the first number, and the highest."""
 
-    __slots__ = ("first", "last", "origin", "topic")
-
-    def __init__(self, origin: str, topic: str, seq: int) -> None:
-        self.origin = origin
-        self.topic = topic
-        self.first = seq
-        self.last = seq - 1
+    origin: str
+    topic: str
+    first: int
+    last: int
 
 
-NOBODY = _Sender("", "", 0)
+NOBODY = _Sender("", "", 0, -1)
 
 
 class Gaps:
@@ -94,7 +93,7 @@ class Gaps:
         """The one that this is of; it is new if there is none."""
         first = self._current
         if first is NOBODY:
-            return _Sender(origin, topic, seq)
+            return _Sender(origin, topic, seq, seq - 1)
         if self._senders is None:
             self._senders = OrderedDict({(first.origin, first.topic): first})
         key = (origin, topic)
@@ -104,7 +103,7 @@ class Gaps:
                 oldest, _ = self._senders.popitem(last=False)
                 if self._missing is not None:
                     self._missing.pop(oldest, None)
-            sender = self._senders[key] = _Sender(origin, topic, seq)
+            sender = self._senders[key] = _Sender(origin, topic, seq, seq - 1)
         return sender
 
     def _note_irregular(self, sender: _Sender, seq: int) -> None:
