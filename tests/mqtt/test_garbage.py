@@ -190,7 +190,7 @@ async def linked(broker: FakeBroker) -> AsyncIterator[tuple[MqttLink, list[bytes
     link = await dial("broker", params, "robot", 5, has_will=True)
     came: list[bytes] = []
     route = ((lambda packet: came.append(packet.payload), "sonar"),)
-    link.on_route = lambda topic, published: (route, True)
+    link.routes.on_topic = lambda topic, published: (route, True)
     try:
         yield link, came
     finally:

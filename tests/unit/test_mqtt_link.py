@@ -18,7 +18,8 @@ from commlib.transports import _mqtt_frames as frames
 from commlib.transports._mqtt_control import V5, V311
 from commlib.transports._mqtt_frames import Published
 from commlib.transports._mqtt_headers import write_pairs
-from commlib.transports._mqtt_link import LONGEST_HEAD, Known, Route, Unclaimed
+from commlib.transports._mqtt_link import LONGEST_HEAD, Unclaimed
+from commlib.transports._mqtt_routes import Known, Route
 from mqtt_wire import Wire
 
 BOTH = pytest.mark.parametrize("version", [V311, V5])
@@ -36,7 +37,7 @@ def make(taken: list[tuple[str, bytes]]) -> Callable[..., Wire]:
     def make(version: int = V5, limit: int = 1000) -> Wire:
         broker = Wire(version, limit)
         route: Route = ((lambda packet: taken.append((packet.topic, packet.payload)), "name"),)
-        broker.link.on_route = lambda topic, published: (route, True)
+        broker.link.routes.on_topic = lambda topic, published: (route, True)
         return broker
 
     return make
@@ -207,11 +208,11 @@ async def test_who_takes_a_topic_is_asked_once_until_that_changes(
         asked.append(topic)
         return (), topic != "passing"
 
-    broker.link.on_route = find
+    broker.link.routes.on_topic = find
     for topic in ("a", "b", "a", "passing", "passing"):
         broker.comes(broker.publish(topic, b""))
     assert asked == ["a", "b", "passing", "passing"]
-    broker.link.forget_routes(0)
+    broker.link.routes.forget(0)
     broker.comes(broker.publish("a", b""))
     assert asked[4:] == ["a"]
 
@@ -226,7 +227,7 @@ async def test_the_numbers_of_a_packet_belong_to_what_is_remembered(
         asked.append(published.ids)
         return (), True
 
-    broker.link.on_route = find
+    broker.link.routes.on_topic = find
     for number in (1, 2, 1, 2):
         broker.comes(broker.publish("a", b"", properties=b"\x02\x0b%c" % number))
     assert asked == [[1], [2]]
@@ -241,7 +242,7 @@ async def test_the_time_to_live_belongs_to_what_is_remembered(make: Callable[...
         asked.append(published.expiry)
         return ((lambda packet: got.append(packet.ttl), topic),), True
 
-    broker.link.on_route = find
+    broker.link.routes.on_topic = find
     for seconds in (30.0, None, 29.5, 2.0, 30.0):
         broker.comes(broker.publish("a", b"", properties=frames.publish_properties(seconds, [])))
     assert asked == [30, None, 2]
@@ -257,8 +258,8 @@ class Numbered:
         self.got: list[tuple[str, bytes, float | None]] = []
         self._broker = broker
         self._filters = {number: topic for topic, number in filters.items()}
-        broker.link.on_number = self._of_number
-        broker.link.on_route = self._find
+        broker.link.routes.on_number = self._of_number
+        broker.link.routes.on_topic = self._find
 
     def _of_number(self, number: int) -> tuple[str, Known]:
         self.numbers.append(number)
@@ -295,7 +296,7 @@ async def test_of_a_filter_whose_subscribers_change_it_is_asked_again_and_of_no_
     for number in (300, 0):
         asked.comes("a", b"\x02\x0b\x01")
         asked.comes("b", b"\x03\x0b\xac\x02")
-        broker.link.forget_routes(number)
+        broker.link.routes.forget(number)
     asked.comes("b", b"\x03\x0b\xac\x02")
     assert asked.numbers == [1, 300, 300]
 
@@ -350,8 +351,8 @@ class Asked:
         self.topics: list[str] = []
         self.got: list[tuple[str, bytes, float | None]] = []
         self._broker = broker
-        broker.link.on_route = self._find
-        broker.link.on_siblings = lambda published: (self._take,) if published.ids else ()
+        broker.link.routes.on_topic = self._find
+        broker.link.routes.on_siblings = lambda published: (self._take,) if published.ids else ()
 
     def _take(self, packet: Packet) -> None:
         self.got.append((packet.topic, packet.payload, packet.ttl))
@@ -383,7 +384,7 @@ async def test_they_are_asked_for_with_other_properties_and_when_something_has_c
         asked.comes(b"in/%d" % n, b"", properties)
     assert asked.topics == ["in/0", "in/1", "in/2", "in/3"], "without a number nobody knows"
     assert [ttl for _, _, ttl in asked.got] == [None, 5, None, None, 5]
-    broker.link.forget_routes(0)
+    broker.link.routes.forget(0)
     asked.comes(b"in/9", b"")
     assert asked.topics[4:] == ["in/9"]
 
@@ -421,7 +422,7 @@ async def test_what_the_broker_has_stored_goes_where_it_was_asked_for(
 async def test_a_header_and_a_time_to_live_come_with_the_packet(make: Callable[..., Wire]) -> None:
     got: list[Packet] = []
     broker = make()
-    broker.link.on_route = lambda topic, published: (((got.append, topic),), True)
+    broker.link.routes.on_topic = lambda topic, published: (((got.append, topic),), True)
     header = Header(timestamp=5, origin="ab", seq=7, hops=("x", "y"))
     properties = frames.publish_properties(3, [("of", "somebody"), *write_pairs(header)])
     broker.comes(broker.publish("a", b"1", properties=properties))
@@ -463,7 +464,7 @@ async def test_what_nobody_takes_is_acknowledged_by_who_keeps_it(
         held.append(message)
         return message.payload == b"kept"
 
-    broker.link.on_route = lambda topic, published: ((), True)
+    broker.link.routes.on_topic = lambda topic, published: ((), True)
     broker.link.on_unclaimed = hold
     for packet_id, payload in ((1, b"of nobody"), (2, b"kept")):
         before, behind = frames.publish_parts(

@@ -28,7 +28,8 @@ from commlib.transports._mqtt_codes import FAILURE, refusal
 from commlib.transports._mqtt_control import V311
 from commlib.transports._mqtt_filters import Levels, covers, is_exact, levels, overlap
 from commlib.transports._mqtt_frames import Published
-from commlib.transports._mqtt_link import NO_TOPIC, Known, MqttLink, Route
+from commlib.transports._mqtt_link import MqttLink
+from commlib.transports._mqtt_routes import NO_TOPIC, Known, Route
 from commlib.transports.base import Handler, LinkStats
 
 GROUP = "$share/commlib/"
@@ -123,7 +124,7 @@ class Board:
         link = self.link
         if link is None:
             return
-        link.forget_routes(wanted.number)
+        link.routes.forget(wanted.number)
         wanted.refresh(fresh, ping_under_way=self._pinging is not None)
 
         def answered(code: int) -> None:
@@ -201,7 +202,7 @@ class Board:
             if not shelf[key]:
                 del shelf[key]
         if self.link is not None:
-            self.link.forget_routes(wanted.number)
+            self.link.routes.forget(wanted.number)
 
     def _place(self, channel: Channel) -> tuple[dict[str, list[Channel]], str] | None:
         """Where a channel is found by its topics, and under what name; None: among the others."""
@@ -228,9 +229,9 @@ class Board:
         self._pinging = None
         self._unsettled.clear()
         if link is not None:
-            link.on_route = self._route
-            link.on_number = self._route_number
-            link.on_siblings = self._route_siblings
+            link.routes.on_topic = self._route
+            link.routes.on_number = self._route_number
+            link.routes.on_siblings = self._route_siblings
             link.on_retained = self._route_retained
         for wanted in self._wanted.values():
             for channel in wanted.channels:
@@ -356,7 +357,7 @@ class Boards:
         handlers.remove(handler)
         channel.handlers = tuple(handlers)
         if wanted is not None and wanted.board.link is not None:
-            wanted.board.link.forget_routes(wanted.number)
+            wanted.board.link.routes.forget(wanted.number)
         return None
 
     def _leave(self, board: Board, channel: Channel, keep: bool) -> asyncio.Future[bool] | None:

@@ -27,7 +27,8 @@ from commlib.transports._mqtt_board import Board
 from commlib.transports._mqtt_channel import Channel, Wanted
 from commlib.transports._mqtt_filters import covers, is_exact, levels, matching
 from commlib.transports._mqtt_frames import Published
-from commlib.transports._mqtt_link import MqttLink, Route, Unclaimed
+from commlib.transports._mqtt_link import MqttLink, Unclaimed
+from commlib.transports._mqtt_routes import Route
 from commlib.transports.base import Handler, LinkStats
 
 log = logging.getLogger("commlib.mqtt")
@@ -111,7 +112,7 @@ class LastingBoard(Board):
         for text in self._ended:
             self._expect_no_more(text)
         link.received = self._received
-        link.on_route = self._route
+        link.routes.on_topic = self._route
         link.on_retained = self._route_retained
         link.on_unclaimed = self._hold
 
@@ -345,7 +346,7 @@ class LastingBoards:
         channel.handlers = tuple(handlers)
         wanted = channel.wanted
         if wanted is not None and wanted.board.link is not None:
-            wanted.board.link.forget_routes(wanted.number)
+            wanted.board.link.routes.forget(wanted.number)
         if handlers or (keep and not (wanted is not None and wanted.is_refused)):
             return
         if self._channels.get(channel.topic) is channel:

@@ -20,31 +20,16 @@ from commlib._session import SLOW, TakenOver
 from commlib.exceptions import CommlibError, ConnectError, ConnectionLost
 from commlib.transports import _mqtt_control as control
 from commlib.transports import _mqtt_frames as frames
-from commlib.transports._mqtt_bytes import SUBSCRIPTION_ID, Malformed, read_length, text
+from commlib.transports._mqtt_bytes import Malformed, read_length
 from commlib.transports._mqtt_codes import TAKEN_OVER, refusal
 from commlib.transports._mqtt_control import MAX_IDS, V5, Granted
 from commlib.transports._mqtt_frames import Published
 from commlib.transports._mqtt_headers import read_pairs
+from commlib.transports._mqtt_routes import LONGEST_KEY, Route, Routes
 from commlib.transports._stream_link import StreamLink, open_stream
-from commlib.transports.base import Handler
 
 if TYPE_CHECKING:
     from commlib.transports._mqtt_params import ConnectionParameters
-
-Route = tuple[tuple[Handler, str], ...]
-"""Who takes the messages of a topic, and what name the topic has for each."""
-
-FindRoute = Callable[[str, Published], tuple[Route, bool]]
-"""Finds the route of a topic, and whether it is worth remembering."""
-
-Known = tuple[tuple[Handler, str, "int | None"], ...]
-"""A route that is remembered, and the seconds to live of what comes on it."""
-
-NO_TOPIC: tuple[str, Known] = "", ()
-"""What there is of a number that does not stand for one topic alone."""
-
-Siblings = tuple[tuple[Handler, ...], "int | None"]
-"""The same of all topics that have one parent, each of which has its own name for all."""
 
 # TCP acknowledgements that are asked for in so many seconds: a busy connection has enough of them.
 ACKNOWLEDGE_SECONDS = 0.001
@@ -53,8 +38,6 @@ ACKNOWLEDGEMENTS = 16 if _QUICKACK else 0
 LONGEST_HEAD = 128 * 1024  # bytes of a PUBLISH before its payload: a topic and some properties
 LEAVE_SECONDS = 0.2  # how long the broker is given to close the connection that we leave
 QUIET_SECONDS = 0.0001  # after this a thread may write itself; before, a burst is to be gathered
-LONGEST_KEY = 1000  # bytes of a topic and its properties that are remembered
-MAX_ROUTES = 10_000  # topics whose receivers are remembered
 UNSUPPORTED_VERSION = (0x01, 0x84)  # reasons of a CONNACK, on MQTT 3.1.1 and 5
 
 
@@ -80,12 +63,8 @@ class ClosedEarly(ConnectError):
 class MqttLink(StreamLink):
     """An open connection.
 
-    ``on_route(topic, published)`` tells who takes the messages of a topic; it is asked once for
-    each topic and asked again after ``forget_routes``. ``on_number(number)`` is asked before, for
-    the topic of a filter without wildcards that has this number, and who takes what it brings: of
-    thousands of topics each has a first message. Of a topic that does not come again
-    ``on_siblings`` tells who takes all topics that have the same parent, if anybody does and all
-    are named as on the wire. ``on_retained`` is asked instead for what the broker had stored.
+    ``routes`` knows who takes what comes; ``on_retained`` is asked instead for what the broker had
+    stored.
     ``on_unclaimed`` is told of what nobody takes; with True it is not acknowledged, that is up to
     who was told. A packet whose payload is longer than ``limit`` is handed over cut off right
     behind it, so that its receivers refuse it and the connection goes on. ``explain`` is given the
@@ -102,9 +81,7 @@ class MqttLink(StreamLink):
         self.is_left = False
         """Whether it is we who have ended it, and not the broker."""
         self.explain: Callable[[Exception | None], Exception | None] = lambda reason: reason
-        self.on_route: FindRoute = lambda topic, published: ((), False)
-        self.on_number: Callable[[int], tuple[str, Known]] = lambda number: NO_TOPIC
-        self.on_siblings: Callable[[Published], tuple[Handler, ...]] = lambda published: ()
+        self.routes = Routes()
         self.on_retained: Callable[[str, Published], Route] = lambda topic, published: ()
         self.on_unclaimed: Callable[[Unclaimed], bool] = lambda message: False
         self.on_acknowledged: Callable[[int, int, int], None] = lambda kind, packet_id, code: None
@@ -121,11 +98,6 @@ class MqttLink(StreamLink):
         self._wanted = 0  # bytes of the packet in _partial, if known
         self._skip = 0  # bytes to come of a packet that was handed over already
         self._beginning = (0, b"", 0)  # of what `_long` is the payload of: see `_begin_long`
-        # By the topic and the properties, as they came; by the parent's topic and the properties.
-        self._routes: dict[bytes, Known] = {}
-        # By properties that are nothing but the number of a filter for one topic.
-        self._numbered: dict[bytes, Known] = {}
-        self._siblings: dict[tuple[bytes, bytes], Siblings] = {}
         self._connack: asyncio.Future[bytes] = self._loop.create_future()
         self._greeted = False
         self._pings: deque[asyncio.Future[None] | None] = deque()
@@ -270,15 +242,6 @@ class MqttLink(StreamLink):
 
     # Packets.
 
-    def forget_routes(self, number: int) -> None:
-        """Ask for the routes again: who is behind the filter of this number has begun or ended.
-
-        Of filters for one topic each those of the others hold.
-        """
-        self._routes.clear()
-        self._siblings.clear()
-        self._numbered.pop(frames.subscription_id(number), None)
-
     def buffer_updated(self, nbytes: int) -> None:
         if self.closed.done():
             return  # leave was taken: nobody is handed anything any more
@@ -358,7 +321,8 @@ class MqttLink(StreamLink):
     def _take_packets(self, data: bytes) -> int:
         """Take all whole packets; where the rest begins."""
         at, end = 0, len(data)
-        numbered, routes, siblings = self._numbered, self._routes, self._siblings
+        routes = self.routes
+        by_number, by_topic, siblings = routes.by_number, routes.by_topic, routes.siblings
         has_properties = self._has_properties
         while end - at >= 2:
             head, size, start = data[at], data[at + 1], at + 2
@@ -384,16 +348,16 @@ class MqttLink(StreamLink):
                 # Only a short block of properties can be found here: a longer one has no route.
                 if has_properties:
                     behind += 1 + data[behind]
-                    route = numbered.get(data[named:behind]) or routes.get(data[start:behind])
+                    route = by_number.get(data[named:behind]) or by_topic.get(data[start:behind])
                 else:
-                    route = routes.get(data[start:behind])
+                    route = by_topic.get(data[start:behind])
                 if route is not None and behind <= stop:
                     payload = data[behind:stop]
                     for handler, name, expiry in route:
                         handler(Packet(payload, name, None, expiry))
                 elif not (
-                    (siblings and self._take_sibling(data, start, named, behind, stop))
-                    or self._take_first(data, start, named, behind, stop)
+                    (siblings and routes.take_sibling(data, start, named, behind, stop))
+                    or routes.take_first(data, start, named, behind, stop)
                 ):
                     self._take_publish(head, data[start:stop])
             elif head & 0xF0 == frames.PUBLISH:
@@ -441,10 +405,10 @@ class MqttLink(StreamLink):
             if head & frames.RETAIN:
                 route = self.on_retained(topic, published)
             else:
-                route, recurs = self.on_route(topic, published)
+                route, recurs = self.routes.on_topic(topic, published)
                 # What has a longer block of properties is not looked for, see `_take_packets`.
                 if qos == 0 and published.is_constant and behind < LONGEST_KEY:
-                    self._remember(body[:behind], route if recurs else None, published)
+                    self.routes.remember(body[:behind], route if recurs else None, published)
             header = read_pairs(published.pairs) if published.pairs else None
             if payload is None:
                 payload = body[behind:]
@@ -456,55 +420,6 @@ class MqttLink(StreamLink):
                     return
         if qos:
             self.acknowledge(qos, packet_id)
-
-    def _remember(self, start: bytes, route: Route | None, published: Published) -> None:
-        """Know what begins so when it comes again, or without a route what is beside it."""
-        if route is not None:
-            if len(self._routes) >= MAX_ROUTES:
-                self._routes.clear()
-            self._routes[start] = tuple((*each, published.expiry) for each in route)
-        elif handlers := self.on_siblings(published):
-            named = 2 + int.from_bytes(start[:2])
-            parent = start[2 : start.rfind(b"/", 2, named) + 1]
-            if len(self._siblings) >= MAX_ROUTES:
-                self._siblings.clear()
-            self._siblings[parent, start[named:]] = handlers, published.expiry
-
-    def _take_first(self, data: bytes, start: int, named: int, behind: int, stop: int) -> bool:
-        """The first PUBLISH that bears nothing but the number of a filter for one topic.
-
-        False: it is something else. The arguments are those of ``_take_sibling``.
-        """
-        if behind - named < 3 or data[named + 1] != SUBSCRIPTION_ID:
-            return False
-        number, end = read_length(data, named + 2)
-        topic, route = self.on_number(number)
-        if end != behind or behind > stop or not route or data[start:named] != text(topic):
-            return False
-        self._numbered[data[named:behind]] = route
-        payload = data[behind:stop]
-        for handler, name, _ in route:
-            handler(Packet(payload, name))
-        return True
-
-    def _take_sibling(self, data: bytes, start: int, named: int, behind: int, stop: int) -> bool:
-        """A PUBLISH of a topic that comes once, beside those that have come before: a reply.
-
-        False: it is something else. Its name begins at ``start`` and ends at ``named``.
-        """
-        parent = data[start + 2 : data.rfind(b"/", start + 2, named) + 1]
-        known = self._siblings.get((parent, data[named:behind]))
-        if known is None or behind > stop:
-            return False
-        try:
-            name = str(data[start + 2 : named], "utf8")
-        except UnicodeDecodeError:
-            return False
-        payload = data[behind:stop]
-        handlers, expiry = known
-        for handler in handlers:
-            handler(Packet(payload, name, None, expiry))
-        return True
 
     def acknowledge(self, qos: int, packet_id: int) -> None:
         """Tell the broker that a message was taken; at QoS 0 it does not want to know."""
