@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
+import msgspec
 import pytest
 
 from collected import eventually
-from commlib._discovery import ANNOUNCE, Announcement
+from commlib._discovery import ANNOUNCE, WRITERS, Announcement, NodeInfo
+from commlib._schemas import marked_schema
 from commlib._wire import Reader
 from commlib.msg import ActionMessage, PubSubMessage, RPCMessage
 from commlib.node import Node
@@ -68,3 +71,22 @@ def announced(url: str, *nodes: Node) -> Iterator[None]:
             yield
     finally:
         peer.close()
+
+
+def node(name: str, *ports: tuple[str, str, Any], **given: Any) -> NodeInfo:
+    """What is told of a node with ports of ``(kind, name, class)``.
+
+    A class stands for all parts of a pattern; ``given`` is of all ports.
+    """
+    schemas = {}
+    endpoints = []
+    for kind, topic, message in ports:
+        parts = {}
+        for part, kinds in WRITERS.items():
+            if kind in kinds and message is not None:
+                mark, schema = marked_schema(message)
+                parts[part], schemas[mark] = mark, schema
+        type_name = "" if message is None else message.__name__
+        endpoints.append({"kind": kind, "name": topic, "type": type_name, "parts": parts} | given)
+    raw = {"name": name, "id": name, "host": "here", "pid": 7, "endpoints": endpoints}
+    return msgspec.convert(raw | {"schemas": schemas}, NodeInfo)

@@ -122,7 +122,7 @@ class Announcement(Struct, omit_defaults=True):
 
 
 class Outline(Struct):
-    """What is short of an ``Announcement``: where there are many nodes the rest takes its time."""
+    """An ``Announcement`` without its nodes, which take long to read if there are many."""
 
     event: Event
     process: str = ""
@@ -203,6 +203,16 @@ def look(endpoint: EndpointInfo) -> Hashable:
     mark_of = endpoint.parts.get
     marks = [mark_of(part, "")[:MAX_ID] for part in WRITERS]
     return endpoint.kind, *marks, endpoint.qos, endpoint.retain
+
+
+def are_alike(one: EndpointInfo, other: EndpointInfo) -> bool:
+    """Whether two endpoints of one name look the same."""
+    return one.kind == other.kind and go_together(one, other)
+
+
+def go_together(one: EndpointInfo, other: EndpointInfo) -> bool:
+    """Whether it is plain at once that two endpoints of one name are not at odds."""
+    return (one.parts, one.qos, one.retain) == (other.parts, other.qos, other.retain)
 
 
 def mismatch(one: Port, other: Port) -> Mismatch | None:

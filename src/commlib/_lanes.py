@@ -161,17 +161,19 @@ class Lane:
         raise NotImplementedError
 
     def _pop(self) -> Packet | None:
+        if self._lock is None:
+            return self._pop_alone()
+        with self._lock:
+            return self._pop_alone()
+
+    def _pop_alone(self) -> Packet | None:
         if not self._queue:
             return None
         try:
             packet = self._queue.popleft()
-        except IndexError:  # another worker was quicker, or it was dropped to make room
+        except IndexError:  # it was dropped meanwhile, to make room
             return None
-        if self._lock is None:
-            self._bytes_out += len(packet.payload)
-        else:
-            with self._lock:
-                self._bytes_out += len(packet.payload)
+        self._bytes_out += len(packet.payload)
         return packet
 
     def _leave(self) -> None:
@@ -275,7 +277,7 @@ class LoopLane(Lane):
     async def _work(self) -> None:
         _callback.set(asyncio.current_task())
         try:
-            while (packet := self._pop()) is not None:
+            while (packet := self._pop_alone()) is not None:
                 try:
                     await self._handle(packet)
                 except (Exception, SystemExit, asyncio.CancelledError) as exc:
@@ -325,11 +327,11 @@ class IterLane(Lane):
         while not self._queue and self._closed is None:
             self._news.clear()
             await self._news.wait()
-        return self._pop()
+        return self._pop_alone()
 
     def forget(self) -> None:
         """Drop what waits, without a word: whoever asked for it has seen enough."""
-        while self._pop() is not None:
+        while self._pop_alone() is not None:
             pass
 
     async def close(self, grace: float) -> None:

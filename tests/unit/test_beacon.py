@@ -269,6 +269,22 @@ async def test_each_port_is_looked_at_once(url: str, monkeypatch: pytest.MonkeyP
     assert seen.count("first") == seen.count("second") == 1
 
 
+async def test_a_port_that_has_an_equality_of_its_own_is_told_of_like_any_other(
+    url: str,
+) -> None:
+    class Alike(aio.Publisher[Any]):
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Alike)
+
+    async with listening(url) as heard, node("robot", url) as robot:
+        for topic in ("first", "second"):
+            robot._adopt(Alike(topic, Number, hub=robot.hub))
+        await heard.until(lambda: bool(heard.said()) and bool(heard.said()[-1].nodes))
+        await heard.until(lambda: len(heard.said()[-1].nodes[0].endpoints) == 2)
+        robot.create_publisher("third", Number)
+        await heard.until(lambda: len(heard.said()[-1].nodes[0].endpoints) == 3)
+
+
 async def test_the_schema_of_a_class_goes_with_its_last_port(url: str) -> None:
     async with listening(url) as heard, node("robot", url) as robot:
         numbers = [robot.create_publisher(topic, Number) for topic in ("first", "second")]

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from announced import Number, Word, node
 from commlib._discovery import (
     MAX_ID,
     MAX_SHOWN,
@@ -29,32 +30,6 @@ from commlib._packet import Packet
 from commlib._schemas import marked_schema
 from commlib._topics import check_topic
 from commlib._wire import Reader
-from commlib.msg import PubSubMessage
-
-
-class Number(PubSubMessage):
-    value: int = 0
-
-
-class Word(PubSubMessage):
-    value: str = ""
-
-
-def node(name: str, *ports: tuple[str, str, Any], **given: Any) -> NodeInfo:
-    """A node with ports of ``(kind, name, class)``; a class stands for all parts of a pattern."""
-    schemas = {}
-    endpoints = []
-    for kind, topic, message in ports:
-        parts = {}
-        for part, kinds in WRITERS.items():
-            if kind in kinds and message is not None:
-                mark, schema = marked_schema(message)
-                parts[part], schemas[mark] = mark, schema
-        type_name = "" if message is None else message.__name__
-        endpoints.append({"kind": kind, "name": topic, "type": type_name, "parts": parts} | given)
-    raw = {"name": name, "id": name, "host": "here", "pid": 7, "endpoints": endpoints}
-    return msgspec.convert(raw | {"schemas": schemas}, NodeInfo)
-
 
 # ---- how it is written ----
 

@@ -261,10 +261,9 @@ class Numbered:
         broker.link.routes.on_number = self._of_number
         broker.link.routes.on_topic = self._find
 
-    def _of_number(self, number: int) -> tuple[str, Known]:
+    def _of_number(self, number: int, topic: str) -> Known:
         self.numbers.append(number)
-        topic = self._filters.get(number, "")
-        return topic, ((self._take, f"{topic}!", None),) if topic else ()
+        return ((self._take, f"{topic}!", None),) if self._filters.get(number) == topic else ()
 
     def _find(self, topic: str, published: Published) -> tuple[Route, bool]:
         self.topics.append(topic)
@@ -311,6 +310,7 @@ async def test_of_a_filter_whose_subscribers_change_it_is_asked_again_and_of_no_
         ("a", b"\x07\x0b\x01" + frames.expiry(5)[1:]),
         ("a", b"\x05\x0b\x01\x03\x00\x00"),  # a content type
         ("a", b"\x02\x01\x00"),  # a format
+        ("a", b"\x03\x0b\x81\x00"),  # the number 1 in more bytes than it takes
     ],
 )
 async def test_what_bears_anything_else_goes_by_its_topic(
@@ -323,6 +323,32 @@ async def test_what_bears_anything_else_goes_by_its_topic(
     assert [name for name, _, _ in asked.got] == [topic] * 2
     asked.comes("a", b"\x02\x0b\x01")
     assert asked.got[2] == ("a!", b"of it", None)
+
+
+async def test_the_length_of_long_properties_is_not_taken_for_a_number(
+    make: Callable[..., Wire],
+) -> None:
+    asked = Numbered(make(limit=3000), a=0x1F)
+    properties = b"\x1f" + wire.text("n" * 1416)
+    assert wire.length(len(properties)) == b"\x8b\x0b"
+    asked.comes("a", b"\x8b\x0b" + properties)
+    assert asked.numbers == []
+    assert asked.topics == ["a"]
+
+
+async def test_what_is_known_by_a_number_is_forgotten_however_that_was_written(
+    make: Callable[..., Wire],
+) -> None:
+    broker = make()
+    asked = Numbered(broker, a=1)
+    for properties in (b"\x02\x0b\x01", b"\x03\x0b\x81\x00"):
+        asked.comes("a", properties)
+        asked.comes("a", properties)
+    assert (asked.numbers, asked.topics) == ([1], ["a"])
+    broker.link.routes.forget(1)
+    asked.comes("a", b"\x03\x0b\x81\x00")
+    asked.comes("a", b"\x02\x0b\x01")
+    assert (asked.numbers, asked.topics) == ([1, 1], ["a", "a"])
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from operator import is_not
 from os import getpid, urandom
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -55,20 +56,24 @@ PARTS: dict[Kind, tuple[str, ...]] = {
 class Life:
     """A node from its start (ms since 1970) to its end: its id, and what was told of it."""
 
-    __slots__ = ("_described", "id", "info", "node", "started")
+    __slots__ = ("_described", "_ports", "id", "info", "node", "started")
 
     def __init__(self, node: Node, started: int) -> None:
         self.node = node
         self.id = urandom(6).hex()
         self.started = started
         self.info: NodeInfo | None = None
-        self._described: dict[Endpoint, Described | None] = {}
+        self._ports: tuple[Endpoint, ...] = ()
+        self._described: dict[int, Described | None] = {}
+        """By the ``id`` of each of these ports: some classes have an equality of their own."""
 
     def describe(self, process: str) -> None:
         """Note what there is to tell of it now; each port is looked at once."""
-        known = self._described
-        ports = ports_of(self.node)
-        self._described = {p: known[p] if p in known else described(p) for p in ports}
+        known, ports = self._described, ports_of(self.node)
+        self._described = {
+            id(port): known[id(port)] if id(port) in known else described(port) for port in ports
+        }
+        self._ports = ports
         endpoints = []
         schemas: dict[str, Schema] = {}
         for port in filter(None, self._described.values()):
@@ -91,7 +96,8 @@ class Life:
     @property
     def has_changed(self) -> bool:
         """Whether its ports are others than those that were described."""
-        return tuple(self._described) != ports_of(self.node)
+        ports = ports_of(self.node)
+        return len(ports) != len(self._ports) or any(map(is_not, ports, self._ports))
 
 
 def ports_of(node: Node) -> tuple[Endpoint, ...]:
@@ -126,23 +132,23 @@ def described(port: Any) -> Described | None:
     cls: Any = type(port)
     msg_type = getattr(port, "msg_type", None)
     try:
-        common = _common(cls, msg_type)
+        of_class = _of_class(cls, msg_type)
     except TypeError:  # a message type with something in it that cannot be a key
-        common = _common.__wrapped__(cls, msg_type)
-    if common is None:
+        of_class = _of_class.__wrapped__(cls, msg_type)
+    if of_class is None:
         return None
     if port.serializer is not None and own_reader(port.serializer) is not None:
-        common = common._replace(parts={}, schemas={})  # no schema tells how that is read
-    kind = common.kind
+        of_class = of_class._replace(parts={}, schemas={})  # no schema tells how that is read
+    kind = of_class.kind
     name = getattr(port, NAMED[kind], None)
     qos, retain = (port._qos, port._retain) if kind == "publisher" else (0, False)
     info = EndpointInfo(
-        kind, ANY_TOPIC if name is None else str(name), common.type, common.parts, qos, retain
+        kind, ANY_TOPIC if name is None else str(name), of_class.type, of_class.parts, qos, retain
     )
-    return Described(info, common.schemas)
+    return Described(info, of_class.schemas)
 
 
-class Common(NamedTuple):
+class OfClass(NamedTuple):
     """What there is to tell of all ports of one class for one message class; never changed."""
 
     kind: Kind
@@ -152,7 +158,7 @@ class Common(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def _common(cls: Any, msg_type: Any) -> Common | None:
+def _of_class(cls: Any, msg_type: Any) -> OfClass | None:
     kind = kind_of(cls)
     if kind is None:
         return None
@@ -163,7 +169,7 @@ def _common(cls: Any, msg_type: Any) -> Common | None:
         mark, schema = marked_schema(of_part)
         if schema is not None:
             parts[part], schemas[mark] = mark, schema
-    return Common(kind, _type_name(msg_type), parts, schemas)
+    return OfClass(kind, _type_name(msg_type), parts, schemas)
 
 
 def _type_name(kind: Any) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable
-from itertools import combinations, islice
+from itertools import combinations
 from time import perf_counter
 
 from commlib._discovery import (
-    MAX_UNLIKE,
     Mismatch,
     NodeInfo,
     Port,
+    are_alike,
+    go_together,
     is_comparable,
     look,
     mismatch,
@@ -21,38 +23,40 @@ log = logging.getLogger("commlib.discovery")
 
 WARNINGS = 1000  # mismatches of one beacon that are logged
 JUDGED = 10_000  # pairs of ports whose judgement is kept
-LONGEST = 0.05  # s that one announcement may take: strangers can tell of much
+LONGEST = 0.05  # s that comparing may take at once: strangers can tell of much
 
 
-Looking = tuple[Hashable, Port]
-"""A port behind what it looks like."""
+Looked = tuple[Hashable, Port]
+"""What a port looks like, and the port."""
 
 
 class Ports:
     """Ports by name, one each of those that look alike."""
 
     def __init__(self) -> None:
-        self.unlike: dict[str, dict[Hashable, Port]] = {}
-        """The ports of names that have several, by what they look like."""
+        self.suspect: dict[str, None] = {}
+        """The names, in order, whose ports differ in more than what they do with the messages."""
         self._first: dict[str, Port] = {}
+        self._others: dict[str, list[Port]] = {}
 
     def add(self, port: Port) -> None:
-        """Most names have one port, and what that looks like is of no interest."""
+        """Most names have one port, others two that have all but their kind in common."""
         endpoint = port[1]
         first = self._first.setdefault(endpoint.name, port)
         if first is port:
             return
-        known = self.find(endpoint.name)
-        known.setdefault(look(endpoint), port)
-        if len(known) > 1:
-            self.unlike[endpoint.name] = known
+        others = self._others.setdefault(endpoint.name, [])
+        if not any(are_alike(endpoint, known) for _, known in (first, *others)):
+            others.append(port)
+            if not go_together(endpoint, first[1]):
+                self.suspect[endpoint.name] = None
 
     def find(self, name: str) -> dict[Hashable, Port]:
         """The ports of a name by what they look like."""
-        if name in self.unlike:
-            return self.unlike[name]
         first = self._first.get(name)
-        return {} if first is None else {look(first[1]): first}
+        if first is None:
+            return {}
+        return {look(port[1]): port for port in (first, *self._others.get(name, ()))}
 
 
 class Matching:
@@ -63,6 +67,7 @@ class Matching:
         """None: they have changed."""
         self._judged: dict[Hashable, Mismatch | None] = {}
         self._warned: set[Hashable] = set()
+        self._compared = 0
 
     def note_change(self) -> None:
         """Our own ports are others from now on."""
@@ -84,12 +89,20 @@ class Matching:
         return list(found.values())
 
     def compare_own(self, ours: Callable[[], Iterable[NodeInfo]]) -> None:
-        """Warn where our nodes do not go together with each other."""
+        """Warn where our nodes do not go together with each other.
+
+        What is not come to in the time that there is has its turn first the next time.
+        """
+        ports = self._index(ours)
+        names = deque(ports.suspect)
+        names.rotate(-self._compared)
         end = perf_counter() + LONGEST
-        for known in self._index(ours).unlike.values():
-            if perf_counter() < end:
-                for one, other in combinations(islice(known.items(), MAX_UNLIKE), 2):
-                    self._is_wrong(one, other)
+        for name in names:
+            if perf_counter() >= end:
+                return
+            self._compared += 1
+            for one, other in combinations(ports.find(name).items(), 2):
+                self._is_wrong(one, other)
 
     def _index(self, ours: Callable[[], Iterable[NodeInfo]]) -> Ports:
         if self._ports is None:
@@ -107,7 +120,7 @@ class Matching:
             if own[0] != other[0] and self._is_wrong(own, other):
                 yield own[1][0]
 
-    def _is_wrong(self, one: Looking, other: Looking) -> bool:
+    def _is_wrong(self, one: Looked, other: Looked) -> bool:
         """Whether two ports of one name do not go together; that is warned of."""
         (one_look, one_port), (other_look, other_port) = one, other
         key = one_port[1].name, frozenset((one_look, other_look))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from commlib._packet import Packet
 from commlib.transports import _mqtt_frames as frames
-from commlib.transports._mqtt_bytes import SUBSCRIPTION_ID, read_length, text
+from commlib.transports._mqtt_bytes import SUBSCRIPTION_ID, read_length
 from commlib.transports._mqtt_frames import Published
 from commlib.transports.base import Handler
 
@@ -19,9 +19,6 @@ Route = tuple[tuple[Handler, str], ...]
 
 Known = tuple[tuple[Handler, str, "int | None"], ...]
 """A route that is remembered, and the seconds to live of what comes on it."""
-
-NO_TOPIC: tuple[str, Known] = "", ()
-"""What there is of a number that does not stand for one topic alone."""
 
 Siblings = tuple[tuple[Handler, ...], "int | None"]
 """The same of all topics that have one parent, each of which has its own name for all."""
@@ -34,11 +31,11 @@ class Routes:
     """Who takes the topics that have come.
 
     ``on_topic(topic, published)`` tells who takes the messages of a topic, and whether that is
-    worth remembering. ``on_number(number)`` is asked before, for the topic of a filter without
-    wildcards that has this number, and who takes what it brings: of thousands of topics each has a
-    first message. Of a topic that does not come again ``on_siblings`` tells who takes all topics
-    that have the same parent, if anybody does and all are named as on the wire. Each is asked once,
-    and again after ``forget``.
+    worth remembering. If the only property is the number of a filter ``on_number(number, topic)``
+    is asked before, which is quicker: who takes what this filter brings, if it is one for this
+    topic alone. Nothing but the number is looked at when that comes again. Of a topic that does not
+    come again ``on_siblings`` tells who takes all topics that have the same parent, if anybody does
+    and all are named as on the wire. Each is asked once, and again after ``forget``.
 
     The methods that take packets get the bytes of a PUBLISH at QoS 0 that is not retained. Its
     topic begins at ``start`` and ends at ``named``, its properties end at ``behind`` and it itself
@@ -47,12 +44,13 @@ class Routes:
 
     def __init__(self) -> None:
         self.on_topic: Callable[[str, Published], tuple[Route, bool]] = lambda *_: ((), False)
-        self.on_number: Callable[[int], tuple[str, Known]] = lambda number: NO_TOPIC
+        self.on_number: Callable[[int, str], Known] = lambda number, topic: ()
         self.on_siblings: Callable[[Published], tuple[Handler, ...]] = lambda published: ()
         self.by_topic: dict[bytes, Known] = {}
         """By the topic and the properties, as they came."""
         self.by_number: dict[bytes, Known] = {}
-        """By properties that are nothing but the number of a filter for one topic."""
+        """By properties that are nothing but the number of a filter, in as few bytes as it takes.
+        """
         self.siblings: dict[tuple[bytes, bytes], Siblings] = {}
         """By the topic's parent and the properties."""
 
@@ -85,11 +83,17 @@ class Routes:
         """
         if behind - named < 3 or data[named + 1] != SUBSCRIPTION_ID:
             return False
-        number, end = read_length(data, named + 2)
-        topic, route = self.on_number(number)
-        if end != behind or behind > stop or not route or data[start:named] != text(topic):
+        number, _ = read_length(data, named + 2)
+        properties = frames.subscription_id(number)
+        if data[named:behind] != properties or behind > stop:
             return False
-        self.by_number[data[named:behind]] = route
+        try:
+            route = self.on_number(number, str(data[start + 2 : named], "utf8"))
+        except UnicodeDecodeError:
+            return False
+        if not route:
+            return False
+        self.by_number[properties] = route
         payload = data[behind:stop]
         for handler, name, _ in route:
             handler(Packet(payload, name))

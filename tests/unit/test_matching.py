@@ -1,0 +1,81 @@
+"""What ports of one process do not go together, with each other and with those of others."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from itertools import count
+
+import pytest
+
+from announced import Number, Word, node
+from commlib._discovery import NodeInfo
+from commlib.aio import _matching
+from commlib.aio._matching import Matching
+
+
+@pytest.fixture
+def warned(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """The topics that were warned of since the last look."""
+    caplog.set_level(logging.WARNING, "commlib.discovery")
+
+    def topics() -> list[str]:
+        found = [record.getMessage().split(":")[0] for record in caplog.records]
+        caplog.clear()
+        return found
+
+    return topics
+
+
+def told(matching: Matching, *ours: NodeInfo) -> None:
+    matching.note_change()
+    matching.compare_own(lambda: ours)
+
+
+def test_of_ours_each_mismatch_is_warned_of_once(warned: Callable[[], list[str]]) -> None:
+    matching = Matching()
+    one = node("one", ("publisher", "a", Number), ("subscriber", "b", Number))
+    other = node("other", ("subscriber", "a", Word), ("publisher", "b", Number))
+    told(matching, one, other)
+    assert warned() == ["a"]
+    told(matching, one, other)
+    assert warned() == []
+
+
+def test_a_mismatch_of_the_third_of_a_name_is_found(warned: Callable[[], list[str]]) -> None:
+    reading = node("reading", ("subscriber", "a", Number))
+    publishing = [node(f"at{qos}", ("publisher", "a", Number), qos=qos) for qos in (0, 1)]
+    told(Matching(), reading, publishing[0])
+    assert warned() == []
+    told(Matching(), reading, *publishing)
+    assert warned() == ["a"]
+
+
+def test_what_there_was_no_time_for_is_compared_the_next_time(
+    warned: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = [
+        node("one", *(("publisher", f"t{number}", Number) for number in range(5))),
+        node("other", *(("subscriber", f"t{number}", Word) for number in range(5))),
+    ]
+    matching = Matching()
+    clock = count()
+    monkeypatch.setattr(_matching, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(_matching, "LONGEST", 3)
+    found = []
+    for _ in range(3):
+        told(matching, *ours)
+        found.append(warned())
+    assert found == [["t0", "t1"], ["t2", "t3"], ["t4"]]
+
+
+@pytest.mark.parametrize("own", ["publisher", "subscriber"])
+def test_of_several_of_a_name_the_one_is_told_that_does_not_fit(
+    own: str, warned: Callable[[], list[str]]
+) -> None:
+    both = [node(kind, (kind, "a", Number)) for kind in ("publisher", "subscriber")]
+    matching = Matching()
+    matching.compare_own(lambda: both)
+    stranger = node("stranger", ({"publisher": "subscriber"}.get(own, "publisher"), "a", Word))
+    assert [ours.name for ours in matching.compare([stranger], lambda: both)] == [own]
+    assert warned() == ["a"]
