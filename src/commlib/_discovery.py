@@ -207,12 +207,18 @@ def look(endpoint: EndpointInfo) -> Hashable:
 
 def are_alike(one: EndpointInfo, other: EndpointInfo) -> bool:
     """Whether two endpoints of one name look the same."""
-    return one.kind == other.kind and go_together(one, other)
+    return (one.kind, one.qos, one.retain) == (
+        other.kind,
+        other.qos,
+        other.retain,
+    ) and one.parts == other.parts
 
 
 def go_together(one: EndpointInfo, other: EndpointInfo) -> bool:
-    """Whether it is plain at once that two endpoints of one name are not at odds."""
-    return (one.parts, one.qos, one.retain) == (other.parts, other.qos, other.retain)
+    """Whether two endpoints of one name are not at odds, as far as that is plain at once."""
+    if one.kind == other.kind == "publisher":
+        return (one.qos, one.retain) == (other.qos, other.retain)
+    return not (one.parts and other.parts) or one.parts == other.parts
 
 
 def mismatch(one: Port, other: Port) -> Mismatch | None:

@@ -32,7 +32,7 @@ from commlib._discovery import (
     answer_topic,
 )
 from commlib._packet import Packet
-from commlib.aio import _asked, _beacon, _described, _rights, _sayings, discovery
+from commlib.aio import _asked, _beacon, _described, _matching, _rights, _sayings, discovery
 from commlib.aio._beacon import beacon_for
 from commlib.aio._hub import Hub
 from commlib.aio.discovery import Discovery
@@ -281,8 +281,13 @@ async def test_a_port_that_has_an_equality_of_its_own_is_told_of_like_any_other(
             robot._adopt(Alike(topic, Number, hub=robot.hub))
         await heard.until(lambda: bool(heard.said()) and bool(heard.said()[-1].nodes))
         await heard.until(lambda: len(heard.said()[-1].nodes[0].endpoints) == 2)
-        robot.create_publisher("third", Number)
-        await heard.until(lambda: len(heard.said()[-1].nodes[0].endpoints) == 3)
+        robot._adopt(Alike("third", Number, hub=robot.hub))
+        await robot.endpoints[0].stop()
+        await heard.until(
+            lambda: (
+                [port.name for port in heard.said()[-1].nodes[0].endpoints] == ["second", "third"]
+            )
+        )
 
 
 async def test_the_schema_of_a_class_goes_with_its_last_port(url: str) -> None:
@@ -620,6 +625,19 @@ async def test_ports_of_one_process_and_of_one_node_are_compared_too(
         robot.create_subscriber("led", print, Word)
         await met(lambda: len(warnings(caplog)) == 2)
         assert len(heard.events) >= 2
+
+
+async def test_what_there_is_no_time_for_is_compared_later(
+    url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_matching, "LONGEST", 0.0)  # so that each time there is no time for it
+    async with listening(url) as heard, node("robot", url) as robot:
+        robot.create_publisher("sonar", Number)
+        robot.create_subscriber("sonar", print, Word)
+        await heard.until(lambda: any(info.endpoints for s in heard.said() for info in s.nodes))
+        assert warnings(caplog) == []
+        monkeypatch.setattr(_matching, "LONGEST", 10.0)
+        await met(lambda: len(warnings(caplog)) == 1)
 
 
 async def test_what_fits_is_not_warned_of(url: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,9 +9,9 @@ from itertools import count
 import pytest
 
 from announced import Number, Word, node
-from commlib._discovery import NodeInfo
+from commlib._discovery import NodeInfo, mismatches
 from commlib.aio import _matching
-from commlib.aio._matching import Matching
+from commlib.aio._matching import Matching, Ports
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def warned(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 
 def told(matching: Matching, *ours: NodeInfo) -> None:
     matching.note_change()
-    matching.compare_own(lambda: ours)
+    assert matching.compare_own(lambda: ours)
 
 
 def test_of_ours_each_mismatch_is_warned_of_once(warned: Callable[[], list[str]]) -> None:
@@ -62,20 +62,52 @@ def test_what_there_was_no_time_for_is_compared_the_next_time(
     clock = count()
     monkeypatch.setattr(_matching, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(_matching, "LONGEST", 3)
-    found = []
-    for _ in range(3):
-        told(matching, *ours)
-        found.append(warned())
-    assert found == [["t0", "t1"], ["t2", "t3"], ["t4"]]
+    found = [(matching.compare_own(lambda: ours), warned()) for _ in range(4)]
+    assert found == [(False, ["t0", "t1"]), (False, ["t2", "t3"]), (True, ["t4"]), (True, [])]
 
 
-@pytest.mark.parametrize("own", ["publisher", "subscriber"])
+def test_a_stranger_who_tells_of_much_is_not_compared_for_longer_than_that(
+    warned: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = node("one", *(("publisher", f"t{number}", Number) for number in range(5)))
+    stranger = node("stranger", *(("subscriber", f"t{number}", Word) for number in range(5)))
+    clock = count()
+    monkeypatch.setattr(_matching, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(_matching, "LONGEST", 3)
+    assert Matching().compare([stranger], lambda: [ours]) == [ours]
+    assert warned() == ["t0", "t1"]
+    assert next(clock) == 4, "the rest was not looked at"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (
+            node("one", ("publisher", "a", Number), qos=1),
+            node("other", ("subscriber", "a", Number)),
+        ),
+        (node("one", ("publisher", "a", Number)), node("other", ("subscriber", "a", None))),
+        (node("one", ("publisher", "a", Number)), node("other", ("publisher", "a", Word))),
+        (node("one", ("publisher", "a", Number)), node("other", ("publisher", "a", Number))),
+    ],
+)
+def test_no_time_is_spent_on_what_plainly_goes_together(one: NodeInfo, other: NodeInfo) -> None:
+    ports = Ports()
+    for info in (one, other):
+        ports.add((info, info.endpoints[0]))
+    assert list(ports.suspect) == []
+    assert mismatches([one, other]) == []
+
+
+@pytest.mark.parametrize(
+    ("own", "theirs"), [("publisher", "subscriber"), ("subscriber", "publisher")]
+)
 def test_of_several_of_a_name_the_one_is_told_that_does_not_fit(
-    own: str, warned: Callable[[], list[str]]
+    own: str, theirs: str, warned: Callable[[], list[str]]
 ) -> None:
     both = [node(kind, (kind, "a", Number)) for kind in ("publisher", "subscriber")]
     matching = Matching()
-    matching.compare_own(lambda: both)
-    stranger = node("stranger", ({"publisher": "subscriber"}.get(own, "publisher"), "a", Word))
+    told(matching, *both)
+    stranger = node("stranger", (theirs, "a", Word))
     assert [ours.name for ours in matching.compare([stranger], lambda: both)] == [own]
     assert warned() == ["a"]

@@ -178,6 +178,19 @@ async def test_two_filters_of_one_number_are_told_apart_by_the_topic(
     assert network.got == [("b", b"1")]
 
 
+async def test_so_are_their_new_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LastingBoard, "_number_for", lambda self, text: 7)
+    network = Network()
+    for topic in ("a", "b"):
+        network.add(topic)
+    network.settle()
+    network.begin(NUMBERED)
+    await network.restore()
+    for topic in ("b", "a") * 2:
+        network.wires[NUMBERED].comes(network.message(topic, b"1", topic, qos=0))
+    assert network.got == [("b", b"1"), ("a", b"1")] * 2
+
+
 async def test_what_the_broker_stores_of_a_topic_does_not_follow_what_it_has_kept() -> None:
     network = Network()
     network.add("a")

@@ -230,11 +230,17 @@ class Beacon:
         for life in self._news:
             life.describe(self.id)
         self._matching.note_change()
-        self._matching.compare_own(self._known)
+        self._compare_own()
         self._announce(hub)
         self._tell_from = begin + max(PAUSE, SHARE * (self.loop.time() - begin))
         if self._news:
             self._tell_soon()
+
+    def _compare_own(self) -> None:
+        begin = self.loop.time()
+        if not self._matching.compare_own(self._known):
+            now = self.loop.time()
+            self._alarms.set("compare", now + SHARE * (now - begin), self._compare_own)
 
     def _find_changes(self) -> None:
         changed, self._changed = self._changed, set()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
-from itertools import combinations
+from itertools import combinations, islice
 from time import perf_counter
 
 from commlib._discovery import (
+    MAX_UNLIKE,
     Mismatch,
     NodeInfo,
     Port,
@@ -35,28 +36,40 @@ class Ports:
 
     def __init__(self) -> None:
         self.suspect: dict[str, None] = {}
-        """The names, in order, whose ports differ in more than what they do with the messages."""
-        self._first: dict[str, Port] = {}
-        self._others: dict[str, list[Port]] = {}
+        """The names, in order, of ports that are perhaps at odds with each other."""
+        self._by_name: dict[str, Port | list[Port]] = {}
+        self._looks: dict[str, dict[Hashable, Port]] = {}
 
     def add(self, port: Port) -> None:
-        """Most names have one port, others two that have all but their kind in common."""
+        """Most names have one port, and most others two that go together."""
         endpoint = port[1]
-        first = self._first.setdefault(endpoint.name, port)
-        if first is port:
+        known = self._by_name.setdefault(endpoint.name, port)
+        if known is port:
             return
-        others = self._others.setdefault(endpoint.name, [])
-        if not any(are_alike(endpoint, known) for _, known in (first, *others)):
-            others.append(port)
-            if not go_together(endpoint, first[1]):
-                self.suspect[endpoint.name] = None
+        if isinstance(known, tuple):
+            known = [known]
+        if any(are_alike(endpoint, other) for _, other in known):
+            return
+        if not all(go_together(endpoint, other) for _, other in known):
+            self.suspect[endpoint.name] = None
+        self._by_name[endpoint.name] = [*known, port]
 
     def find(self, name: str) -> dict[Hashable, Port]:
-        """The ports of a name by what they look like."""
-        first = self._first.get(name)
-        if first is None:
+        """The ports of a name by what they look like; none are added after that."""
+        if name not in self._by_name:
             return {}
-        return {look(port[1]): port for port in (first, *self._others.get(name, ()))}
+        looks = self._looks.get(name)
+        if looks is None:
+            known = self._by_name[name]
+            ports = [known] if isinstance(known, tuple) else known
+            looks = self._looks[name] = {look(port[1]): port for port in ports}
+        return looks
+
+
+def all_differ(nodes: Iterable[NodeInfo]) -> bool:
+    """Whether no two of their ports have one name."""
+    names = [endpoint.name for node in nodes for endpoint in node.endpoints]
+    return len(set(names)) == len(names)
 
 
 class Matching:
@@ -67,11 +80,12 @@ class Matching:
         """None: they have changed."""
         self._judged: dict[Hashable, Mismatch | None] = {}
         self._warned: set[Hashable] = set()
-        self._compared = 0
+        self._to_compare: deque[str] | None = None
+        """The names of ours that are still to be compared; None: all."""
 
     def note_change(self) -> None:
         """Our own ports are others from now on."""
-        self._ports = None
+        self._ports = self._to_compare = None
 
     def compare(
         self, nodes: Iterable[NodeInfo], ours: Callable[[], Iterable[NodeInfo]]
@@ -82,27 +96,30 @@ class Matching:
         end = perf_counter() + LONGEST
         for node in nodes:
             for endpoint in node.endpoints:
-                known = ports.find(endpoint.name)
-                if known and perf_counter() < end:
-                    for own in self._mismatched(known, (node, endpoint)):
-                        found[own.id] = own
+                if perf_counter() >= end:
+                    return list(found.values())
+                for own in self._mismatched(ports.find(endpoint.name), (node, endpoint)):
+                    found[own.id] = own
         return list(found.values())
 
-    def compare_own(self, ours: Callable[[], Iterable[NodeInfo]]) -> None:
+    def compare_own(self, ours: Callable[[], Iterable[NodeInfo]]) -> bool:
         """Warn where our nodes do not go together with each other.
 
-        What is not come to in the time that there is has its turn first the next time.
+        False: there was no time for all of it; to ask again goes on with the rest.
         """
+        if self._ports is None and all_differ(ours()):
+            return True  # the usual case, and the index may never be needed
         ports = self._index(ours)
-        names = deque(ports.suspect)
-        names.rotate(-self._compared)
+        if self._to_compare is None:
+            self._to_compare = deque(ports.suspect)
         end = perf_counter() + LONGEST
-        for name in names:
+        while self._to_compare:
             if perf_counter() >= end:
-                return
-            self._compared += 1
-            for one, other in combinations(ports.find(name).items(), 2):
+                return False
+            looks = ports.find(self._to_compare.popleft()).items()
+            for one, other in combinations(islice(looks, MAX_UNLIKE), 2):
                 self._is_wrong(one, other)
+        return True
 
     def _index(self, ours: Callable[[], Iterable[NodeInfo]]) -> Ports:
         if self._ports is None:

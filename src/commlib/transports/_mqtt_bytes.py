@@ -86,6 +86,12 @@ IDS_AVAILABLE, SHARED_AVAILABLE = 0x29, 0x2A
 ALIAS, FORMAT, CONTENT_TYPE = 0x23, 0x01, 0x03
 
 
+def subscription_id(number: int) -> bytes:
+    """Properties with nothing but the number of a filter, in as few bytes as it takes."""
+    body = b"%c%b" % (SUBSCRIPTION_ID, length(number))
+    return b"%c%b" % (len(body), body)
+
+
 def _read_byte(data: bytes, at: int) -> tuple[int, int]:
     return data[at], at + 1
 

@@ -141,8 +141,7 @@ def subscribe(version: int, packet_id: int, topic_filter: str, qos: int, number:
     """SUBSCRIBE to one filter; ``number`` is its Subscription Identifier, 0 for none."""
     properties = b""
     if version == V5:
-        told = b"%c%b" % (wire.SUBSCRIPTION_ID, wire.length(number)) if number else b""
-        properties = wire.length(len(told)) + told
+        properties = wire.subscription_id(number) if number else b"\x00"
     return _frame(
         SUBSCRIBE, wire.u16.pack(packet_id) + properties + wire.text(topic_filter) + bytes((qos,))
     )

@@ -56,12 +56,6 @@ def expiry(seconds: float) -> bytes:
     return b"\x05%c%b" % (EXPIRY, u32.pack(min(max(ceil(seconds), 1), 0xFFFFFFFF)))
 
 
-def subscription_id(number: int) -> bytes:
-    """The properties of a PUBLISH that comes from the filter of this number, and has no others."""
-    body = bytes((SUBSCRIPTION_ID,)) + length(number)
-    return length(len(body)) + body
-
-
 def publish_properties(seconds: float | None, pairs: list[tuple[str, str]]) -> bytes:
     """The properties of a PUBLISH on MQTT 5: seconds to live, and user properties."""
     body = b"" if seconds is None else expiry(seconds)[1:]

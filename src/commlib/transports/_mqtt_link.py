@@ -63,8 +63,7 @@ class ClosedEarly(ConnectError):
 class MqttLink(StreamLink):
     """An open connection.
 
-    ``routes`` knows who takes what comes; ``on_retained`` is asked instead for what the broker had
-    stored.
+    ``routes`` knows who takes what comes; of what the broker had stored ``on_retained`` tells.
     ``on_unclaimed`` is told of what nobody takes; with True it is not acknowledged, that is up to
     who was told. A packet whose payload is longer than ``limit`` is handed over cut off right
     behind it, so that its receivers refuse it and the connection goes on. ``explain`` is given the

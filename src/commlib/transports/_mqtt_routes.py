@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from commlib._packet import Packet
-from commlib.transports import _mqtt_frames as frames
-from commlib.transports._mqtt_bytes import SUBSCRIPTION_ID, read_length
+from commlib.transports._mqtt_bytes import SUBSCRIPTION_ID, read_length, subscription_id
 from commlib.transports._mqtt_frames import Published
 from commlib.transports.base import Handler
 
@@ -35,7 +34,7 @@ class Routes:
     is asked before, which is quicker: who takes what this filter brings, if it is one for this
     topic alone. Nothing but the number is looked at when that comes again. Of a topic that does not
     come again ``on_siblings`` tells who takes all topics that have the same parent, if anybody does
-    and all are named as on the wire. Each is asked once, and again after ``forget``.
+    and all are named as on the wire. Whoever has answered is asked again after ``forget``.
 
     The methods that take packets get the bytes of a PUBLISH at QoS 0 that is not retained. Its
     topic begins at ``start`` and ends at ``named``, its properties end at ``behind`` and it itself
@@ -49,19 +48,19 @@ class Routes:
         self.by_topic: dict[bytes, Known] = {}
         """By the topic and the properties, as they came."""
         self.by_number: dict[bytes, Known] = {}
-        """By properties that are nothing but the number of a filter, in as few bytes as it takes.
+        """By properties that are nothing but the number of a filter: as many as there are of those.
         """
         self.siblings: dict[tuple[bytes, bytes], Siblings] = {}
         """By the topic's parent and the properties."""
 
     def forget(self, number: int) -> None:
-        """Ask for the routes again: who is behind the filter of this number has begun or ended.
+        """Somebody behind the filter of this number has begun or ended: ask for the routes again.
 
-        Of filters for one topic each those of the others hold.
+        What is known by the numbers of other filters stays. The number 0 is none.
         """
         self.by_topic.clear()
         self.siblings.clear()
-        self.by_number.pop(frames.subscription_id(number), None)
+        self.by_number.pop(subscription_id(number), None)
 
     def remember(self, start: bytes, route: Route | None, published: Published) -> None:
         """Know what begins so when it comes again, or without a route what is beside it."""
@@ -84,7 +83,7 @@ class Routes:
         if behind - named < 3 or data[named + 1] != SUBSCRIPTION_ID:
             return False
         number, _ = read_length(data, named + 2)
-        properties = frames.subscription_id(number)
+        properties = subscription_id(number)
         if data[named:behind] != properties or behind > stop:
             return False
         try:
