@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import threading
-from time import monotonic, perf_counter, process_time
+from time import monotonic, perf_counter, process_time, sleep
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -24,6 +24,9 @@ from bench.proc import status
 if TYPE_CHECKING:
     from array import array
 
+REST_SECONDS = 0.5  # a process is at rest that has used next to nothing of a core for so long
+AT_REST = 0.01  # of a core
+MOST_RESTS = 6  # some never are
 PATIENCE = 3.0  # s without a message, after which the missing ones count as lost
 NUMBER_BYTES = 8  # a double at the beginning of a payload, in the order of this machine
 
@@ -88,6 +91,18 @@ async def order_on_loop() -> list[str]:
     finally:
         loop.remove_reader(0)
     return order()
+
+
+def rest() -> None:
+    """Return when this process has had nothing to do for a while.
+
+    What it costs to begin is measured by itself, and must not count as the cost of some messages.
+    """
+    for _ in range(MOST_RESTS):
+        begin = process_time()
+        sleep(REST_SECONDS)
+        if process_time() - begin < REST_SECONDS * AT_REST:
+            return
 
 
 class Tally:

@@ -136,9 +136,10 @@ def record(url: str, *, topic: str, file: str) -> None:
 
 
 def feed(url: str, *, topic: str, file: str, count: int, topics: int = 1, busy: int = 1) -> None:
-    """Publish so many messages, each recorded one on the last ``busy`` of so many topics in turn.
+    """Publish so many messages on the last ``busy`` of so many topics: one on each, then the next.
 
-    So their numbers count by topic, as those of a publisher do, and nothing seems to be missing.
+    All of those get the same recorded ones, so their numbers count by topic, as a publisher's do.
+    Where more are fed than were recorded the numbers begin anew, and count as duplicates.
     """
     wire = wire_of(url)(url)
     framers = [wire.framer(name, whole=True) for name in topics_of(topic, topics)[-busy:]]

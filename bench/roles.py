@@ -15,7 +15,17 @@ from struct import Struct
 from time import perf_counter, process_time
 from typing import Any, Protocol
 
-from bench.child import NUMBER_BYTES, Command, Delays, Ledger, Tally, answer, expected, order
+from bench.child import (
+    NUMBER_BYTES,
+    Command,
+    Delays,
+    Ledger,
+    Tally,
+    answer,
+    expected,
+    order,
+    rest,
+)
 
 GLANCE = 64  # messages between two looks at the clock
 PROBE_SECONDS = 0.005  # between two messages to a subscriber of which nothing was seen yet
@@ -133,6 +143,8 @@ def receive(face: Face, *, topic: str, topics: int = 1, again: int = 1, blob: in
     publish = face.publisher(names[-1], blob=bool(blob))
     face.start()
     _probe(tally, publish, face.message(b"" if blob else None))
+    if topics > 1:
+        rest()  # there is much to begin
     answer(ready=True)
     sent, copies = expected(tally)
     tally.settle(sent)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from time import perf_counter, process_time
 from typing import Any, Protocol
 
-from bench.child import NUMBER_BYTES, Command, Delays, Ledger, Tally, answer, order_on_loop
+from bench.child import NUMBER_BYTES, Command, Delays, Ledger, Tally, answer, order_on_loop, rest
 from bench.roles import (
     FEEDBACKS,
     GLANCE,
@@ -111,6 +111,8 @@ async def receive(
     publish = face.publisher(names[-1], blob=bool(blob))
     await face.start()
     await _probe(tally, publish, face.message(b"" if blob else None))
+    if topics > 1:
+        await asyncio.to_thread(rest)  # there is much to begin
     answer(ready=True)
     words = await order_on_loop()
     if words == ["anew"]:
