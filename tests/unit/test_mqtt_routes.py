@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
 
@@ -13,7 +14,8 @@ from commlib.transports import _mqtt_frames as frames
 from commlib.transports import _mqtt_routes as module
 from commlib.transports._mqtt_control import V5
 from commlib.transports._mqtt_frames import Published
-from commlib.transports._mqtt_routes import Known, Route
+from commlib.transports._mqtt_routes import Route, Taker
+from commlib.transports.base import Handler
 from mqtt_wire import Wire
 
 
@@ -73,6 +75,11 @@ async def test_the_time_to_live_belongs_to_what_is_remembered(make: Callable[...
     assert got == [30, None, 30, 2, 30]
 
 
+class Filter(NamedTuple):
+    topic: str
+    handlers: tuple[Handler, ...]
+
+
 class Numbered:
     """What a link asks of topics that each have a filter, and its number, to themselves."""
 
@@ -85,9 +92,9 @@ class Numbered:
         broker.link.routes.on_number = self._of_number
         broker.link.routes.on_topic = self._find
 
-    def _of_number(self, number: int, topic: str) -> Known:
+    def _of_number(self, number: int, topic: str) -> Taker | None:
         self.numbers.append(number)
-        return ((self._take, f"{topic}!", None),) if self._filters.get(number) == topic else ()
+        return Filter(f"{topic}!", (self._take,)) if self._filters.get(number) == topic else None
 
     def _find(self, topic: str, published: Published) -> tuple[Route, bool]:
         self.topics.append(topic)

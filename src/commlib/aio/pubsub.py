@@ -350,13 +350,17 @@ class Receiver(Input, Generic[T]):
             self._gaps.note(header.origin, packet.topic, header.seq)
 
     def _handler(self) -> Callable[[Packet], Any]:
-        read, callback = self.read, self.on_message
-        if callback is None:
-            return read
-        # A coroutine function gives a coroutine here, which its lane awaits.
-        if self._calling.with_topic:
-            return lambda packet: callback(read(packet).data, packet.topic)
-        return lambda packet: callback(read(packet).data)
+        if self.on_message is None:
+            return self.read
+        return self._call_with_topic if self._calling.with_topic else self._call
+
+    # A coroutine function gives a coroutine here, which its lane awaits.
+
+    def _call(self, packet: Packet) -> Any:
+        return self.on_message(self.read(packet).data)  # type: ignore[misc] # it has one
+
+    def _call_with_topic(self, packet: Packet) -> Any:
+        return self.on_message(self.read(packet).data, packet.topic)  # type: ignore[misc]
 
     async def _next(self) -> tuple[T, str]:
         """The next good message and its topic; StopAsyncIteration after ``stop()``."""

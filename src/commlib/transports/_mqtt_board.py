@@ -29,7 +29,7 @@ from commlib.transports._mqtt_control import V311
 from commlib.transports._mqtt_filters import Levels, covers, is_exact, levels, overlap
 from commlib.transports._mqtt_frames import Published
 from commlib.transports._mqtt_link import MqttLink
-from commlib.transports._mqtt_routes import Known, Route
+from commlib.transports._mqtt_routes import Route
 from commlib.transports.base import Handler, LinkStats
 
 GROUP = "$share/commlib/"
@@ -245,14 +245,15 @@ class Board:
         route = tuple((handler, name) for channel, name in found for handler in channel.handlers)
         return route, not any(channel.is_inbox for channel, _ in found)
 
-    def _route_number(self, number: int, topic: str) -> Known:
+    def _route_number(self, number: int, topic: str) -> Channel | None:
         """Who takes what bears this number, if it is that of a filter for this topic alone."""
         for wanted in self._by_number.get(number, ()):
-            channels = wanted.channels
-            if channels and channels[0].filter == topic and is_exact(wanted.levels):
-                wanted.note_live(topic)
-                return tuple([(h, c.topic, None) for c in channels for h in c.handlers])
-        return ()
+            if len(wanted.channels) == 1 and is_exact(wanted.levels):
+                (channel,) = wanted.channels
+                if channel.filter == topic:
+                    wanted.note_live(topic)
+                    return channel
+        return None
 
     def _route_siblings(self, published: Published) -> tuple[Handler, ...]:
         """Who takes replies that come with these properties, if nobody else can want any of them.

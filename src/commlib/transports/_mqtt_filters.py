@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 
-Levels = list[str]
+Levels = tuple[str, ...]
 MAX_LEVELS = 12  # of a topic whose filters are listed: there are twice as many with each
 
 
 def levels(topic_or_filter: str) -> Levels:
     """The words between the slashes."""
-    return topic_or_filter.split("/")
+    return tuple(topic_or_filter.split("/"))
 
 
 def is_exact(wanted: Levels) -> bool:

@@ -28,7 +28,7 @@ from commlib.transports._mqtt_channel import Channel, Wanted
 from commlib.transports._mqtt_filters import covers, is_exact, levels, matching
 from commlib.transports._mqtt_frames import Published
 from commlib.transports._mqtt_link import MqttLink, Unclaimed
-from commlib.transports._mqtt_routes import Known, Route
+from commlib.transports._mqtt_routes import Route
 from commlib.transports.base import Handler, LinkStats
 
 log = logging.getLogger("commlib.mqtt")
@@ -177,8 +177,8 @@ class LastingBoard(Board):
         route, recurs = super()._route(topic, published)
         return route, recurs and bool(route)  # what reaches nobody is to be counted
 
-    def _route_number(self, number: int, topic: str) -> Known:
-        return ()  # it may be that of another filter as well
+    def _route_number(self, number: int, topic: str) -> Channel | None:
+        return None  # it may be that of another filter as well
 
     def _candidates(self, topic: str, published: Published) -> Iterator[Channel]:
         words = levels(topic)

@@ -347,9 +347,14 @@ class MqttLink(StreamLink):
                 # Only a short block of properties can be found here: a longer one has no route.
                 if has_properties:
                     behind += 1 + data[behind]
-                    route = by_number.get(data[named:behind]) or by_topic.get(data[start:behind])
-                else:
-                    route = by_topic.get(data[start:behind])
+                    taker = by_number.get(data[named:behind])
+                    if taker is not None and behind <= stop:
+                        payload, name = data[behind:stop], taker.topic
+                        for handler in taker.handlers:
+                            handler(Packet(payload, name))
+                        at = stop
+                        continue
+                route = by_topic.get(data[start:behind])
                 if route is not None and behind <= stop:
                     payload = data[behind:stop]
                     for handler, name, expiry in route:

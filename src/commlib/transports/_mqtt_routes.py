@@ -7,6 +7,7 @@ be read but its payload.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from commlib._packet import Packet
 from commlib.transports._mqtt_bytes import SUBSCRIPTION_ID, read_length, subscription_id
@@ -21,6 +22,18 @@ Known = tuple[tuple[Handler, str, "int | None"], ...]
 
 Siblings = tuple[tuple[Handler, ...], "int | None"]
 """The same of all topics that have one parent, each of which has its own name for all."""
+
+
+class Taker(Protocol):
+    """Who takes what one filter brings, and what name its topic has for them.
+
+    It is there already: thousands of objects that are made with the first messages have Python's
+    collector look at all that there are.
+    """
+
+    topic: str
+    handlers: tuple[Handler, ...]
+
 
 LONGEST_KEY = 1000  # bytes of a topic and its properties that are remembered
 MAX_ROUTES = 10_000  # topics, and parents of topics, whose receivers are remembered
@@ -43,11 +56,11 @@ class Routes:
 
     def __init__(self) -> None:
         self.on_topic: Callable[[str, Published], tuple[Route, bool]] = lambda *_: ((), False)
-        self.on_number: Callable[[int, str], Known] = lambda number, topic: ()
+        self.on_number: Callable[[int, str], Taker | None] = lambda number, topic: None
         self.on_siblings: Callable[[Published], tuple[Handler, ...]] = lambda published: ()
         self.by_topic: dict[bytes, Known] = {}
         """By the topic and the properties, as they came."""
-        self.by_number: dict[bytes, Known] = {}
+        self.by_number: dict[bytes, Taker] = {}
         """By properties that are nothing but the number of a filter: as many as there are of those.
         """
         self.siblings: dict[tuple[bytes, bytes], Siblings] = {}
@@ -87,15 +100,15 @@ class Routes:
         if data[named:behind] != properties or behind > stop:
             return False
         try:
-            route = self.on_number(number, str(data[start + 2 : named], "utf8"))
+            taker = self.on_number(number, str(data[start + 2 : named], "utf8"))
         except UnicodeDecodeError:
             return False
-        if not route:
+        if taker is None:
             return False
-        self.by_number[properties] = route
+        self.by_number[properties] = taker
         payload = data[behind:stop]
-        for handler, name, _ in route:
-            handler(Packet(payload, name))
+        for handler in taker.handlers:
+            handler(Packet(payload, taker.topic))
         return True
 
     def take_sibling(self, data: bytes, start: int, named: int, behind: int, stop: int) -> bool:

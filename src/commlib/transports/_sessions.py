@@ -19,13 +19,19 @@ P = TypeVar("P", bound=NetworkParameters)
 
 
 class Ending:
-    """A subscription as its owner sees it: something that ends."""
+    """A subscription as its owner sees it: something that ends, by a function of those arguments.
 
-    def __init__(self, end: Callable[[], object]) -> None:
+    There are many, and a function that has none would have to hold them: five objects more.
+    """
+
+    __slots__ = ("_arguments", "_end")
+
+    def __init__(self, end: Callable[..., object], *arguments: object) -> None:
         self._end = end
+        self._arguments = arguments
 
     async def close(self) -> None:
-        self._end()
+        self._end(*self._arguments)
 
 
 class Sessions(Generic[P]):

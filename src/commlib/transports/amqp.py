@@ -221,7 +221,7 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
         except BaseException:  # cancellation, too
             self._topics.remove(found, handler)
             raise
-        return Ending(lambda: self._topics.remove(found, handler))
+        return Ending(self._topics.remove, found, handler)
 
     def send(self, to: str | Address, packet: Packet) -> bool:
         if isinstance(to, str):

@@ -229,7 +229,7 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
     async def subscribe(self, topic: str, handler: Handler) -> Ending:
         channel = self._boards.add(topic, handler)
         await self._confirmed(channel, handler)
-        return Ending(lambda: self._boards.remove(channel, handler))
+        return Ending(self._boards.remove, channel, handler)
 
     async def subscribe_lasting(self, topic: str, handler: Handler) -> Lasting:
         assert self._lasting is not None, "its trait says so"

@@ -178,7 +178,7 @@ class RedisTransport:
         except BaseException:  # cancellation, too
             self._channels.remove(channel, handler)
             raise
-        return Ending(lambda: self._channels.remove(channel, handler))
+        return Ending(self._channels.remove, channel, handler)
 
     def send(self, to: str | Address, packet: Packet) -> bool:
         if isinstance(to, str):
