@@ -57,7 +57,7 @@ REASONS: dict[tuple[str, str, str], str] = {
     ),
     ("mqtt", "topics", "all_busy_ratio"): (
         "It was Python's collector, which looked at all objects there are in the middle of it, and "
-        "what a node tells of itself half a second after its start. By now it is 1.3, see below"
+        "what a node tells of itself soon after its start; see below"
     ),
     ("redis", "receive", "rate"): NOISE_OF_BROKER,
     ("mqtt", "receive", "rate"): NOISE_OF_BROKER,

@@ -126,6 +126,20 @@ async def test_a_burst_without_a_pause_reaches_a_callback_and_nothing_is_lost(
         assert await get(got, 50_000) == list(range(50_000))
 
 
+async def test_the_callback_is_the_one_that_was_there_at_the_start(
+    broker: Broker, topic: str
+) -> None:
+    async with two_nodes(broker) as (one, other):
+        first: asyncio.Queue[int] = asyncio.Queue()
+        second: asyncio.Queue[int] = asyncio.Queue()
+        subscriber = other.create_subscriber(topic, first.put, int)
+        await subscriber.run()
+        subscriber.on_message = second.put
+        await one.create_publisher(topic, int).publish(7)
+        assert await get(first, 1) == [7]
+        assert second.empty()
+
+
 @pytest.mark.parametrize("options", [{}, {"inline": True}, {"concurrency": 4}], ids=str)
 @pytest.mark.parametrize("is_async", [False, True], ids=["plain", "async"])
 async def test_callbacks_run_where_they_belong(

@@ -634,7 +634,9 @@ async def test_what_there_is_no_time_for_is_compared_later(
     async with listening(url) as heard, node("robot", url) as robot:
         robot.create_publisher("sonar", Number)
         robot.create_subscriber("sonar", print, Word)
-        await heard.until(lambda: any(info.endpoints for s in heard.said() for info in s.nodes))
+        await heard.until(
+            lambda: any(len(info.endpoints) == 2 for s in heard.said() for info in s.nodes)
+        )
         assert warnings(caplog) == []
         monkeypatch.setattr(_matching, "LONGEST", 10.0)
         await met(lambda: len(warnings(caplog)) == 1)

@@ -66,6 +66,35 @@ def test_what_there_was_no_time_for_is_compared_the_next_time(
     assert found == [(False, ["t0", "t1"]), (False, ["t2", "t3"]), (True, ["t4"]), (True, [])]
 
 
+def test_nodes_that_change_all_the_time_keep_no_name_from_its_turn(
+    warned: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = [
+        node("one", *(("publisher", f"t{number}", Number) for number in range(5))),
+        node("other", *(("subscriber", f"t{number}", Word) for number in range(5))),
+    ]
+    matching = Matching()
+    clock = count()
+    monkeypatch.setattr(_matching, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(_matching, "LONGEST", 3)
+    found = []
+    for _ in range(3):
+        matching.note_change()
+        matching.compare_own(lambda: ours)
+        found.append(warned())
+    assert found == [["t0", "t1"], ["t2", "t3"], ["t4"]]
+
+
+def test_names_that_all_differ_are_not_even_indexed(monkeypatch: pytest.MonkeyPatch) -> None:
+    indexed: list[object] = []
+    monkeypatch.setattr(Ports, "add", lambda ports, port: indexed.append(port))
+    ours = [node("one", ("publisher", "a", Number), ("subscriber", "b", Number))]
+    told(Matching(), *ours)
+    assert indexed == []
+    told(Matching(), *ours, node("other", ("subscriber", "a", Number)))
+    assert len(indexed) == 3
+
+
 def test_a_stranger_who_tells_of_much_is_not_compared_for_longer_than_that(
     warned: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

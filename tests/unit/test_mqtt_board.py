@@ -138,13 +138,18 @@ async def test_whoever_comes_or_goes_is_heeded_with_the_next_message() -> None:
         new.says("other", b"", 2)
     assert new.takers() == ["first", "first", "other", "other"]
     new.add("a.b", "second")
-    new.add("a/b", "third")
+    third, takes = new.add("a/b", "third")
     for _ in range(2):
         new.says("a/b", b"", 1)
     assert new.takers() == ["first", "first", "second", "second", "third", "third"]
     new.boards.remove(first, take)
     new.says("a/b", b"", 1)
     assert new.takers() == ["second", "third"]
+    new.boards.remove(third, takes)
+    for _ in range(2):
+        new.says("a/b", b"", 1)
+    assert new.got == [("second", "a.b", b"")] * 2
+    new.takers()
     new.says("other", b"", 2)
     assert new.takers() == ["other"]
 

@@ -54,10 +54,12 @@ class Ports:
             self.suspect[endpoint.name] = None
         self._by_name[endpoint.name] = [*known, port]
 
+    def has(self, name: str) -> bool:
+        """Whether there is a port of this name."""
+        return name in self._by_name
+
     def find(self, name: str) -> dict[Hashable, Port]:
-        """The ports of a name by what they look like; none are added after that."""
-        if name not in self._by_name:
-            return {}
+        """The ports of a name that there is, by what they look like; none are added after that."""
         looks = self._looks.get(name)
         if looks is None:
             known = self._by_name[name]
@@ -82,6 +84,8 @@ class Matching:
         self._warned: set[Hashable] = set()
         self._to_compare: deque[str] | None = None
         """The names of ours that are still to be compared; None: all."""
+        self._compared = 0
+        """How many were: when they have changed, that many of them have their turn last."""
 
     def note_change(self) -> None:
         """Our own ports are others from now on."""
@@ -90,12 +94,17 @@ class Matching:
     def compare(
         self, nodes: Iterable[NodeInfo], ours: Callable[[], Iterable[NodeInfo]]
     ) -> list[NodeInfo]:
-        """Warn where these nodes do not go together with ours; which of ours that is."""
+        """Warn where these nodes do not go together with ours; which of ours that is.
+
+        What there is no time for is left out.
+        """
         ports = self._index(ours)
         found: dict[str, NodeInfo] = {}
         end = perf_counter() + LONGEST
         for node in nodes:
             for endpoint in node.endpoints:
+                if not ports.has(endpoint.name):
+                    continue
                 if perf_counter() >= end:
                     return list(found.values())
                 for own in self._mismatched(ports.find(endpoint.name), (node, endpoint)):
@@ -112,10 +121,12 @@ class Matching:
         ports = self._index(ours)
         if self._to_compare is None:
             self._to_compare = deque(ports.suspect)
+            self._to_compare.rotate(-self._compared)
         end = perf_counter() + LONGEST
         while self._to_compare:
             if perf_counter() >= end:
                 return False
+            self._compared += 1
             looks = ports.find(self._to_compare.popleft()).items()
             for one, other in combinations(islice(looks, MAX_UNLIKE), 2):
                 self._is_wrong(one, other)

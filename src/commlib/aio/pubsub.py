@@ -249,12 +249,13 @@ class SubscriberOptions(Options, total=False):
 
 
 class _Calling(NamedTuple):
-    """How the callback is called."""
+    """How the callback is called; which one it is, is settled when the receiver begins."""
 
     with_topic: bool
     concurrency: int
     inline: bool
     bounds: Bounds | None
+    callback: Callable[..., Any] | None = None
 
 
 class Receiver(Input, Generic[T]):
@@ -352,15 +353,16 @@ class Receiver(Input, Generic[T]):
     def _handler(self) -> Callable[[Packet], Any]:
         if self.on_message is None:
             return self.read
+        self._calling = self._calling._replace(callback=self.on_message)
         return self._call_with_topic if self._calling.with_topic else self._call
 
     # A coroutine function gives a coroutine here, which its lane awaits.
 
     def _call(self, packet: Packet) -> Any:
-        return self.on_message(self.read(packet).data)  # type: ignore[misc] # it has one
+        return self._calling.callback(self.read(packet).data)  # type: ignore[misc] # there is one
 
     def _call_with_topic(self, packet: Packet) -> Any:
-        return self.on_message(self.read(packet).data, packet.topic)  # type: ignore[misc]
+        return self._calling.callback(self.read(packet).data, packet.topic)  # type: ignore[misc]
 
     async def _next(self) -> tuple[T, str]:
         """The next good message and its topic; StopAsyncIteration after ``stop()``."""

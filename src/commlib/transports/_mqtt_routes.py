@@ -25,7 +25,7 @@ Siblings = tuple[tuple[Handler, ...], "int | None"]
 
 
 class Taker(Protocol):
-    """Who takes what one filter brings, and what name its topic has for them.
+    """Who takes what one filter brings, and what name its topic has for them; looked at each time.
 
     It is there already: thousands of objects that are made with the first messages have Python's
     collector look at all that there are.
@@ -47,7 +47,7 @@ class Routes:
     is asked before, which is quicker: who takes what this filter brings, if it is one for this
     topic alone. Nothing but the number is looked at when that comes again. Of a topic that does not
     come again ``on_siblings`` tells who takes all topics that have the same parent, if anybody does
-    and all are named as on the wire. Whoever has answered is asked again after ``forget``.
+    and all are named as on the wire. An answer that is remembered holds until ``forget``.
 
     The methods that take packets get the bytes of a PUBLISH at QoS 0 that is not retained. Its
     topic begins at ``start`` and ends at ``named``, its properties end at ``behind`` and it itself
