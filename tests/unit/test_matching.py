@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 
 import pytest
@@ -25,6 +25,22 @@ def warned(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
         return found
 
     return topics
+
+
+UNLIKE = [
+    node("one", *(("publisher", f"t{number}", Number) for number in range(5))),
+    node("other", *(("subscriber", f"t{number}", Word) for number in range(5))),
+]
+"""Nodes that do not go together in five topics."""
+
+
+@pytest.fixture
+def time_for_two(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A clock that goes on when it is looked at, and leaves time to compare two topics at once."""
+    clock = count()
+    monkeypatch.setattr(_matching, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(_matching, "LONGEST", 3)
+    return clock
 
 
 def told(matching: Matching, *ours: NodeInfo) -> None:
@@ -52,35 +68,21 @@ def test_a_mismatch_of_the_third_of_a_name_is_found(warned: Callable[[], list[st
 
 
 def test_what_there_was_no_time_for_is_compared_the_next_time(
-    warned: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+    warned: Callable[[], list[str]], time_for_two: Iterator[int]
 ) -> None:
-    ours = [
-        node("one", *(("publisher", f"t{number}", Number) for number in range(5))),
-        node("other", *(("subscriber", f"t{number}", Word) for number in range(5))),
-    ]
     matching = Matching()
-    clock = count()
-    monkeypatch.setattr(_matching, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(_matching, "LONGEST", 3)
-    found = [(matching.compare_own(lambda: ours), warned()) for _ in range(4)]
+    found = [(matching.compare_own(lambda: UNLIKE), warned()) for _ in range(4)]
     assert found == [(False, ["t0", "t1"]), (False, ["t2", "t3"]), (True, ["t4"]), (True, [])]
 
 
 def test_nodes_that_change_all_the_time_keep_no_name_from_its_turn(
-    warned: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+    warned: Callable[[], list[str]], time_for_two: Iterator[int]
 ) -> None:
-    ours = [
-        node("one", *(("publisher", f"t{number}", Number) for number in range(5))),
-        node("other", *(("subscriber", f"t{number}", Word) for number in range(5))),
-    ]
     matching = Matching()
-    clock = count()
-    monkeypatch.setattr(_matching, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(_matching, "LONGEST", 3)
     found = []
     for _ in range(3):
         matching.note_change()
-        matching.compare_own(lambda: ours)
+        matching.compare_own(lambda: UNLIKE)
         found.append(warned())
     assert found == [["t0", "t1"], ["t2", "t3"], ["t4"]]
 
@@ -96,16 +98,12 @@ def test_names_that_all_differ_are_not_even_indexed(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_stranger_who_tells_of_much_is_not_compared_for_longer_than_that(
-    warned: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+    warned: Callable[[], list[str]], time_for_two: Iterator[int]
 ) -> None:
-    ours = node("one", *(("publisher", f"t{number}", Number) for number in range(5)))
-    stranger = node("stranger", *(("subscriber", f"t{number}", Word) for number in range(5)))
-    clock = count()
-    monkeypatch.setattr(_matching, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(_matching, "LONGEST", 3)
+    ours, stranger = UNLIKE
     assert Matching().compare([stranger], lambda: [ours]) == [ours]
     assert warned() == ["t0", "t1"]
-    assert next(clock) == 4, "the rest was not looked at"
+    assert next(time_for_two) == 4, "the rest was not looked at"
 
 
 @pytest.mark.parametrize(
