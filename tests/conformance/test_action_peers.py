@@ -455,7 +455,7 @@ def test_a_goal_whose_answer_was_lost_is_followed_if_it_was_heard_of(
     peer: Peer, client: ActionClient[Any, Any, Any]
 ) -> None:
     peer.serve()
-    sending = peer.sending(client, timeout=0.5)
+    sending = peer.sending(client, timeout=1.5)
     (request,) = peer.asked("send_goal")
     peer.publish("status", goal_id=request.header.id, status=2)
     goal = sending.result(DEADLINE)
@@ -471,7 +471,7 @@ def test_a_goal_that_nobody_has_answered_for_is_forgotten(
 ) -> None:
     peer.serve()
     with pytest.raises(RPCTimeout):
-        client.send_goal(Goal(cm=1), timeout=0.1)
+        client.send_goal(Goal(cm=1), timeout=0.5)
     (request,) = peer.asked("send_goal")
     peer.publish("status", goal_id=request.header.id, status=4)
     peer.publish("feedback", goal_id=request.header.id, feedback_data={"cm": 1})

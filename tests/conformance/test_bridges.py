@@ -775,12 +775,12 @@ def test_the_time_that_the_caller_has_left_bounds_the_call(pair: Pair) -> None:
     before = time.time()
 
     with pytest.raises(RPCTimeout):
-        client.call({}, timeout=0.5)
+        client.call({}, timeout=1.0)
 
-    # Bounded by the caller's half second, not by the bridge's thousand.
+    # Bounded by the caller's second, not by the bridge's thousand.
     eventually(lambda: bridge.stats.expired == 1)
     if (deadline := told.first.header.deadline) != 0:
-        assert before < deadline / 1000 < time.time() + 0.6
+        assert before < deadline / 1000 < time.time() + 1.1
 
 
 @in_every_pair
@@ -876,11 +876,11 @@ def test_a_request_too_big_for_the_sink_fails_at_once(pair: Pair) -> None:
 def test_calls_do_not_go_round_in_circles(pair: Pair) -> None:
     there = pair.rpc_bridge()
     back = pair.run(
-        RPCBridge(None, pair.far_topic, pair.topic, pair.sink.url, pair.source.url, timeout=0.2)
+        RPCBridge(None, pair.far_topic, pair.topic, pair.sink.url, pair.source.url, timeout=1.0)
     )
     client = pair.near().create_rpc_client(pair.topic)
     with pytest.raises(RPCTimeout):
-        client.call({}, timeout=0.5)
+        client.call({}, timeout=1.5)
     eventually(lambda: there.stats.looped + back.stats.looped == 1)
 
 

@@ -43,7 +43,8 @@ params = ConnectionParameters(
 node = Node("robot", connection_params=params)
 node.run()
 print("running", flush=True)
-time.sleep(60)
+while True:
+    time.sleep(0.1)  # a signal that comes just before a sleep is looked at behind it
 """
 
 
