@@ -1,6 +1,6 @@
 """The pictures of the docs, drawn of a record.
 
-    python -m bench.plots bench/results/2026-11-26-2cores-x86_64-py311.json
+    python -m bench.plots bench/results/2026-11-27-2cores-x86_64-py311.json
     python -m bench.plots bench/results/scale.json
     python -m bench.plots --png FOLDER FILE     # to look at
 
