@@ -144,6 +144,26 @@ def test_what_is_misspelt_is_told_with_what_was_meant() -> None:
     assert "mean" not in CliRunner().invoke(commlib, ["xyzzy"]).stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--url redis://h topic list", "stands behind it: commlib COMMAND --url ..."),
+        ("topic --json list", "stands behind it: commlib topic COMMAND --json ..."),
+    ],
+)
+def test_an_option_before_its_command_is_told_where_it_stands(words: str, told: str) -> None:
+    result = CliRunner().invoke(commlib, words.split())
+    assert result.exit_code == 2
+    assert told in result.stderr
+    assert "mean" not in result.stderr
+
+
+def test_a_misspelt_option_of_a_group_is_told_as_such() -> None:
+    said = CliRunner().invoke(commlib, ["--verson"]).stderr
+    assert "Did you mean '--version'?" in said or "Did you mean --version?" in said
+    assert "COMMAND --verson" not in said
+
+
 def test_a_name_that_is_not_there_is_told_with_what_there_is() -> None:
     assert unknown("sona", ["battery", "sonar"]) == "did you mean sonar?"
     assert unknown("xyzzy", ["b", "a", "b"]) == "known are: b, a"
