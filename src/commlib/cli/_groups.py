@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-
 LIKE = 0.8  # how alike a misspelt option is, of 1; --json is like --version to click
 
 
