@@ -7,7 +7,7 @@ import dataclasses
 import inspect
 import logging
 from collections.abc import Callable
-from threading import TIMEOUT_MAX
+from threading import TIMEOUT_MAX, RLock
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypedDict
 
 from commlib._forms import AnySerializer
@@ -34,6 +34,9 @@ MAX_TEXT = 65_536  # characters of an error's text that are logged, or sent to a
 MAX_ID = 64  # characters of a message's origin that are logged
 MAX_REPORTS = 100  # different errors of one endpoint that are logged
 ON_ERROR = ("on_error", 0)  # the report that ``on_error`` itself has failed
+
+_reporting = RLock()
+"""For all endpoints: errors are rare. Re-entrant, for a signal handler may publish meanwhile."""
 
 ErrorHandler = Callable[[BaseException, str], Any]
 """Told of an error that could not be raised, and the topic; on the thread where it happened."""
@@ -336,14 +339,15 @@ class Endpoint:
 
     def _is_news(self, report: tuple[str, int]) -> bool:
         """Whether this is not logged yet, and shall be."""
-        if self._reported is None:
-            self._reported = set()
-        if report in self._reported:
-            return False
-        if len(self._reported) >= MAX_REPORTS and report != ON_ERROR:
-            return False
-        self._reported.add(report)
-        return True
+        with _reporting:
+            if self._reported is None:
+                self._reported = set()
+            if report in self._reported:
+                return False
+            if len(self._reported) >= MAX_REPORTS and report != ON_ERROR:
+                return False
+            self._reported.add(report)
+            return True
 
     def _tell_error(self, error: BaseException, topic: str) -> None:
         if self._on_error is not None:
