@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 from itertools import count
 from typing import Any
@@ -147,21 +148,24 @@ def test_what_is_misspelt_is_told_with_what_was_meant() -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("--url redis://h topic list", "stands behind it: commlib COMMAND --url ..."),
-        ("topic --json list", "stands behind it: commlib topic COMMAND --json ..."),
+        ("--url redis://h topic list", "'--url'. Options .* behind it: commlib topic ... --url"),
+        ("--url=redis://h topic list", "'--url'. Options .* behind it: commlib topic ... --url"),
+        ("topic --json list", "'--json'. Options .* behind it: commlib topic list ... --json"),
     ],
 )
 def test_an_option_before_its_command_is_told_where_it_stands(words: str, told: str) -> None:
     result = CliRunner().invoke(commlib, words.split())
     assert result.exit_code == 2
-    assert told in result.stderr
+    assert re.search(told.replace("'", "'?"), result.stderr)  # click's versions differ in these
     assert "mean" not in result.stderr
 
 
-def test_a_misspelt_option_of_a_group_is_told_as_such() -> None:
-    said = CliRunner().invoke(commlib, ["--verson"]).stderr
-    assert "Did you mean '--version'?" in said or "Did you mean --version?" in said
-    assert "COMMAND --verson" not in said
+@pytest.mark.parametrize("words", ["--verson", "--nonsense", "topic --version"])
+def test_an_option_without_a_command_behind_it_is_just_unknown(words: str) -> None:
+    result = CliRunner().invoke(commlib, words.split())
+    assert result.exit_code == 2
+    assert "No such option" in result.stderr
+    assert "behind it" not in result.stderr
 
 
 def test_a_name_that_is_not_there_is_told_with_what_there_is() -> None:

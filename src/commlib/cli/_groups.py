@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import click
 
-LIKE = 0.8  # how alike a misspelt option is, of 1; --json is like --version to click
-
 
 class Group(click.Group):
     """A group whose errors say what was meant.
 
-    For a command that it has not that is the one that is most like it; for an option, which nearly
-    all belong to the commands, where it stands.
+    For a command that it has not that is the one that is most like it; for an option before a
+    command, to which nearly all belong, where it stands.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        words = list(args)  # click takes from the list what it has read
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as exc:
-            from difflib import get_close_matches
-
-            own = [name for option in self.get_params(ctx) for name in option.opts]
-            if get_close_matches(exc.option_name, own, 1, LIKE):
+            name = exc.option_name
+            command = next((word for word in words if word in self.list_commands(ctx)), None)
+            if command is None:
                 raise
             raise click.UsageError(
-                f"{exc.message} An option of a command stands behind it: "
-                f"{ctx.command_path} COMMAND {exc.option_name} ...",
+                f"{exc.message.rstrip('.')}. Options of a command stand behind it: "
+                f"{ctx.command_path} {command} ... {name}",
                 ctx,
             ) from exc
 
