@@ -143,7 +143,7 @@ def test_what_waits_for_too_long_is_dropped_and_counted(
         far.create_subscriber("far.sonar", got)
         publisher = near.create_publisher("sonar")
         server.kill()
-        eventually(lambda: not bridge.connected)
+        eventually(lambda: not bridge.connected and not far.connected)
         publisher.publish("old")
         eventually(lambda: bridge.stats.received == 1)
         threading.Event().wait(0.6)  # its age is what is tested

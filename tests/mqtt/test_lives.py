@@ -43,7 +43,7 @@ params = ConnectionParameters(
 node = Node("robot", connection_params=params)
 node.run()
 print("running", flush=True)
-while True:
+for _ in range(600):
     time.sleep(0.1)  # a signal that comes just before a sleep is looked at behind it
 """
 

@@ -238,8 +238,8 @@ import threading
 publisher = Publisher(topic, conn_params=url)
 try:
     print("up", flush=True)
-    while not threading.Event().wait(0.1):
-        pass  # a signal that comes just before a wait is looked at behind it
+    for _ in range(600):
+        threading.Event().wait(0.1)  # a signal that comes just before one is looked at behind it
 except KeyboardInterrupt:
     end()
     publisher.publish("bye")
