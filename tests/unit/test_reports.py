@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 
+from collected import DEADLINE
 from commlib._packet import Packet
 from commlib.aio._endpoint import MAX_REPORTS, Endpoint
 from commlib.transports import resolve
@@ -32,6 +35,23 @@ async def test_so_many_kinds_of_errors_are_logged_and_all_are_counted(
         endpoint._report(Packet(b"", "one"), failing(number))
     assert levels(caplog, "the callback failed") == [logging.ERROR] * MAX_REPORTS
     assert endpoint.own_stats.errors == 2 * (MAX_REPORTS + 10)
+
+
+async def test_an_error_that_workers_meet_at_the_same_time_is_news_to_one_of_them() -> None:
+    together = Barrier(4)
+
+    class Met(str):
+        """A name that all workers look up before one of them goes on."""
+
+        __slots__ = ()
+
+        def __hash__(self) -> int:
+            together.wait(DEADLINE)
+            return super().__hash__()
+
+    endpoint, error = Endpoint("one", resolve("memory://")), (Met("ValueError"), 1)
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(endpoint._is_news, [error] * 4)) == 1
 
 
 @pytest.mark.parametrize("before", [0, MAX_REPORTS])

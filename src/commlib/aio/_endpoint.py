@@ -7,7 +7,7 @@ import dataclasses
 import inspect
 import logging
 from collections.abc import Callable
-from threading import TIMEOUT_MAX, RLock
+from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypedDict
 
 from commlib._forms import AnySerializer
@@ -34,9 +34,6 @@ MAX_TEXT = 65_536  # characters of an error's text that are logged, or sent to a
 MAX_ID = 64  # characters of a message's origin that are logged
 MAX_REPORTS = 100  # different errors of one endpoint that are logged
 ON_ERROR = ("on_error", 0)  # the report that ``on_error`` itself has failed
-
-_reporting = RLock()
-"""For all endpoints: errors are rare. Re-entrant, for a signal handler may publish meanwhile."""
 
 ErrorHandler = Callable[[BaseException, str], Any]
 """Told of an error that could not be raised, and the topic; on the thread where it happened."""
@@ -137,7 +134,6 @@ class Endpoint:
             self.log.setLevel(logging.DEBUG)
         self._stats = Stats()
         self._on_error = on_error
-        self._reported: set[tuple[str, int]] | None = None  # until there is something to report
         self._begun_on: Transport | None = None
         self._beginning: asyncio.Future[None] | None = None
         self.stopped = False
@@ -338,16 +334,14 @@ class Endpoint:
         self._tell_error(error, packet.topic or self.name)
 
     def _is_news(self, report: tuple[str, int]) -> bool:
-        """Whether this is not logged yet, and shall be."""
-        with _reporting:
-            if self._reported is None:
-                self._reported = set()
-            if report in self._reported:
-                return False
-            if len(self._reported) >= MAX_REPORTS and report != ON_ERROR:
-                return False
-            self._reported.add(report)
-            return True
+        """Whether this is not logged yet, and shall be. From any thread."""
+        # Two workers may meet the same error: `setdefault` is one step, and there is no lock that a
+        # fork might leave taken. Most endpoints never have anything to report.
+        reported: dict[tuple[str, int], object] = vars(self).setdefault("_reported", {})
+        if len(reported) >= MAX_REPORTS and report != ON_ERROR:
+            return False
+        mark = object()
+        return reported.setdefault(report, mark) is mark
 
     def _tell_error(self, error: BaseException, topic: str) -> None:
         if self._on_error is not None:
