@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 ACKNOWLEDGE_SECONDS = 0.001
 _QUICKACK = getattr(socket, "TCP_QUICKACK", 0)  # Linux has it
 ACKNOWLEDGEMENTS = 16 if _QUICKACK else 0
+# Between two writes of ours, on the average, from which on each is soon enough to acknowledge with.
+TALK_SECONDS = 0.0005
 LONGEST_HEAD = 128 * 1024  # bytes of a PUBLISH before its payload: a topic and some properties
 LEAVE_SECONDS = 0.2  # how long the broker is given to close the connection that we leave
 QUIET_SECONDS = 0.0001  # after this a thread may write itself; before, a burst is to be gathered
@@ -89,6 +91,7 @@ class MqttLink(StreamLink):
         """
         self._limit = limit + LONGEST_HEAD
         self._heard = self._wrote = self._loop.time()
+        self._writes = self._writes_before = 0
         self._has_properties = version == V5
         self._socket: Any = None
         self._acknowledging_since = float("-inf")
@@ -161,6 +164,7 @@ class MqttLink(StreamLink):
 
     def _note(self, notes: Iterable[object]) -> None:
         self._wrote = self._loop.time()
+        self._writes += 1
         for note in notes:
             if note.__class__ is str:
                 continue  # a message: at QoS 0 the broker does not answer
@@ -246,7 +250,7 @@ class MqttLink(StreamLink):
             return  # leave was taken: nobody is handed anything any more
         self._heard = now = self._loop.time()
         if now - self._acknowledging_since > ACKNOWLEDGE_SECONDS:
-            self._acknowledging_since, self._acknowledgements = now, ACKNOWLEDGEMENTS
+            self._begin_acknowledging(now)
         if self._acknowledgements:
             self._acknowledge()
         if self._long is not None:
@@ -300,6 +304,20 @@ class MqttLink(StreamLink):
         except Malformed as exc:
             self.abort(ConnectionLost(f"{self.name} does not speak MQTT: {exc}"))
 
+    def _begin_acknowledging(self, now: float) -> None:
+        """See how what comes in the next millisecond is acknowledged.
+
+        Where as much is said as heard, as by many calls at once, with what is written next: what
+        the broker holds back until then comes as one, and is worked off as one.
+        """
+        writes = self._writes - self._writes_before
+        is_talk = writes * TALK_SECONDS > now - self._acknowledging_since
+        self._writes_before = self._writes
+        self._acknowledging_since = now
+        self._acknowledgements = 0 if is_talk else ACKNOWLEDGEMENTS
+        if is_talk and ACKNOWLEDGEMENTS:
+            self._acknowledge_later()
+
     def _acknowledge(self) -> None:
         """Let the kernel acknowledge at once what has come, and not with what is sent next.
 
@@ -308,8 +326,17 @@ class MqttLink(StreamLink):
         """
         self._acknowledgements -= 1
         self._ask_for_acknowledgement()
-        if not self._acknowledgements:  # what comes behind the last one must not wait, either
-            self._loop.call_later(ACKNOWLEDGE_SECONDS, self._ask_for_acknowledgement)
+        if not self._acknowledgements:
+            self._acknowledge_later()
+
+    def _acknowledge_later(self) -> None:
+        """What comes in the rest of this millisecond must not wait for long, either."""
+        # Twice as long: uvloop's clock is exact to a millisecond.
+        self._loop.call_later(2 * ACKNOWLEDGE_SECONDS, self._acknowledge_rest)
+
+    def _acknowledge_rest(self) -> None:
+        if self._wrote <= self._heard:  # else that has acknowledged it
+            self._ask_for_acknowledgement()
 
     def _ask_for_acknowledgement(self) -> None:
         """It holds for a short time only (man 7 tcp), and costs 1 to 2 µs."""
