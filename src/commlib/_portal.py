@@ -18,6 +18,7 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
+from commlib._courtesy import Courtesy
 from commlib._lanes import end_tasks
 from commlib.aio._hub import Hub, hubs
 from commlib.exceptions import BlockingCall, EndpointClosed
@@ -45,6 +46,7 @@ class Portal:
     def __init__(self) -> None:
         self.hubs: set[Hub] = set()
         self.loop = new_loop()
+        self.courtesy = Courtesy(self.loop)
         self._lock = threading.RLock()
         self.ending = False
         self.thread = threading.Thread(target=self._run, name="commlib-loop", daemon=True)
@@ -239,7 +241,7 @@ def enter(hub: Hub) -> Portal:
             _former.check_open()  # the hub is about to leave it
         if hub.loop is None:
             hub.home = _portal.hubs
-            hub.bind(_portal.loop)
+            hub.bind(_portal.loop, _portal.courtesy)
             _portal.post(hub.start)
         return _portal
 

@@ -27,6 +27,7 @@ class RequestLane(ThreadLane):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._queue = deque()
+        self._courtesy = self._workers.courtesy
 
     def put(self, packet: Packet) -> None:
         if self._closed is not None:
@@ -34,6 +35,8 @@ class RequestLane(ThreadLane):
             return
         self.stats.received += 1
         self._queue.append(packet)
+        if self._courtesy is not None:
+            self._courtesy.note()
         if self._places:
             self._take()
 

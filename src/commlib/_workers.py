@@ -10,6 +10,8 @@ from queue import Empty, SimpleQueue
 from typing import Protocol
 from weakref import WeakSet
 
+from commlib._courtesy import Courtesy
+
 log = logging.getLogger("commlib.lanes")
 
 MAX_WORKERS = 64
@@ -43,6 +45,8 @@ class Workers:
     def __init__(self, name: str) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
         """Where looks are taken; no other will do, for it may end, or be blocked, before that."""
+        self.courtesy: Courtesy | None = None
+        """Of that loop, if it has a thread to itself."""
         self._name = name
         self._line: deque[Work] = deque()
         self._calls: SimpleQueue[None] = SimpleQueue()

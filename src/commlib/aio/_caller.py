@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any, Protocol
 
 from commlib._calls import Calls
+from commlib._courtesy import Courtesy
 from commlib._packet import Header, Packet, Properties, now_ms, reply_id
 from commlib._sequence import Sequence, new_origin
 from commlib.exceptions import CommlibError, EndpointClosed
@@ -86,6 +87,8 @@ class Caller:
 
     def __init__(self, transport: Transport) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.courtesy: Courtesy | None = None
+        """Of that loop, if it has a thread to itself."""
         self.origin = new_origin()
         self.late = 0
         """Replies that came after their call had ended."""
@@ -156,7 +159,9 @@ class Caller:
             return Call(self, f"{self.origin}-{next(self._tokens):x}")
 
     def book(self) -> None:
-        """Keep an address ready, so that a thread can send the next call without the loop."""
+        """A thread has its reply: keep an address ready, so that it can call without the loop."""
+        if self.courtesy is not None:
+            self.courtesy.note()
         if len(self._booked) >= self._bookable or self._calls.full:
             return  # those that wait for an address come first
         assert self._inbox is not None, "before it is open nothing is bookable"

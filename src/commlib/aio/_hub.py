@@ -11,6 +11,7 @@ from collections.abc import Coroutine, Mapping
 from os import urandom
 from typing import Any, Protocol
 
+from commlib._courtesy import Courtesy
 from commlib._lanes import CALLBACK_ERRORS, end_tasks
 from commlib._last_word import ANNOUNCE, last_word
 from commlib._params import BaseParameters
@@ -156,10 +157,14 @@ class Hub:
         while self._closing is not None and not self._closing.done():
             await asyncio.shield(self._closing)
 
-    def bind(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Say on which loop this hub lives, before it is started there. From any thread."""
+    def bind(self, loop: asyncio.AbstractEventLoop, courtesy: Courtesy | None = None) -> None:
+        """Say on which loop this hub lives, before it is started there. From any thread.
+
+        ``courtesy``: of the loop, if it has a thread to itself.
+        """
         if self.loop is None:
             self.home.add(self)
+            self.caller.courtesy = self.workers.courtesy = courtesy
             self.loop = self.caller.loop = self.workers.loop = loop
 
     async def settle(self, what: str, task: asyncio.Future[Any], *, quiet: bool = False) -> None:
