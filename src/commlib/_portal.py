@@ -287,6 +287,7 @@ def _after_fork_in_child() -> None:
         _inherited.append(_former)
         _former = None
     if _portal is not None:
+        _portal.courtesy.end_here()
         _inherited.append(_portal)
         _portal = None
     for hub in list(hubs):

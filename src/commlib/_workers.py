@@ -161,10 +161,17 @@ class Workers:
 
         Raises RuntimeError when the system has no more threads, or the program is ending.
         """
-        thread = threading.Thread(target=work.work, name=f"{work.name}-worker", daemon=True)
+        thread = threading.Thread(
+            target=self._work_alone, args=(work,), name=f"{work.name}-worker", daemon=True
+        )
         thread.start()
         self._alone.add(thread)
         return thread
+
+    def _work_alone(self, work: Work) -> None:
+        if self.courtesy is not None:
+            self.courtesy.end_here()
+        work.work()
 
     def give_up(self, thread: threading.Thread) -> None:
         """Nobody shall wait for this thread of ``serve_alone`` any more. On the loop."""
@@ -183,6 +190,8 @@ class Workers:
             )
 
     def _work(self) -> None:
+        if self.courtesy is not None:
+            self.courtesy.end_here()
         line = self._line
         while True:
             try:

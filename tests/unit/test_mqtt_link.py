@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 
 import pytest
@@ -15,6 +16,7 @@ from commlib.exceptions import AuthError, ConnectionLost
 from commlib.transports import _mqtt_bytes as wire
 from commlib.transports import _mqtt_control as control
 from commlib.transports import _mqtt_frames as frames
+from commlib.transports._mqtt_acks import QUICKACK
 from commlib.transports._mqtt_control import V5, V311
 from commlib.transports._mqtt_headers import write_pairs
 from commlib.transports._mqtt_link import LONGEST_HEAD, Unclaimed
@@ -356,3 +358,39 @@ async def test_what_was_made_for_mqtt_5_is_written_for_3_1_1(make: Callable[...,
     frame = frames.publish(wire.text("a"), b"x", 0, frames.publish_properties(3, []))
     broker.link.write([frame, control.PINGREQ], ["a", None])
     assert broker.packets() == [broker.publish("a", b"x"), control.PINGREQ]
+
+
+@pytest.mark.skipif(not QUICKACK, reason="the system acknowledges when it wants to")
+async def test_what_comes_is_acknowledged_at_once_where_little_is_written(
+    make: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = make()
+    asked: list[tuple[int, ...]] = []
+    opened = broker.get_extra_info("socket")
+    monkeypatch.setattr(opened, "setsockopt", lambda *option: asked.append(option))
+    monkeypatch.setattr(broker.link, "_socket", opened)
+    broker.comes(broker.publish("a", b"x"))
+    assert asked == [(socket.IPPROTO_TCP, QUICKACK, 1)]
+
+
+async def test_what_is_written_counts_for_that_until_it_is_answered(
+    make: Callable[..., Wire],
+) -> None:
+    broker = make()
+    acks = broker.link._acks
+    broker.link.write([control.PINGREQ], [None])
+    assert (acks.writes, acks._writes_begun) == (1, 0)
+    broker.comes(b"\xd0\x00")
+    assert acks._writes_begun == 1
+
+
+async def test_what_the_socket_has_no_room_for_is_not_sent_yet(
+    make: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = make()
+    assert not broker.link._is_unsent()
+    monkeypatch.setattr(broker, "get_write_buffer_size", lambda: 1)
+    assert broker.link._is_unsent()
+    monkeypatch.undo()
+    broker.link._rest = [b"x"]
+    assert broker.link._is_unsent()

@@ -20,6 +20,7 @@ from commlib._session import SLOW, TakenOver
 from commlib.exceptions import CommlibError, ConnectError, ConnectionLost
 from commlib.transports import _mqtt_control as control
 from commlib.transports import _mqtt_frames as frames
+from commlib.transports._mqtt_acks import QUICKACK, Acks
 from commlib.transports._mqtt_bytes import Malformed, read_length
 from commlib.transports._mqtt_codes import TAKEN_OVER, refusal
 from commlib.transports._mqtt_control import MAX_IDS, V5, Granted
@@ -31,12 +32,6 @@ from commlib.transports._stream_link import StreamLink, open_stream
 if TYPE_CHECKING:
     from commlib.transports._mqtt_params import ConnectionParameters
 
-# TCP acknowledgements that are asked for in so many seconds: a busy connection has enough of them.
-ACKNOWLEDGE_SECONDS = 0.001
-_QUICKACK = getattr(socket, "TCP_QUICKACK", 0)  # Linux has it
-ACKNOWLEDGEMENTS = 16 if _QUICKACK else 0
-# Between two writes of ours, on the average, from which on each is soon enough to acknowledge with.
-TALK_SECONDS = 0.0005
 LONGEST_HEAD = 128 * 1024  # bytes of a PUBLISH before its payload: a topic and some properties
 LEAVE_SECONDS = 0.2  # how long the broker is given to close the connection that we leave
 QUIET_SECONDS = 0.0001  # after this a thread may write itself; before, a burst is to be gathered
@@ -91,11 +86,9 @@ class MqttLink(StreamLink):
         """
         self._limit = limit + LONGEST_HEAD
         self._heard = self._wrote = self._loop.time()
-        self._writes = self._writes_before = 0
         self._has_properties = version == V5
         self._socket: Any = None
-        self._acknowledging_since = float("-inf")
-        self._acknowledgements = 0
+        self._acks = Acks(self._loop, self._ask_for_acknowledgement, self._is_unsent)
         self._partial = bytearray()
         self._wanted = 0  # bytes of the packet in _partial, if known
         self._skip = 0  # bytes to come of a packet that was handed over already
@@ -164,7 +157,7 @@ class MqttLink(StreamLink):
 
     def _note(self, notes: Iterable[object]) -> None:
         self._wrote = self._loop.time()
-        self._writes += 1
+        self._acks.writes += 1
         for note in notes:
             if note.__class__ is str:
                 continue  # a message: at QoS 0 the broker does not answer
@@ -249,10 +242,8 @@ class MqttLink(StreamLink):
         if self.closed.done():
             return  # leave was taken: nobody is handed anything any more
         self._heard = now = self._loop.time()
-        if now - self._acknowledging_since > ACKNOWLEDGE_SECONDS:
-            self._begin_acknowledging(now)
-        if self._acknowledgements:
-            self._acknowledge()
+        if QUICKACK:
+            self._acks.heard(now)
         if self._long is not None:
             self._note_filled(self._long, nbytes)
             return
@@ -304,45 +295,15 @@ class MqttLink(StreamLink):
         except Malformed as exc:
             self.abort(ConnectionLost(f"{self.name} does not speak MQTT: {exc}"))
 
-    def _begin_acknowledging(self, now: float) -> None:
-        """See how what comes in the next millisecond is acknowledged.
-
-        Where as much is said as heard, as by many calls at once, with what is written next: what
-        the broker holds back until then comes as one, and is worked off as one.
-        """
-        writes = self._writes - self._writes_before
-        is_talk = writes * TALK_SECONDS > now - self._acknowledging_since
-        self._writes_before = self._writes
-        self._acknowledging_since = now
-        self._acknowledgements = 0 if is_talk else ACKNOWLEDGEMENTS
-        if is_talk and ACKNOWLEDGEMENTS:
-            self._acknowledge_later()
-
-    def _acknowledge(self) -> None:
-        """Let the kernel acknowledge at once what has come, and not with what is sent next.
-
-        Many brokers (Mosquitto, as it comes) leave Nagle's algorithm on: the second of two small
-        packets waits for the acknowledgement of the first, which the kernel puts off by 40 ms.
-        """
-        self._acknowledgements -= 1
-        self._ask_for_acknowledgement()
-        if not self._acknowledgements:
-            self._acknowledge_later()
-
-    def _acknowledge_later(self) -> None:
-        """What comes in the rest of this millisecond must not wait for long, either."""
-        # Twice as long: uvloop's clock is exact to a millisecond.
-        self._loop.call_later(2 * ACKNOWLEDGE_SECONDS, self._acknowledge_rest)
-
-    def _acknowledge_rest(self) -> None:
-        if self._wrote <= self._heard:  # else that has acknowledged it
-            self._ask_for_acknowledgement()
-
     def _ask_for_acknowledgement(self) -> None:
         """It holds for a short time only (man 7 tcp), and costs 1 to 2 µs."""
         if self._socket is not None and not self.closed.done():
             # uvloop makes a new object for each look at its socket.
-            (self._direct or self._socket).setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+            (self._direct or self._socket).setsockopt(socket.IPPROTO_TCP, QUICKACK, 1)
+
+    def _is_unsent(self) -> bool:
+        transport = self._transport
+        return bool(self._rest) or (transport is not None and transport.get_write_buffer_size() > 0)
 
     def _take_packets(self, data: bytes) -> int:
         """Take all whole packets; where the rest begins."""
@@ -461,6 +422,7 @@ class MqttLink(StreamLink):
             self.write([frames.acknowledge(frames.PUBREC, packet_id)], [])
 
     def _take_other(self, head: int, body: bytes) -> None:
+        self._acks.answered()
         kind = head & 0xF0
         if kind in (frames.PUBACK, frames.PUBREC, frames.PUBCOMP):
             self.on_acknowledged(kind, *frames.read_acknowledgement(body))
