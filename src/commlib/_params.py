@@ -245,7 +245,12 @@ class NetworkParameters(_Several):
             return None
         import ssl
 
-        return ssl.create_default_context() if self.ssl is True else self.ssl
+        if self.ssl is not True:
+            return self.ssl
+        context = ssl.create_default_context()
+        # Debian's Python leaves that to the system.
+        context.minimum_version = max(context.minimum_version, ssl.TLSVersion.TLSv1_2)
+        return context
 
 
 def _host_and_port(text: str) -> tuple[str, int | None] | None:
