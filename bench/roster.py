@@ -73,6 +73,10 @@ A_TOOL = _all(
     "it is a tool",
     *("latency", "call", "calls", "tasks", "spread", "fan_in", *PAYLOADS, "blob", "start"),
 )
+ONLY_CALLS = _all(
+    "only its calls differ from those of the limit",
+    *("publish", "receive", "burst", "latency", "spread", "fan_in", *PAYLOADS, "blob"),
+)
 RELEASED = _all("its payloads are JSON", *PAYLOADS, "blob") | {
     "tasks": "it has no asyncio",
     "topics": "it starts a thread for each subscription",
@@ -268,6 +272,13 @@ CONTENDERS = (
         imports="aio_pika",
         environment="aio_pika",
         packages=("aio-pika", "aiormq", "msgspec", "uvloop"),
+    ),
+    Contender(
+        "limit, asking as ours",
+        "bench.contenders.asking_amqp",
+        "client",
+        BARE_SOCKET | ONLY_CALLS,
+        AMQP,
     ),
     Contender(
         "mosquitto_pub and _sub",

@@ -49,7 +49,7 @@ EXCLUSIVE_AND_AUTO_DELETE = b"\x0c"
 NO_ACK = b"\x02"
 
 
-def _short(text: str) -> bytes:
+def short(text: str) -> bytes:
     raw = text.encode()
     return bytes((len(raw),)) + raw
 
@@ -58,7 +58,7 @@ def _frame(kind: int, payload: bytes, channel: int = CHANNEL) -> bytes:
     return FRAME_HEAD.pack(kind, channel, len(payload)) + payload + END
 
 
-def _method(class_id: int, method_id: int, *arguments: bytes, channel: int = CHANNEL) -> bytes:
+def method(class_id: int, method_id: int, *arguments: bytes, channel: int = CHANNEL) -> bytes:
     return _frame(METHOD, pack("!HH", class_id, method_id) + b"".join(arguments), channel)
 
 
@@ -71,44 +71,44 @@ def _greetings(url: str) -> Iterator[bytes]:
     login = f"\0{parts.username or 'guest'}\0{parts.password or 'guest'}".encode()
     secret = pack("!I", len(login)) + login
     yield b"AMQP\x00\x00\x09\x01"
-    yield _method(10, 11, NO_TABLE, _short("PLAIN"), secret, _short("en_US"), channel=CONNECTION)
-    tune_ok = _method(10, 31, pack("!HIH", CHANNEL, FRAME_MAX, 0), channel=CONNECTION)
-    yield tune_ok + _method(10, 40, _short("/"), b"\x00\x00", channel=CONNECTION)
-    yield _method(20, 10, b"\x00")
+    yield method(10, 11, NO_TABLE, short("PLAIN"), secret, short("en_US"), channel=CONNECTION)
+    tune_ok = method(10, 31, pack("!HIH", CHANNEL, FRAME_MAX, 0), channel=CONNECTION)
+    yield tune_ok + method(10, 40, short("/"), b"\x00\x00", channel=CONNECTION)
+    yield method(20, 10, b"\x00")
 
 
 def _declare(queue: str) -> bytes:
-    return _method(50, 10, b"\x00\x00", _short(queue), EXCLUSIVE_AND_AUTO_DELETE, NO_TABLE)
+    return method(50, 10, b"\x00\x00", short(queue), EXCLUSIVE_AND_AUTO_DELETE, NO_TABLE)
 
 
 def _bind(queue: str, topic: str) -> bytes:
-    names = _short(queue) + _short(TOPICS) + _short(topic)
-    return _method(50, 20, b"\x00\x00", names, b"\x00", NO_TABLE)
+    names = short(queue) + short(TOPICS) + short(topic)
+    return method(50, 20, b"\x00\x00", names, b"\x00", NO_TABLE)
 
 
-def _consume(queue: str) -> bytes:
-    return _method(BASIC, 20, b"\x00\x00", _short(queue), b"\x00", NO_ACK, NO_TABLE)
+def consume(queue: str) -> bytes:
+    return method(BASIC, 20, b"\x00\x00", short(queue), b"\x00", NO_ACK, NO_TABLE)
 
 
 def _limit_to_nothing() -> bytes:
     """Asks for no limit to what a consumer is sent ahead, which is as it was before."""
-    return _method(BASIC, 10, bytes(7))
+    return method(BASIC, 10, bytes(7))
 
 
 # -- messages -------------------------------------------------------------------------------------
 
 
 def _publish(exchange: str, routing_key: str) -> bytes:
-    return _method(BASIC, 40, b"\x00\x00", _short(exchange), _short(routing_key), b"\x00")
+    return method(BASIC, 40, b"\x00\x00", short(exchange), short(routing_key), b"\x00")
 
 
 def _framer(exchange: str, routing_key: str, reply_to: str = "") -> Callable[[bytes], bytes]:
     """The frames of a message, with the properties that commlib-py gives it."""
     publish = _publish(exchange, routing_key)
     flags = CONTENT_TYPE | CONTENT_ENCODING | TIMESTAMP | (REPLY_TO if reply_to else 0)
-    told = pack("!H", flags) + _short("application/json") + _short("utf8")
+    told = pack("!H", flags) + short("application/json") + short("utf8")
     if reply_to:
-        told += _short(reply_to)
+        told += short(reply_to)
     before = publish + FRAME_HEAD.pack(HEADER, CHANNEL, HEADER_HEAD.size + len(told) + 8)
     # All of them but the body's payload in one go: the header frame and the head of the next.
     joined = Struct(f"!{len(before)}sHHQ{len(told)}sQcBHI").pack
@@ -119,7 +119,7 @@ def _framer(exchange: str, routing_key: str, reply_to: str = "") -> Callable[[by
         if 0 < size <= BODY_MAX:
             head = joined(before, BASIC, 0, size, told, timestamp, END, BODY, CHANNEL, size)
             return b"%b%b\xce" % (head, data)
-        return publish + _content(told + pack("!Q", timestamp), data)
+        return publish + content(told + pack("!Q", timestamp), data)
 
     return frame
 
@@ -129,12 +129,12 @@ def _copier(exchange: str, routing_key: str) -> Callable[[bytes], bytes]:
     publish = _publish(exchange, routing_key)
 
     def frame(message: bytes) -> bytes:
-        return publish + _content(*_parted(message))
+        return publish + content(*parted(message))
 
     return frame
 
 
-def _content(properties: bytes, data: bytes) -> bytes:
+def content(properties: bytes, data: bytes) -> bytes:
     """The header and as many frames as the body needs."""
     frames = [_frame(HEADER, HEADER_HEAD.pack(BASIC, 0, len(data)) + properties)]
     frames += [
@@ -147,7 +147,7 @@ def _whole(properties: bytes, data: bytes) -> bytes:
     return pack("!H", len(properties)) + properties + data
 
 
-def _parted(message: bytes) -> tuple[bytes, bytes]:
+def parted(message: bytes) -> tuple[bytes, bytes]:
     """The properties and the payload of a whole message."""
     end = 2 + (message[0] << 8 | message[1])
     return message[2:end], message[end:]
@@ -227,23 +227,23 @@ class AmqpWire:
         self._asked = 0
         self.link = open_link(url, AmqpReader(on_message, self._questions.note, whole=whole).feed)
         for greeting in _greetings(url):
-            self._ask(greeting)
+            self.ask(greeting)
 
     def framer(self, topic: str, *, whole: bool = False) -> Callable[[bytes], bytes]:
         return _copier(TOPICS, topic) if whole else _framer(TOPICS, topic)
 
     def flush(self, published: int) -> None:
         # The channel has routed everything before it answers, held back by flow control or not.
-        self._ask(_limit_to_nothing())
+        self.ask(_limit_to_nothing())
 
     def subscribe(self, topics: Sequence[str]) -> None:
         queue = f"limit-{os.getpid()}"
-        self._ask(_declare(queue))
+        self.ask(_declare(queue))
         for topic in topics:
-            self._ask(_bind(queue, topic))
-        self._ask(_consume(queue))
+            self.ask(_bind(queue, topic))
+        self.ask(consume(queue))
 
-    def _ask(self, frames: bytes) -> None:
+    def ask(self, frames: bytes) -> None:
         self._asked += 1
         self.link.send(frames)
         self._questions.wait(self._asked)
@@ -251,16 +251,21 @@ class AmqpWire:
     @staticmethod
     def serve(url: str, name: str) -> None:
         def take(message: bytes) -> None:
-            properties, request = _parted(message)
+            properties, request = parted(message)
             read_bare_sonar(request)  # which it need not, but any service does
             wire.link.send(_framer("", _reply_to(properties))(request))
 
         wire = AmqpWire(url, take, whole=True)
-        wire._ask(_declare(name))
-        wire._ask(_consume(name))
+        wire.ask(_declare(name))
+        wire.ask(consume(name))
 
     @staticmethod
-    def exchange(url: str, name: str) -> Exchange:
+    def requests(name: str) -> Callable[[bytes], bytes]:
+        """Makes the frames of a request to this service."""
+        return _framer("", name, ANSWERS)
+
+    @classmethod
+    def exchange(cls, url: str, name: str) -> Exchange:
         sock, heard = open_socket(url), deque[bytes]()
         reader = AmqpReader(heard.append, heard.append, whole=False)
 
@@ -272,12 +277,12 @@ class AmqpWire:
 
         for greeting in _greetings(url):
             ask(greeting)
-        ask(_consume(ANSWERS))
-        frame = _framer("", name, ANSWERS)
+        ask(consume(ANSWERS))
+        frame = cls.requests(name)
         return lambda request: ask(frame(request))
 
-    @staticmethod
-    def pipe(url: str, name: str, on_reply: OnMessage) -> Callable[[bytes], None]:
-        wire, frame = AmqpWire(url, on_reply), _framer("", name, ANSWERS)
-        wire._ask(_consume(ANSWERS))
+    @classmethod
+    def pipe(cls, url: str, name: str, on_reply: OnMessage) -> Callable[[bytes], None]:
+        wire, frame = cls(url, on_reply), cls.requests(name)
+        wire.ask(consume(ANSWERS))
         return lambda request: wire.link.send(frame(request))
