@@ -12,7 +12,7 @@ again with `matcher`. A broker's own wildcards pass through, and such a pattern 
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 MAX_NAME_BYTES = 65_535
 """The longest name, in UTF-8: the limit of an MQTT string (section 1.5.4)."""
@@ -55,6 +55,13 @@ def check_pattern(name: object) -> str:
                 f"instead of {name!r} subscribe to {whole!r} and look at the topic in the callback"
             )
     return name
+
+
+def check_list(names: Iterable[str], what: str) -> tuple[str, ...]:
+    """Returns ``names``, which ``what`` says in errors. Raises TypeError for one str: no list."""
+    if isinstance(names, str | bytes):
+        raise TypeError(f"{what}={names!r}: it is a list, such as [{names!r}]")
+    return tuple(names)
 
 
 def _check_name(name: object, what: str) -> str:

@@ -45,7 +45,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from commlib._signatures import same_name
-from commlib._topics import check_pattern, matcher
+from commlib._topics import check_list, check_pattern, matcher
 from commlib.exceptions import MissingDriver, SignatureError
 
 if TYPE_CHECKING:
@@ -158,13 +158,12 @@ class TrustedKeys:
             raise ValueError(f"window={window!r}: it is a number from 1 to {LONGEST_WINDOW}")
         if not isinstance(max_age, int | float) or not max_age > 0:
             raise ValueError(f"max_age={max_age!r}: it is a time above 0, in seconds")
-        if isinstance(signed_for, str):
-            raise TypeError(f"signed_for={signed_for!r}: it is a list of topics")
         self.window = window
         self.max_age = max_age
         if not isinstance(keys, Mapping):
             raise TypeError('keys: a dict from ids to public keys, {"base": key.public_key}')
-        self._matchers = [matcher(same_name(check_pattern(topic))) for topic in signed_for]
+        signed = check_list(signed_for, "signed_for")
+        self._matchers = [matcher(same_name(check_pattern(topic))) for topic in signed]
         self._keys: dict[str, Ed25519PublicKey] = {}
         for key_id, key in keys.items():
             self.add(key_id, key)

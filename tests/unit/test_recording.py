@@ -758,6 +758,14 @@ async def test_no_more_of_a_chunk_is_expanded_than_it_says_and_no_giant_at_all(
         packets_in(path)
 
 
+@pytest.mark.parametrize("what", ["topics", "rpc", "actions"])
+def test_one_name_is_no_list_of_them(tmp_path: Path, what: str) -> None:
+    with pytest.raises(TypeError, match=rf"{what}='sensors\.\*': it is a list"):
+        Recorder(tmp_path / "new.mcap", conn_params="memory://n", **{what: "sensors.*"})
+    with pytest.raises(TypeError, match=r"topics='sensors\.\*': it is a list"):
+        Player(tmp_path / "old.mcap", "memory://n", topics="sensors.*")
+
+
 def test_what_is_no_recording_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.mcap"
     with pytest.raises(RecordingError, match="No such file"):

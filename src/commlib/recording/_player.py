@@ -84,7 +84,7 @@ class Player(Endpoint):
             raise ValueError(
                 f"rate={rate}, start={start}, end={end}: none is negative, and the end comes last"
             )
-        self.topics = tuple(map(_topics.check_pattern, topics))
+        self.topics = tuple(map(_topics.check_pattern, _topics.check_list(topics, "topics")))
         self._matchers = [_topics.matcher(topic) for topic in self.topics]
         self._rate, self._repeats, self._start, self._until = rate, loop, start, end
         self._keep_headers = keep_headers

@@ -22,6 +22,7 @@ from commlib._lanes import CALLBACK_ERRORS
 from commlib._letter import Letter
 from commlib._packet import Packet
 from commlib._stats import Stats
+from commlib._topics import check_list
 from commlib.aio._action import part_name
 from commlib.aio._endpoint import Endpoint, Options, Params
 from commlib.aio._names import check_name, check_pattern
@@ -94,8 +95,8 @@ class Recorder(Endpoint):
     ) -> None:
         super().__init__("recorder", conn_params, **options)
         self.path = Path(path)
-        self.rpc, self.actions = tuple(rpc), tuple(actions)
-        self.topics = tuple(dict.fromkeys(topics))
+        self.rpc, self.actions = check_list(rpc, "rpc"), check_list(actions, "actions")
+        self.topics = tuple(dict.fromkeys(check_list(topics, "topics")))
         if not (self.topics or self.rpc or self.actions):
             raise ValueError("name at least one topic, service or action to record; '*' is all")
         for topic in self.topics:
