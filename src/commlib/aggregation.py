@@ -7,11 +7,13 @@ instead, is logged, and the message goes to the next function as it was.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from commlib._topics import check_pattern, check_topic
+from commlib._params import nearest
+from commlib._routes import spelled
+from commlib._topics import check_list, check_pattern, check_topic
 from commlib.aio._endpoint import Params
 from commlib.node import Node
 from commlib.pubsub import Publisher
@@ -26,7 +28,8 @@ log = logging.getLogger("commlib.aggregation")
 class _Processing:
     """A node that publishes on one topic what functions make of others.
 
-    ``start()`` runs it until a signal or ``stop()``; ``run()`` returns at once.
+    ``start()`` runs it until a signal or ``stop()``; ``run()`` returns at once. Raises ValueError
+    for a topic that would be made from itself, TypeError for what are no functions.
     """
 
     def __init__(
@@ -38,6 +41,11 @@ class _Processing:
             check_pattern(topic)
         name = type(self).__name__
         self.node = Node(name, connection_params=broker_params, heartbeats=False)
+        self._output = self._spelled(output_topic)
+        if self._output in map(self._spelled, topics):
+            raise ValueError(
+                f"{name}: {output_topic!r} would be made from itself; give the output another topic"
+            )
         self.pub: Publisher[dict[str, Any]] | None = None
         """Made when it is run: a publisher connects at once."""
         for topic, processors in topics.items():
@@ -65,9 +73,13 @@ class _Processing:
         """Take nothing more and leave; idempotent."""
         self.node.stop()
 
+    def _spelled(self, topic: str) -> str:
+        """A topic as the broker knows it, which may take two of ours for one."""
+        return spelled(topic, self.node._core.hub.transport.traits.separator)
+
     def _process(self, processors: Sequence[Processor], payload: Any, topic: str) -> None:
         assert self.pub is not None, "it is made before anything is received"
-        if topic == self.output_topic:
+        if self._spelled(topic) == self._output:
             return  # a pattern may match that as well
         for processor in processors:
             try:
@@ -80,6 +92,13 @@ class _Processing:
                 continue
             payload = result
             self.pub.publish(payload)
+
+
+def _checked(topic: str, processors: Iterable[Processor]) -> list[Processor]:
+    found = [] if callable(processors) else list(processors)
+    if callable(processors) or not all(map(callable, found)):
+        raise TypeError(f"the data_processors of {topic!r} are a list of functions")
+    return found
 
 
 class TopicMessageProcessor(_Processing):
@@ -97,7 +116,7 @@ class TopicMessageProcessor(_Processing):
         data_processors: Sequence[Processor] | None = None,
     ) -> None:
         self.input_topic = input_topic
-        self.data_processors = list(data_processors or ())
+        self.data_processors = _checked(input_topic, data_processors or ())
         super().__init__(broker_params, output_topic, {input_topic: self.data_processors})
 
 
@@ -105,7 +124,8 @@ class TopicAggregator(_Processing):
     """Publishes on one topic what ``data_processors`` make of the messages of many.
 
     They are given by topic, a topic or pattern as in ``input_topics``, and called as those of a
-    ``TopicMessageProcessor``. Of a topic without any nothing is published.
+    ``TopicMessageProcessor``. Of a topic without any nothing is published. Raises ValueError for
+    those of a topic that is not in ``input_topics``.
     """
 
     def __init__(
@@ -115,7 +135,12 @@ class TopicAggregator(_Processing):
         output_topic: str,
         data_processors: Mapping[str, Sequence[Processor]] | None = None,
     ) -> None:
-        self.input_topics = list(input_topics)
-        self.data_processors = dict(data_processors or {})
-        topics = {topic: self.data_processors.get(topic, ()) for topic in input_topics}
+        self.input_topics = list(check_list(input_topics, "input_topics"))
+        self.data_processors = dict[str, list[Processor]]()
+        for topic, processors in (data_processors or {}).items():
+            self.data_processors[topic] = _checked(topic, processors)
+            if topic not in self.input_topics:
+                known = nearest(topic, self.input_topics)
+                raise ValueError(f"data_processors: {topic!r} is none of input_topics; {known}")
+        topics = {topic: self.data_processors.get(topic, ()) for topic in self.input_topics}
         super().__init__(broker_params, output_topic, topics)

@@ -126,6 +126,31 @@ def test_start_runs_until_stop(url: str, node: Node) -> None:
     assert not thread.is_alive()
 
 
+def test_a_topic_is_not_made_from_itself(url: str) -> None:
+    with pytest.raises(ValueError, match="'in' would be made from itself"):
+        TopicMessageProcessor(url, "in", "in", [celsius])
+    with pytest.raises(ValueError, match="'in' would be made from itself"):
+        TopicAggregator(url, ["far", "in"], "in")
+
+
+@pytest.mark.parametrize("processors", [celsius, [5], [celsius, None]])
+def test_what_are_no_functions_is_refused_at_once(url: str, processors: Any) -> None:
+    with pytest.raises(TypeError, match="'in' are a list of functions"):
+        TopicMessageProcessor(url, "in", "out", processors)
+    with pytest.raises(TypeError, match="'in' are a list of functions"):
+        TopicAggregator(url, ["in"], "out", {"in": processors})
+
+
+def test_functions_for_a_topic_that_is_not_received_are_refused_at_once(url: str) -> None:
+    with pytest.raises(ValueError, match=r"'sonar.q' is none of .* mean sonar\.\*"):
+        TopicAggregator(url, ["sonar.*"], "out", {"sonar.q": [celsius]})
+
+
+def test_one_topic_is_no_list_of_them(url: str) -> None:
+    with pytest.raises(TypeError, match=r"input_topics='sonar\.\*': it is a list"):
+        TopicAggregator(url, "sonar.*", "out", {"sonar.*": [celsius]})
+
+
 def test_names_that_are_none_are_refused_at_once(url: str) -> None:
     with pytest.raises(ValueError, match="output_topic"):
         TopicMessageProcessor(url, "in", "out.*", [])
