@@ -20,6 +20,7 @@ from collected import Collected, eventually
 from commlib import aio
 from commlib._hops import MAX_HOPS
 from commlib._packet import PROPERTIES, Envelope, Header, Packet
+from commlib._routes import spelled
 from commlib._wire import Reader
 from commlib.action import GoalHandler, GoalStatus
 from commlib.aio import bridges as aio_bridges
@@ -467,6 +468,18 @@ def test_a_topic_that_is_bridged_to_itself_is_refused(pair: Pair) -> None:
         PTopicBridge(None, f"{pair.topic}.*", "", url, url)
     with pytest.raises(ValueError, match="the same"):
         ActionBridge(None, pair.topic, pair.topic, url, url)
+
+
+def test_a_service_is_bridged_to_itself_where_its_broker_takes_two_names_for_one(
+    pair: Pair,
+) -> None:
+    url, separator = pair.source.url, pair.source.traits.separator
+    dotted, slashed = f"{pair.topic}.x", f"{pair.topic}/x".replace(".", "/")
+    if spelled(dotted, separator) == spelled(slashed, separator):
+        with pytest.raises(ValueError, match="the same service"):
+            RPCBridge(None, dotted, slashed, url, url)
+    else:
+        pair.run(RPCBridge(None, dotted, slashed, url, url))
 
 
 def test_two_topics_of_one_broker_may_be_bridged(pair: Pair) -> None:

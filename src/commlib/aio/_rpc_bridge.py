@@ -10,6 +10,7 @@ from commlib._hops import is_loop, place
 from commlib._lanes import is_end_of_task
 from commlib._letter import Letter, check_signed, open_letter
 from commlib._packet import PROPERTIES, Header, Packet, now_ms
+from commlib._routes import spelled
 from commlib._wire import Reader, Refused
 from commlib.aio._bridge import Bridge, BridgeOptions, BridgeType
 from commlib.aio._endpoint import Params
@@ -83,7 +84,8 @@ class RPCBridge(Bridge):
 
     def _place(self, hub: Hub, topic: str) -> str:
         # The lists of two databases of one Redis are different queues, though its topics are not.
-        return place(f"{hub.params.address} {hub.params}", topic)
+        name = spelled(topic, hub.transport.traits.separator)
+        return place(f"{hub.params.address} {hub.params}", name)
 
     async def _begin(self) -> None:
         self._desk.stats_of(self._stats)
