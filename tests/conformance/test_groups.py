@@ -245,6 +245,7 @@ def test_one_can_wait_for_the_connection_without_an_endpoint_that_needs_it(
     assert publisher.wait_connected(DEADLINE)
     assert node.wait_connected(DEADLINE)
     assert publisher.connected
+    assert publisher.wait_connected(0)
     node.stop()
     publisher.stop()
     with pytest.raises(EndpointClosed, match=topic):
