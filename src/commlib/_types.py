@@ -111,6 +111,10 @@ def _check_parts(info: inspect.Type, seen: set[int]) -> None:
 def _can_be_made(cls: Any) -> bool:
     if hasattr(cls, "model_validate") or cls.__module__.partition(".")[0] == "numpy":
         return True
+    try:
+        isinstance(None, cls)
+    except TypeError:  # a Protocol that is not runtime_checkable
+        return False
     # An abstract type is content with data as it comes; a Protocol cannot be asked.
     is_abstract = getattr(cls, "_is_protocol", False) or any(
         issubclass(kind, cls) for kind in (dict, list, str, float, bool)

@@ -69,7 +69,8 @@ class Writer(Generic[T]):
         self.may_part = False
         """Whether the payload of a packet may be ``Parts``."""
         # list[int] and the like are no classes: what is given is taken at its word.
-        self._class = kind if isinstance(kind, type) and not is_typeddict(kind) else None
+        is_class = isinstance(kind, type) and kind is not Any and not is_typeddict(kind)
+        self._class = kind if is_class else None
 
     def pack(self, data: Any, header: Header | None, native: bool) -> Packet:
         """The packet for a message, in one pass.

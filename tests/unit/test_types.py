@@ -9,14 +9,14 @@ import subprocess
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterable
-from typing import Annotated, Any, NamedTuple, NewType, Optional, TypedDict
+from typing import Annotated, Any, NamedTuple, NewType, Optional, Protocol, TypedDict
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commlib._types import dec_hook, enc_hook, null_to_nan
+from commlib._types import check_decodable, dec_hook, enc_hook, null_to_nan
 
 NAN = float("nan")
 
@@ -168,6 +168,17 @@ def test_what_has_no_form_as_data_is_refused_with_its_type_and_the_remedy(obj: A
 def test_what_cannot_be_made_from_data_is_refused_with_its_type_and_the_remedy(type_: Any) -> None:
     with pytest.raises(msgspec.ValidationError, match=rf"{type_.__qualname__}: use a message"):
         decode([1], type_)
+
+
+class Asked(Protocol):
+    """Nobody can tell whether an object is one."""
+
+    distance: float
+
+
+def test_a_protocol_that_cannot_be_asked_is_refused_where_it_is_given() -> None:
+    with pytest.raises(TypeError, match="Asked: use a message"):
+        check_decodable(Asked)
 
 
 class Array:

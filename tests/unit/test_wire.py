@@ -111,6 +111,12 @@ def test_a_writer_refuses_what_is_no_message_of_its_class(wrong: Any) -> None:
         Writer(Sonar).encode(wrong)
 
 
+def test_any_is_any_data() -> None:
+    for data in ({"x": 1}, [1], None, "text"):
+        packet = Writer(Any).pack(data, *FORMS["wrapped"])
+        assert Reader(Any).read(packet).data == data
+
+
 def test_what_the_header_says_of_json_is_one_object_that_transports_know() -> None:
     writer = Writer(Pose)
     packet = writer.pack(Pose(), Header(1, writer.properties), native=True)
