@@ -254,6 +254,18 @@ async def test_stop_ends_an_iteration(broker: Broker, topic: str) -> None:
             assert await reading == ["hello"]
 
 
+async def test_nobody_begins_to_iterate_over_what_was_stopped(broker: Broker, topic: str) -> None:
+    async with Node("robot", broker.url) as node:
+        alone, late = node.create_subscriber(f"{topic}.a"), node.create_subscriber(f"{topic}.b")
+        await alone.stop()
+        with pytest.raises(EndpointClosed, match="was stopped"):
+            await anext(alone)
+    for subscriber in (alone, late):
+        with pytest.raises(EndpointClosed, match="was stopped"):
+            await anext(aiter(subscriber))
+    assert not node.connected
+
+
 async def test_a_subscriber_with_a_callback_cannot_be_iterated_over(
     broker: Broker, topic: str
 ) -> None:

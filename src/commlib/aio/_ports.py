@@ -168,7 +168,7 @@ class Ports(Decorators):
     def _adopt(self, endpoint: E) -> E:
         self.add(endpoint)
         if self.running:
-            self.hub.tell_errors(self.hub.spawn(endpoint.run()))
+            self.hub.tell_errors(self.hub.spawn(_run_new(endpoint)))
         return endpoint
 
     @property
@@ -376,3 +376,9 @@ class Ports(Decorators):
             None, *names, from_broker_params, to_broker_params, **options
         )
         return self._adopt(bridge)
+
+
+async def _run_new(endpoint: Endpoint) -> None:
+    """Begin with an endpoint, unless the program has stopped it again meanwhile."""
+    if not endpoint.stopped:
+        await endpoint.run()

@@ -365,9 +365,13 @@ class Receiver(Input, Generic[T]):
         return self._calling.callback(self.read(packet).data, packet.topic)  # type: ignore[misc]
 
     async def _next(self) -> tuple[T, str]:
-        """The next good message and its topic; StopAsyncIteration after ``stop()``."""
-        if self._to_be_run:
+        """The next good message and its topic; StopAsyncIteration after ``stop()``.
+
+        Raises EndpointClosed for one that was stopped before somebody began to iterate.
+        """
+        if self._to_be_run or self._lane is None:
             self._to_be_run = False
+            self.check_open()
             await self.run()
         assert isinstance(self._lane, IterLane), "only without on_message"
         while (packet := await self._lane.next()) is not None:
