@@ -28,7 +28,20 @@ class TransportType(IntEnum):
     AMQP = 1
     REDIS = 2
     MQTT = 3
+    KAFKA = 4  # there is no transport for it in this version; programs of commlib-py name it
     MEMORY = 5
+
+
+def transport_type_of(value: object) -> TransportType:
+    """The kind of broker, which may be told by its number. Raises ValueError for what is none."""
+    try:
+        return TransportType(value)
+    except ValueError:
+        raise ValueError(_none_of(value, TransportType)) from None
+
+
+def _none_of(value: object, kind: type[IntEnum]) -> str:
+    return f"{value!r} is none of {', '.join(f'{kind.__name__}.{each.name}' for each in kind)}"
 
 
 def endpoint_factory(etype: EndpointType, etransport: TransportType) -> Any:
@@ -38,8 +51,7 @@ def endpoint_factory(etype: EndpointType, etransport: TransportType) -> Any:
     """
     for value, kind in ((etype, EndpointType), (etransport, TransportType)):
         if not isinstance(value, kind):
-            known = ", ".join(f"{kind.__name__}.{member.name}" for member in kind)
-            raise ValueError(f"{value!r} is none of {known}")
+            raise ValueError(_none_of(value, kind))
     try:
         module = import_module(f"commlib.transports.{etransport.name.lower()}")
     except ModuleNotFoundError as exc:

@@ -82,6 +82,10 @@ class Node(Runnable, Decorators):
         params = first_given(connection_params, transport_connection_params)
         if isinstance(transport_type, BaseParameters | Sequence):  # commlib-py 0.13 has them second
             params, transport_type = transport_type, None
+        if transport_type is not None:
+            from commlib.endpoints import transport_type_of
+
+            transport_type = transport_type_of(transport_type)
         if params is None and transport_type is not None:
             params = resolve(None, transport_type.name.lower())
         params = resolve(params)

@@ -43,6 +43,7 @@ def test_the_numbers_are_those_of_released_versions() -> None:
         "AMQP": 1,
         "REDIS": 2,
         "MQTT": 3,
+        "KAFKA": 4,
         "MEMORY": 5,
     }
 
@@ -88,6 +89,21 @@ def test_what_is_none_of_the_two_is_refused_with_those_that_there_are(
 ) -> None:
     with pytest.raises(ValueError, match=text):
         endpoint_factory(etype, etransport)
+
+
+def test_there_is_no_kafka_in_this_version() -> None:
+    with pytest.raises(ValueError, match="no transport for KAFKA"):
+        endpoint_factory(EndpointType.Publisher, TransportType.KAFKA)
+    with pytest.raises(ValueError, match="no transport for kafka"):
+        Node("n", transport_type=TransportType.KAFKA)
+
+
+def test_a_node_takes_a_kind_of_broker_by_its_number_and_no_other() -> None:
+    assert Node("n", transport_type=3)._core.hub.params.schemes[0] == "mqtt"  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"object.* is none of TransportType\.AMQP, "):
+        Node("n", transport_type=object, connection_params="memory://n")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"9 is none of TransportType\.AMQP, "):
+        Node("n", transport_type=9)  # type: ignore[arg-type]
 
 
 def test_a_kind_that_a_transport_does_not_have_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
