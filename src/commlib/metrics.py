@@ -32,11 +32,11 @@ except ModuleNotFoundError as exc:
     text = 'prometheus_client is missing: pip install "commlib-py[metrics]"'
     raise MissingDriver(text) from exc
 
+from commlib import aio
 from commlib._readings import Readings
 from commlib.aio._hub import copied, hubs
 
 if TYPE_CHECKING:
-    from commlib import aio
     from commlib.node import Node
 
 __all__ = ["NodeCollector", "export"]
@@ -66,10 +66,13 @@ class NodeCollector(Collector):
             self.add(node)
 
     def add(self, node: Node | aio.Node) -> None:
-        """Show one more node. From any thread."""
+        """Show one more node. From any thread. Raises TypeError for what is no node."""
+        either: Any = node
+        core = getattr(either, "_core", either)
+        if not isinstance(core, aio.Node):
+            raise TypeError(f"{node!r} is no Node: give it the node of an endpoint")
         with self._lock:
-            either: Any = node
-            self._nodes.add(getattr(either, "_core", either))
+            self._nodes.add(core)
 
     def describe(self) -> Iterable[Metric]:
         """The metrics, without a sample: so two collectors of one registry are told apart."""
@@ -96,8 +99,8 @@ def _all_nodes() -> Iterator[aio.Node]:
 def export(node: Node | aio.Node, registry: CollectorRegistry | None = None) -> NodeCollector:
     """Show a node in a registry, by default Prometheus's own; others that are there stay.
 
-    Returns the collector of that registry. Raises ValueError if it has a ``NodeCollector`` already
-    that was not registered by this function.
+    Returns the collector of that registry. Raises TypeError for what is no node, ValueError if the
+    registry has a ``NodeCollector`` already that was not registered by this function.
     """
     registry = REGISTRY if registry is None else registry
     with _lock:

@@ -38,6 +38,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from commlib.aio._endpoint import Endpoint
 from commlib.aio._ports import Ports
 
 try:
@@ -105,9 +106,12 @@ def uninstrument() -> None:
 def trace(endpoint: E, tracing: Tracing = Tracing()) -> E:
     """Trace an endpoint that has no node, of either face, and return it; idempotent.
 
-    Before it runs: raises ValueError for a subscriber, service or bridge that does already.
+    Before it runs: raises ValueError for a subscriber, service or bridge that does already, and
+    TypeError for what is no endpoint.
     """
     either: Any = endpoint
     core: aio.Endpoint = getattr(either, "core", either)
+    if not isinstance(core, Endpoint):
+        raise TypeError(f"{endpoint!r} is no endpoint; a node is traced by tracing=True")
     tracing.tracer()(core)
     return endpoint

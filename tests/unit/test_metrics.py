@@ -84,6 +84,16 @@ def test_a_node_that_nobody_holds_any_more_vanishes(registry: CollectorRegistry)
     eventually(lambda: scrape(registry).nodes == set())
 
 
+def test_what_is_no_node_is_refused_and_the_others_are_shown_on(
+    registry: CollectorRegistry, node: Node
+) -> None:
+    export(node, registry)
+    for wrong in (node.create_publisher("topic"), 5):
+        with pytest.raises(TypeError, match="is no Node"):
+            export(wrong, registry)  # type: ignore[arg-type]
+    assert node.node_name in generate_latest(registry).decode()
+
+
 def test_several_nodes_are_shown_in_one_registry_and_others_are_not(
     registry: CollectorRegistry, node: Node
 ) -> None:

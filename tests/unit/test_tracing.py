@@ -129,6 +129,12 @@ def test_what_runs_already_cannot_be_traced_any_more(traces: Traces) -> None:
             tracing.trace(subscriber, traces.tracing)
 
 
+def test_what_is_no_endpoint_is_not_traced(traces: Traces) -> None:
+    for wrong in (Node("n", connection_params="memory://alone"), 5):
+        with pytest.raises(TypeError, match="is no endpoint"):
+            tracing.trace(wrong, traces.tracing)  # type: ignore[type-var]
+
+
 def test_many_services_and_topics_on_one_connection_are_traced_each(
     node: Node, traces: Traces
 ) -> None:
