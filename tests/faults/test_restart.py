@@ -242,7 +242,7 @@ def test_it_comes_back_from_ten_restarts_under_load(make_server: MakeServer) -> 
 def test_nodes_may_start_before_their_broker(make_server: MakeServer) -> None:
     server = make_server()
     server.stop()
-    robot = Robot(server.url_with(connect_timeout=0.3))
+    robot = Robot(server.url_with(connect_timeout=1))
     with robot:
         assert not robot.far.connected
         server.start()
