@@ -287,7 +287,7 @@ class ActionMessage:
 
 
 class MessageHeader(Object, dict=True):
-    """Who sent what when. Takes attributes besides its fields; they are not sent.
+    """Who sent what when. Takes attributes besides its fields; they are neither sent nor copied.
 
     ``timestamp`` is in ms since 1970; left at -1, it is the time at which the header was made.
     """
