@@ -85,7 +85,7 @@ class Workers:
         self._line.append(lane)
         if self._idle:
             self._wake()
-        elif not self._is_watched:
+        elif not (self._is_watched and self._threads):  # they may all have ended meanwhile
             self._see_to(lane)
 
     def serve_again(self, lane: Work) -> None:
@@ -127,7 +127,10 @@ class Workers:
             if not waiting or self._closed:
                 return
             workers = len(self._threads)
-            wanted = min(waiting, workers) if done <= 0 else int(done < QUICK * workers)
+            if done <= 0 or not workers:
+                wanted = min(waiting, max(1, workers))
+            else:
+                wanted = int(done < QUICK * workers)
             threads = self._hire(wanted)
         started = self._start(threads)
         if started < wanted:

@@ -832,6 +832,35 @@ async def test_a_lane_that_comes_while_the_last_worker_ends_is_served(
     assert await asyncio.to_thread(done.wait, 2)
 
 
+async def test_lanes_are_served_though_all_workers_have_ended_while_the_loop_was_blocked(
+    make: Make, gate: Gate, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_workers, "IDLE_SECONDS", 0.01)
+    late = Collected()
+    for _ in range(_workers.FEW + 1):
+        make(gate).put(Packet(b"x"))
+    assert workers._is_watched
+    gate.open()
+    for thread in list(workers._threads):
+        thread.join(DEADLINE)  # on the loop, which cannot look meanwhile
+    assert (workers.count, workers._is_watched) == (0, True)
+    make(late).put(Packet(b"late"))
+    assert (await asyncio.to_thread(late.wait, 1))[0].payload == b"late"
+
+
+async def test_a_look_that_finds_no_workers_at_all_starts_one(
+    make: Make, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got = Collected()
+    lane = make(got)
+    monkeypatch.setattr(workers, "serve", workers.serve_again)
+    lane.put(Packet(b"x"))
+    assert workers.count == 0
+    for done_before in (workers._done, workers._done - _workers.QUICK):
+        workers._look(lane, done_before)
+    assert (await asyncio.to_thread(got.wait, 1))[0].payload == b"x"
+
+
 async def test_no_look_is_left_to_a_loop_that_is_not_the_workers_own(
     make: Make, gate: Gate, workers: Workers
 ) -> None:
