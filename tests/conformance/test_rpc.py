@@ -14,6 +14,7 @@ import pytest
 
 from brokers import Broker
 from collected import DEADLINE, Collected, eventually
+from commlib import aio
 from commlib._packet import PROPERTIES, Header, now_ms
 from commlib._portal import Portal
 from commlib.exceptions import (
@@ -828,6 +829,21 @@ def test_two_services_of_one_name_share_the_work(
     assert [future.result(DEADLINE) for future in futures] == list(range(20))
     assert [len(got.items) for got in handled] == [10, 10]
     assert sorted(handled[0].items + handled[1].items) == list(range(20))
+
+
+async def test_a_service_that_is_stopped_before_it_has_begun_leaves_its_namesake_alone(
+    broker: Broker,
+) -> None:
+    async with aio.Node("n", broker.url) as node:
+        for turns in range(12):  # of the loop, that it has to begin; the broker takes longer
+            name = broker.unique(f"t{turns}")
+            first, late = (node.create_rpc(name, lambda n: n) for _ in range(2))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await late.stop()
+            await first.run()
+            client = node.create_rpc_client(name)
+            assert [await client.call(n, timeout=DEADLINE) for n in range(5)] == list(range(5))
 
 
 def test_a_service_that_leaves_hands_the_work_to_the_other(

@@ -138,7 +138,9 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
     async def close(self) -> None:
         await super().close()
         self._rivals.forget()
-        _client_ids.pop(self._client_id_key, None)
+        owner = _client_ids.get(self._client_id_key)
+        if owner is not None and owner() is self:  # else this one was refused
+            del _client_ids[self._client_id_key]
 
     def publish(
         self,
@@ -278,8 +280,9 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
         )
         consumer = found.join(handler, prefetch)
         try:
-            await self._confirmed(found.channel, found.take)
-        except BaseException:
+            # Not `_confirmed`: others may consume there, and the last one ends the subscription.
+            await self._answered(found.channel)
+        except BaseException:  # cancellation, too
             await consumer.close()
             raise
         return consumer
