@@ -18,6 +18,7 @@ import strictly
 from brokers import Broker
 from collected import BUSY_SECONDS, DEADLINE, Collected, eventually
 from commlib._packet import MAX_PAYLOAD, PROPERTIES, Header
+from commlib.action import GoalHandler
 from commlib.exceptions import CommlibError, ConnectionLost, RPCTimeout, SerializationError
 from commlib.msg import HeartbeatMessage
 from commlib.node import Node, NodeState
@@ -437,6 +438,36 @@ def test_a_forked_child_has_a_connection_of_its_own_and_both_go_on(
     run(FORKS, broker, topic)
     assert sorted(got.wait(3)) == ["child, too", "parent", "parent, too"]
     assert subscriber.stats.gaps == subscriber.stats.duplicates == 0
+
+
+FORKED_ACTIONS = """
+import os, queue, warnings
+warnings.filterwarnings("ignore", "This process", DeprecationWarning)
+got = queue.Queue()
+node = Node(name, None, url)
+client = node.create_action_client(f"{name}.act", on_feedback=got.put, on_result=got.put)
+node.run()
+def goes(goal):
+    client.send_goal(goal, wait_for_result=True)
+    assert [got.get(timeout=10) for _ in range(2)] == [f"at {goal}", goal], goal
+goes("parent")
+child = os.fork()
+goes("parent, too" if child else "child")
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+    node.stop()
+    end()
+"""
+
+
+@on_servers
+def test_a_forked_child_is_told_of_its_goals(node: Node, broker: Broker, topic: str) -> None:
+    def act(goal: GoalHandler) -> Any:
+        goal.send_feedback(f"at {goal.data}")
+        return goal.data
+
+    node.create_action(f"{topic}.act", on_goal=act)
+    run(FORKED_ACTIONS, broker, topic)
 
 
 FIRST = """

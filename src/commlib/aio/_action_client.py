@@ -183,9 +183,16 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
         return dataclasses.replace(total, dropped=total.dropped + self._called.dropped)
 
     async def _begin(self) -> None:
-        if self._lane is None:
-            self._lane = self._make_lane()
+        if self._lane is not None:
+            self._forget()  # of a life that was never ended: that of the process that was forked
+        self._lane = self._make_lane()
         await super()._begin()
+
+    def _forget(self) -> None:
+        self._goals.clear()
+        self._following.clear()
+        self._strays.clear()
+        self._last, self._sending = None, 0
 
     async def _end(self) -> None:
         closed = EndpointClosed(f"{self.name} was stopped before the goal had ended")
