@@ -289,6 +289,30 @@ def test_an_endpoint_that_was_stopped_alone_is_closed_though_its_node_runs(
     assert client.call(2) == 2
 
 
+async def test_a_part_that_was_stopped_alone_does_not_begin_again_with_the_others(
+    broker: Broker, topic: str
+) -> None:
+    got = Collected()
+    async with aio.Node("n", broker.url) as node:
+        subscriber = node.create_wsubscriber()
+        first = await subscriber.subscribe(f"{topic}.a", got)
+        await subscriber.subscribe(f"{topic}.b", got)
+        server = node.create_rpc_server(topic, {"echo": lambda n: "old", "other": lambda n: n})
+        await server.run()
+        await first.stop()
+        await server.services["echo"].stop()
+        await server.register_endpoint("echo", lambda n: "new")
+        await subscriber.stop()
+        await server.stop()
+        await subscriber.run()
+        await server.run()
+        publisher, client = node.create_mpublisher(), node.create_rpc_client(f"{topic}.echo")
+        await publisher.publish("a", f"{topic}.a")
+        await publisher.publish("b", f"{topic}.b")
+        assert [await client.call(1, timeout=DEADLINE) for _ in range(6)] == ["new"] * 6
+        assert await asyncio.to_thread(got.wait, 1) == ["b"]
+
+
 def test_who_is_told_of_the_connection_is_forgotten_when_it_stops(node: Node, topic: str) -> None:
     before = list(node._core.hub.listeners)
     for _ in range(20):

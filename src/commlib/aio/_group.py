@@ -34,10 +34,14 @@ class Group(Endpoint):
     def add(self, part: E) -> E:
         """Take a part that was made with ``part_options``."""
         if self.is_running and len(self.parts) >= self._enough:
-            self.parts = [known for known in self.parts if not known.stopped]
-            self._enough = enough_after(len(self.parts))
+            self._forget_stopped()
         self.parts.append(part)
         return part
+
+    def _forget_stopped(self) -> None:
+        """Those that were stopped one by one are done with."""
+        self.parts = [known for known in self.parts if not known.stopped]
+        self._enough = enough_after(len(self.parts))
 
     async def join(self, part: E) -> E:
         """Run a new part if the others run; waits for the broker's yes if it is there."""
@@ -72,4 +76,5 @@ class Group(Endpoint):
             part.keep()
 
     async def _end(self) -> None:
+        self._forget_stopped()  # or the next run would begin with them
         await asyncio.gather(*(part.stop() for part in self.parts))
