@@ -239,13 +239,13 @@ class Services:
             if is_asked:
                 self._cancel(consumer, link, tag)  # the broker is about to say yes
             else:  # behind the question for it: a queue that never had a consumer would stay
-                link.channel(SETUP).ask(methods.delete_queue(SETUP, consumer.queue))
+                self._drop_queue(consumer, link)
             raise
         except (Refusal, AuthError) as exc:
             self._by_tag.pop(tag.encode(), None)
             if isinstance(exc, AuthError):
                 # It may be there now, and only a consumer would have ended it.
-                link.channel(SETUP).ask(methods.delete_queue(SETUP, consumer.queue))
+                self._drop_queue(consumer, link)
                 raise
             return _explained(exc, consumer.queue)
         if self._link is not link:
@@ -260,6 +260,11 @@ class Services:
         else:
             consumer.tag = tag
         return None
+
+    def _drop_queue(self, consumer: Consumer, link: AmqpLink) -> None:
+        """Delete a queue that is there for nobody; not if another one here is about to consume."""
+        if all(each is consumer or each.queue != consumer.queue for each in self._consumers):
+            link.channel(SETUP).ask(methods.delete_queue(SETUP, consumer.queue))
 
     async def _declare(self, queue: str, link: AmqpLink) -> int:
         """Make the queue, or take it as it is; how many requests wait there."""
