@@ -124,6 +124,8 @@ class Session:
         """Whether the last attempt has failed; the first one may still be under way."""
         self.on_failure: Callable[[], None] = lambda: None
         """Told when an attempt has failed."""
+        self.on_cancelled: Callable[[], None] = lambda: None
+        """Told when it ends because its loop does, and nobody has closed it."""
         self._task: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -257,7 +259,10 @@ class Session:
         self._news.set()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (exc := task.exception()) is not None:
+        if task.cancelled():
+            if self._task is task:
+                self.on_cancelled()
+        elif (exc := task.exception()) is not None:
             log.error("%s: supervision ended", self.name, exc_info=exc)
             self._fail(ConnectError(f"{self.name}: {type(exc).__name__}: {exc}"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -252,6 +253,46 @@ async def test_stop_ends_an_iteration(broker: Broker, topic: str) -> None:
         await subscriber.stop()
         async with in_time():
             assert await reading == ["hello"]
+
+
+FORGOTTEN = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+"""What asyncio says of a socket when its loop has ended before it was told to close it."""
+
+
+@FORGOTTEN
+def test_what_a_loop_cannot_send_any_more_when_it_ends_is_told(
+    make_node: Callable[..., SyncNode], broker: Broker, topic: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    got = Collected()
+    make_node().create_subscriber(topic, got)
+
+    async def program() -> None:
+        await Node("hasty", broker.url).create_publisher(topic).publish(1)
+
+    asyncio.run(program())
+    gc.collect()  # here, where it is expected to speak up
+    assert "1 message was never sent" in caplog.text or got.first == 1
+
+
+@FORGOTTEN
+def test_a_node_whose_loop_has_ended_without_it_says_so(broker: Broker, topic: str) -> None:
+    node = Node("hasty", broker.url)
+    publisher, client = node.create_publisher(topic), node.create_rpc_client(f"{topic}.echo")
+
+    async def again() -> None:
+        for use in (
+            lambda: publisher.publish(2),
+            lambda: client.call(1, timeout=DEADLINE),
+            node.run,
+            lambda: node.wait_connected(DEADLINE),
+        ):
+            with pytest.raises(EndpointClosed, match="loop on which it ran is closed"):
+                await use()
+
+    asyncio.run(node.run())
+    asyncio.run(again())
+    del node, publisher, client
+    gc.collect()  # here, where it is expected to speak up
 
 
 async def test_nobody_begins_to_iterate_over_what_was_stopped(broker: Broker, topic: str) -> None:

@@ -146,16 +146,31 @@ class Hub:
             self.witness.note_change(self)
 
     def start(self) -> None:
-        """Begin to connect, in the background; idempotent."""
+        """Begin to connect, in the background; idempotent.
+
+        Raises EndpointClosed if the loop on which it lived has ended without it.
+        """
         self.bind(asyncio.get_running_loop())
+        self._check_loop()
         if not self.started:
             self.started = True
             self.spawn(self.transport.connect())
 
     async def reopen(self) -> None:
-        """Return when it may be started: not while it is still being closed. On the loop."""
+        """Return when it may be started: not while it is still being closed. On the loop.
+
+        Raises EndpointClosed as ``start`` does.
+        """
+        self._check_loop()
         while self._closing is not None and not self._closing.done():
             await asyncio.shield(self._closing)
+
+    def _check_loop(self) -> None:
+        if self.loop is not None and self.loop.is_closed():
+            raise EndpointClosed(
+                f"{self.name}: the event loop on which it ran is closed; stop() it before that, "
+                "then it can be run on another one, or make a new one"
+            )
 
     def bind(self, loop: asyncio.AbstractEventLoop, courtesy: Courtesy | None = None) -> None:
         """Say on which loop this hub lives, before it is started there. From any thread.

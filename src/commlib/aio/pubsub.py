@@ -133,7 +133,8 @@ class Sender(Endpoint, Generic[T]):
     async def _publish(self, msg: T, topic: str) -> None:
         self.check_open()
         packet = self.pack(msg, topic)
-        if self.hub.loop is None:
+        loop = self.hub.loop
+        if loop is None or loop.is_closed():
             self.hub.start()
         if not self.post(packet, topic):
             await self.post_when_room(packet, topic)

@@ -50,6 +50,7 @@ class MainTransport(ABC, Generic[D, P]):
         self._outbox = self._make_outbox()
         self._reliable = self._make_outbox()
         self._main.on_failure = self._wake
+        self._main.on_cancelled = self._give_up
         self._warned: set[str] = set()
 
     def _make_outbox(self) -> Outbox:
@@ -98,6 +99,10 @@ class MainTransport(ABC, Generic[D, P]):
                 link.is_heard = is_heard
         await self._close_rest()
         await self._leave(self._main)
+        self._give_up()
+
+    def _give_up(self) -> None:
+        """Count, and tell, what waits: it cannot be sent any more."""
         self._outbox.close()
         self._reliable.close()
 
