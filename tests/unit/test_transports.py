@@ -48,6 +48,7 @@ def test_a_url_and_parameters_are_taken_as_they_come() -> None:
     assert resolve(params) is params
     assert resolve("redis://robot") == params
     assert resolve("memory://lab") == memory.ConnectionParameters("lab")
+    assert resolve("Redis://robot") == params, "a scheme has no case (RFC 3986, section 3.1)"
 
 
 @pytest.mark.parametrize(
@@ -105,6 +106,15 @@ def test_a_class_of_one_transport_follows_the_environment_only_if_it_names_its_o
     assert resolve(None, "memory") == memory.ConnectionParameters("lab")
     assert memory.Subscriber("t", print).core.hub.params == memory.ConnectionParameters("lab")
     assert redis.Subscriber("t", print).core.hub.params == redis.ConnectionParameters()
+
+
+def test_what_is_wrong_with_the_environment_says_where_that_stands(
+    environment: Environment,
+) -> None:
+    for url in ("localhost", "xyz://robot", "redis://robot?kepalive=5"):
+        environment(url)
+        with pytest.raises(ValueError, match=r"^COMMLIB_URL: "):
+            Node("n")
 
 
 def test_parameters_win_over_the_environment(environment: Environment) -> None:

@@ -79,7 +79,7 @@ def resolve(params: Params, scheme: str = "") -> BaseParameters:
     ValueError for a URL that cannot be read, TypeError for parameters of another broker.
     """
     if params is None:
-        params = _from_environment(scheme)
+        return _from_environment(scheme)
     if isinstance(params, Sequence) and not isinstance(params, str):
         return together([resolve(each, scheme) for each in params])
     if isinstance(params, str):
@@ -89,7 +89,7 @@ def resolve(params: Params, scheme: str = "") -> BaseParameters:
             raise ValueError(
                 "that is no URL, which begins with a scheme, as redis://host or mqtt://host does"
             )
-        params = module_for(found).ConnectionParameters.from_url(params)
+        params = module_for(found.lower()).ConnectionParameters.from_url(params)
     if not isinstance(params, BaseParameters):
         found = type(params).__name__  # a dict of them has a password
         raise TypeError(f"connection parameters or a URL were expected, not {found}")
@@ -101,10 +101,14 @@ def resolve(params: Params, scheme: str = "") -> BaseParameters:
     return params
 
 
-def _from_environment(scheme: str) -> BaseParameters | str:
+def _from_environment(scheme: str) -> BaseParameters:
     url = os.environ.get("COMMLIB_URL", "")
     module = module_for(scheme or DEFAULT_SCHEME)
-    if url and (not scheme or url.partition("://")[0] in module.ConnectionParameters.schemes):
-        return url
+    found = url.partition("://")[0].lower()
+    if url and (not scheme or found in module.ConnectionParameters.schemes):
+        try:
+            return resolve(url, scheme)
+        except ValueError as exc:
+            raise ValueError(f"COMMLIB_URL: {exc}") from exc
     params: BaseParameters = module.ConnectionParameters()
     return params
