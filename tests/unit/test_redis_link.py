@@ -60,10 +60,11 @@ def test_an_expiry_is_written_as_hiredis_writes_it(queue: str, seconds: int) -> 
         "ERR wrong number of arguments for 'auth' command",  # Redis 5, which has no user names
         "ERR AUTH <password> called without any password configured for the default user. "
         "Are you sure your configuration is correct?",
+        "ERR DB index is out of range",
         "DENIED Redis is running in protected mode because protected mode is enabled",
     ],
 )
-def test_what_only_credentials_or_rights_can_mend_is_an_auth_error(text: str) -> None:
+def test_what_only_a_person_can_mend_is_an_auth_error(text: str) -> None:
     error = error_from(hiredis.ReplyError(text), "robot")
     assert type(error) is AuthError
     assert str(error) == f"robot: the server says: {text}"
@@ -77,7 +78,6 @@ def test_what_only_credentials_or_rights_can_mend_is_an_auth_error(text: str) ->
         "MISCONF Redis is configured to save RDB snapshots",
         "READONLY You can't write against a read only replica.",
         "ERR max number of clients reached",
-        "ERR DB index is out of range",
         "WRONGTYPE Operation against a key holding the wrong kind of value",
     ],
 )
@@ -448,7 +448,7 @@ async def test_dialling_authenticates_selects_the_database_and_makes_sure() -> N
     ("answers", "error"),
     [
         ({"AUTH": b"-WRONGPASS no\r\n", "PING": b"-NOAUTH no\r\n"}, AuthError),
-        ({"SELECT": b"-ERR DB index is out of range\r\n"}, ConnectError),
+        ({"SELECT": b"-ERR DB index is out of range\r\n"}, AuthError),
         ({"PING": b"-LOADING not yet\r\n"}, ConnectError),
     ],
 )

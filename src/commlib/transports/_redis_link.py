@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 UNASKED = "an answer to what nobody has asked"
 _AUTH_CODES = ("NOAUTH", "WRONGPASS", "NOPERM", "DENIED")
-_AUTH_TEXTS = ("invalid password", "AUTH", "'auth'", "invalid username")
+# A database that there is not will not be there later; RabbitMQ says as much of a virtual host.
+_AUTH_TEXTS = ("invalid password", "AUTH", "'auth'", "invalid username", "DB index")
 
 
 def command(*words: str | bytes | int) -> bytes:
