@@ -45,8 +45,8 @@ class Unverified(Refused, SignatureError):
     def __init__(self, text: str, header: Header) -> None:
         super().__init__(text, header, SignatureError.__name__)
 
-    def public(self) -> SignatureError:
-        return SignatureError(str(self))
+    def public(self, what: str) -> SignatureError:
+        return SignatureError(f"{what}: {self}")
 
 
 class Replayed(Unverified):

@@ -178,9 +178,9 @@ class Refused(SerializationError):
         self.header = header
         self.name = name
 
-    def public(self) -> SerializationError:
+    def public(self, what: str) -> SerializationError:
         """The same for who has asked for the message, without the header."""
-        return SerializationError(str(self))
+        return SerializationError(f"{what}: {self}")
 
 
 class Reader(Generic[T]):

@@ -778,4 +778,4 @@ def test_the_errors_are_what_callers_expect() -> None:
     assert issubclass(SignatureError, SerializationError)
     assert signing.SignatureError is SignatureError
     assert not issubclass(SignatureError, Refused)
-    assert type(Unverified("text", Header()).public()) is SignatureError
+    assert type(Unverified("text", Header()).public("x")) is SignatureError

@@ -247,7 +247,7 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
             if exc.header.error is None or not exc.is_verified:
                 self._stats.refused += 1
                 # Not Refused: in a callback that would pass for one of what it was called with.
-                raise exc.public() from exc
+                raise exc.public(f"the reply of {self.rpc_name}") from exc
             envelope = Envelope(exc.header, None)
         self._stats.received += 1
         return envelope
