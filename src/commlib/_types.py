@@ -92,6 +92,16 @@ def dec_hook(type_: Any, obj: Any) -> Any:
     raise _nothing_for(cls)
 
 
+def check_kind(kind: Any) -> None:
+    """Raises TypeError for a message or the name of a class, where the class was meant."""
+    if isinstance(kind, str):
+        raise TypeError(f"{kind!r} is a str: give the class of the messages itself, not its name")
+    cls = type(kind)
+    is_message = hasattr(cls, "__struct_fields__") or hasattr(cls, "__dataclass_fields__")
+    if is_message and not isinstance(kind, type):
+        raise TypeError(f"{kind!r} is a message: give its class, {cls.__qualname__}")
+
+
 def check_decodable(type_: Any) -> None:
     """Raises TypeError for a type with a part that no data can be decoded into."""
     _check_parts(inspect.type_info(type_), set())

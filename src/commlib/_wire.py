@@ -29,8 +29,9 @@ from commlib._packet import (
     peek,
     read_header,
 )
+from commlib._params import nearest
 from commlib._parts import Parts
-from commlib._types import check_decodable, dec_hook, null_to_nan, null_to_nan_in
+from commlib._types import check_decodable, check_kind, dec_hook, null_to_nan, null_to_nan_in
 from commlib.compression import Compression, compressor, expand
 from commlib.exceptions import PayloadTooBig, SerializationError
 from commlib.serializer import BytesSerializer, ContentType, MessagePackSerializer
@@ -58,6 +59,7 @@ class Writer(Generic[T]):
         serializer: AnySerializer | None = None,
         compression: Compression = None,
     ) -> None:
+        check_kind(kind)
         self._kind = kind
         self._limit = limit
         self._form = form_for(kind, serializer)
@@ -151,8 +153,15 @@ class Writer(Generic[T]):
             raise SerializationError(
                 f"a {self._class.__qualname__} was expected, not {type(data).__qualname__}"
             )
+        shape = _shape(self._kind)
+        for key in data:
+            if shape.names and key not in shape.names:  # its reader would get the default
+                near = nearest(str(key), shape.names)
+                raise SerializationError(
+                    f"a {self._class.__qualname__} has no field {key!r}; {near}"
+                )
         try:
-            return _shape(self._kind).convert(data)
+            return shape.convert(data)
         except _json.NOT_DECODABLE as exc:
             raise SerializationError(f"no {self._class.__qualname__}: {exc}") from exc
 
@@ -200,6 +209,7 @@ class Reader(Generic[T]):
         limit: int = MAX_PAYLOAD,
         serializer: AnySerializer | None = None,
     ) -> None:
+        check_kind(kind)
         self._kind: Any = kind
         self._limit = limit
         self._always_wrapped = always_wrapped
@@ -472,7 +482,9 @@ class _Shape:
         check_decodable(self._kind)
         self._null_to_nan = null_to_nan(self._kind)
         fields = getattr(msgspec.inspect.type_info(self._kind), "fields", ())
-        names = {field.encode_name for field in fields} | getattr(kind, "model_fields", {}).keys()
+        self.names = {field.encode_name for field in fields}
+        """Of its fields; empty if anything may be in there, or the class itself says what may."""
+        names = self.names | getattr(kind, "model_fields", {}).keys()
         self.has_header_and_data = "header" in names and "data" in names
         self.is_numpy = f"{getattr(kind, '__module__', '')}.{getattr(kind, '__name__', '')}" == (
             "numpy.ndarray"
