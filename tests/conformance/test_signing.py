@@ -317,7 +317,9 @@ def test_a_callback_that_gets_a_forged_reply_has_failed_and_was_not_refused(
 
     station.create_publisher(f"{topic}.go").publish(1)
     eventually(lambda: subscriber.stats.errors == 1, lambda: subscriber.stats)
-    with pytest.raises(RPCRemoteError, match=f"SignatureError: the reply of {topic}: it is not signed"):
+    with pytest.raises(
+        RPCRemoteError, match=f"SignatureError: the reply of {topic}: it is not signed"
+    ):
         station.create_rpc_client(f"{topic}.ask").call({}, timeout=DEADLINE)
 
     assert subscriber.stats.refused == 0
