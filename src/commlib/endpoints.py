@@ -32,7 +32,7 @@ class TransportType(IntEnum):
     MEMORY = 5
 
 
-def transport_type_of(value: object) -> TransportType:
+def transport_type_of(value: Any) -> TransportType:
     """The kind of broker, which may be told by its number. Raises ValueError for what is none."""
     try:
         return TransportType(value)

@@ -478,8 +478,8 @@ node.create_rpc(f"{name}.echo", lambda request: request)
 publisher = node.create_publisher(name)
 node.run()
 assert node.create_rpc_client(f"{name}.echo").call(1) == 1
-# To the first process a signal that it does not handle is none; but Linux ends it for one that comes
-# while its main thread blocks signals and another does not, as in the middle of posix_spawn.
+# To the first process a signal that it does not handle is none; but Linux ends it for one that
+# comes while its main thread blocks signals and another does not, as in the middle of posix_spawn.
 again = "read go; while kill -TERM 1; do sleep 0.05; done"
 hears, says = os.pipe()
 os.posix_spawn(
