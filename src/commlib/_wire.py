@@ -72,7 +72,7 @@ class Writer(Generic[T]):
         """Whether the payload of a packet may be ``Parts``."""
         # list[int] and the like are no classes: what is given is taken at its word.
         is_class = isinstance(kind, type) and kind is not Any and not is_typeddict(kind)
-        self._class = kind if is_class else None
+        self._class: type | None = kind if is_class else None
 
     def pack(self, data: Any, header: Header | None, native: bool) -> Packet:
         """The packet for a message, in one pass.
