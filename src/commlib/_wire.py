@@ -71,8 +71,9 @@ class Writer(Generic[T]):
         self.may_part = False
         """Whether the payload of a packet may be ``Parts``."""
         # list[int] and the like are no classes: what is given is taken at its word.
-        is_class = isinstance(kind, type) and kind is not Any and not is_typeddict(kind)
-        self._class: type | None = kind if is_class else None
+        given: Any = kind
+        is_class = isinstance(given, type) and given is not Any and not is_typeddict(given)
+        self._class = given if is_class else None
 
     def pack(self, data: Any, header: Header | None, native: bool) -> Packet:
         """The packet for a message, in one pass.
