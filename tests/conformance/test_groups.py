@@ -313,6 +313,19 @@ async def test_a_part_that_was_stopped_alone_does_not_begin_again_with_the_other
         assert await asyncio.to_thread(got.wait, 1) == ["b"]
 
 
+async def test_a_group_that_is_stopped_before_it_has_begun_again_keeps_its_parts(
+    broker: Broker, topic: str
+) -> None:
+    async with aio.Node("n", broker.url) as node:
+        server = node.create_rpc_server(topic, {"echo": lambda n: n})
+        await server.run()
+        await server.stop()
+        await server.run(wait=False)
+        await server.stop()
+        await server.run()
+        assert await node.create_rpc_client(f"{topic}.echo").call(1, timeout=DEADLINE) == 1
+
+
 def test_who_is_told_of_the_connection_is_forgotten_when_it_stops(node: Node, topic: str) -> None:
     before = list(node._core.hub.listeners)
     for _ in range(20):

@@ -18,6 +18,9 @@ class Group(Endpoint):
     def __init__(self, name: str, conn_params: Params = None, **options: Unpack[Options]) -> None:
         super().__init__(name, conn_params, **options)
         self.parts: list[Endpoint] = []
+        self._alone: set[Endpoint] = set()
+        """Those that were stopped one by one: the next run does not begin with them."""
+        self._has_begun = False
         self._enough = 0  # parts, at which it is worth while to forget the stopped ones
         self.part_options: Options = {
             "hub": self.hub,
@@ -34,14 +37,10 @@ class Group(Endpoint):
     def add(self, part: E) -> E:
         """Take a part that was made with ``part_options``."""
         if self.is_running and len(self.parts) >= self._enough:
-            self._forget_stopped()
+            self.parts = [known for known in self.parts if not known.stopped]
+            self._enough = enough_after(len(self.parts))
         self.parts.append(part)
         return part
-
-    def _forget_stopped(self) -> None:
-        """Those that were stopped one by one are done with."""
-        self.parts = [known for known in self.parts if not known.stopped]
-        self._enough = enough_after(len(self.parts))
 
     async def join(self, part: E) -> E:
         """Run a new part if the others run; waits for the broker's yes if it is there."""
@@ -69,12 +68,15 @@ class Group(Endpoint):
 
     async def _begin(self) -> None:
         await super()._begin()
-        await asyncio.gather(*(part.start() for part in self.parts))
+        self._has_begun = True
+        await asyncio.gather(*(part.start() for part in self.parts if part not in self._alone))
 
     def keep(self) -> None:
         for part in self.parts:
             part.keep()
 
     async def _end(self) -> None:
-        self._forget_stopped()  # or the next run would begin with them
+        if self._has_begun:  # else it is since the end before that they are stopped
+            self._alone = {part for part in self.parts if part.stopped}
+        self._has_begun = False
         await asyncio.gather(*(part.stop() for part in self.parts))
