@@ -349,9 +349,13 @@ class Outbox:
         self._waiting.clear()
 
     def close(self) -> None:
-        """Give up all that waits, counted as expired, and take nothing more. On the loop."""
+        """Give up all that waits, and take nothing more. On the loop."""
+        self._closed = True
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Give up all that waits, counted as expired, and tell it. On the loop."""
         with self._lock:
-            self._closed = True
             given_up = _messages(self._notes)
             self._stats.expired += given_up
             self._frames.clear()

@@ -255,6 +255,25 @@ async def test_stop_ends_an_iteration(broker: Broker, topic: str) -> None:
             assert await reading == ["hello"]
 
 
+async def test_it_goes_on_after_somebody_has_cancelled_every_task_of_the_loop(
+    make_node: Callable[..., SyncNode], broker: Broker, topic: str
+) -> None:
+    got = Collected()
+    make_node().create_subscriber(topic, got)
+    node = Node("tough", broker.url)
+    publisher = node.create_publisher(topic)
+    assert await publisher.wait_connected(DEADLINE)
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    assert await publisher.wait_connected(DEADLINE)
+    await publisher.publish(1)
+    assert await asyncio.to_thread(got.wait, 1) == [1]
+    await node.stop()
+    await publisher.stop()
+
+
 FORGOTTEN = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 """What asyncio says of a socket when its loop has ended before it was told to close it."""
 
@@ -292,6 +311,13 @@ def _use_on_two_loops(node: Node, topic: str) -> None:
         ):
             with pytest.raises(EndpointClosed, match="loop on which it ran is closed"):
                 await use()
+        with pytest.raises(EndpointClosed, match="loop on which it ran is closed"):
+            async with node:
+                pass
+        await node.stop()
+        async with node:  # on this loop from now on
+            await node.create_rpc(f"{topic}.echo", lambda n: n).run()
+            assert await client.call(3, timeout=DEADLINE) == 3
 
     asyncio.run(node.run())
     asyncio.run(again())

@@ -281,6 +281,7 @@ class Endpoint:
         Idempotent, and the endpoint can be run again.
         """
         self.stopped = True
+        self.hub.leave_loop()
         if self._has_own_hub:
             self.keep()
         if self._running and self._beginning is not None:

@@ -165,11 +165,18 @@ class Hub:
         while self._closing is not None and not self._closing.done():
             await asyncio.shield(self._closing)
 
+    def leave_loop(self) -> None:
+        """Forget a loop that has ended without it, and the connection there."""
+        if self.loop is not None and self.loop.is_closed():
+            self.workers.close()
+            self.past = self.link_stats
+            self._reset()
+
     def _check_loop(self) -> None:
         if self.loop is not None and self.loop.is_closed():
             raise EndpointClosed(
-                f"{self.name}: the event loop on which it ran is closed; stop() it before that, "
-                "then it can be run on another one, or make a new one"
+                f"{self.name}: the event loop on which it ran is closed; stop() it, best before "
+                "that, and it can be run on another one"
             )
 
     def bind(self, loop: asyncio.AbstractEventLoop, courtesy: Courtesy | None = None) -> None:

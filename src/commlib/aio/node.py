@@ -365,6 +365,7 @@ class Node(Ports):
 
         No callback is called after it.
         """
+        self.hub.leave_loop()
         if self._stopping is not None:
             self._stopping.set()
         if self.running:

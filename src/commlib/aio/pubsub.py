@@ -374,6 +374,8 @@ class Receiver(Input, Generic[T]):
             self._to_be_run = False
             self.check_open()
             await self.run()
+        if self._lane is None:
+            raise StopAsyncIteration  # it was stopped before it had begun
         assert isinstance(self._lane, IterLane), "only without on_message"
         while (packet := await self._lane.next()) is not None:
             try:

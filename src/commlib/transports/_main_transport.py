@@ -99,12 +99,12 @@ class MainTransport(ABC, Generic[D, P]):
                 link.is_heard = is_heard
         await self._close_rest()
         await self._leave(self._main)
-        self._give_up()
-
-    def _give_up(self) -> None:
-        """Count, and tell, what waits: it cannot be sent any more."""
         self._outbox.close()
         self._reliable.close()
+
+    def _give_up(self) -> None:
+        self._outbox.give_up()
+        self._reliable.give_up()
 
     async def _leave(self, session: Session) -> None:
         """Close a connection, and return when it is."""

@@ -120,7 +120,7 @@ class RedisTransport:
             connecting=lambda: not (self._commands.failed or self._sessions.was_connected),
         )
         self._commands.on_failure = self._outbox.wake
-        self._commands.on_cancelled = self._outbox.close
+        self._commands.on_cancelled = self._outbox.give_up
         self._channels = Channels(self._note_garbage)
         self._channel_session = self._sessions.add(
             "channels", self._dial_channels, self._on_channels
