@@ -71,9 +71,8 @@ class Writer(Generic[T]):
         self.may_part = False
         """Whether the payload of a packet may be ``Parts``."""
         # list[int] and the like are no classes: what is given is taken at its word.
-        given: Any = kind
-        is_class = isinstance(given, type) and given is not Any and not is_typeddict(given)
-        self._class = given if is_class else None
+        is_class = isinstance(kind, type) and kind is not Any and not is_typeddict(kind)
+        self._class: Any = kind if is_class else None
 
     def pack(self, data: Any, header: Header | None, native: bool) -> Packet:
         """The packet for a message, in one pass.
@@ -482,11 +481,15 @@ class _Shape:
         self.unpack_bare = self._decoder(msgspec.msgpack.Decoder, self._kind)
         check_decodable(self._kind)
         self._null_to_nan = null_to_nan(self._kind)
-        fields = getattr(msgspec.inspect.type_info(self._kind), "fields", ())
-        self.names = {field.encode_name for field in fields}
-        """Of its fields; empty if anything may be in there, or the class itself says what may."""
-        names = self.names | getattr(kind, "model_fields", {}).keys()
+        info: Any = msgspec.inspect.type_info(self._kind)
+        fields = getattr(info, "fields", ())
+        self.names = dict.fromkeys(field.encode_name for field in fields)
+        """Of its fields, and of its tag; empty if it has none, or its class itself says what may be
+        there."""
+        names = self.names.keys() | getattr(kind, "model_fields", {}).keys()
         self.has_header_and_data = "header" in names and "data" in names
+        if fields and (tag_field := getattr(info, "tag_field", None)):
+            self.names[tag_field] = None
         self.is_numpy = f"{getattr(kind, '__module__', '')}.{getattr(kind, '__name__', '')}" == (
             "numpy.ndarray"
         )

@@ -132,6 +132,15 @@ def test_a_dict_with_a_key_that_is_no_field_is_refused_where_it_is_written(kind:
     assert Reader(kind).read(Packet(b'{"distance":1.0,"more":2}')).data == kind(distance=1.0)
 
 
+def test_the_tag_of_a_message_is_no_unknown_key() -> None:
+    class Tagged(PubSubMessage, tag_field="kind", tag="tagged"):
+        x: int = 0
+
+    for data in ({"kind": "tagged", "x": 1}, {"x": 1}):
+        packet = Writer(Tagged).pack(data, None, False)
+        assert Reader(Tagged).read(packet).data == Tagged(x=1)
+
+
 def test_any_is_any_data() -> None:
     for data in ({"x": 1}, [1], None, "text"):
         packet = Writer(Any).pack(data, *FORMS["wrapped"])
