@@ -2,8 +2,8 @@
 
 A request is mandatory, ends with its time-out, and says in its headers who has sent it and which
 one it is. The queue is there for whoever serves after this one, which is sent so many ahead, and
-acknowledges each with its reply. What a call takes beyond the limit
-here, it takes RabbitMQ; what one of ours takes beyond this, it takes the two programs.
+acknowledges each with its reply. What a call takes beyond the limit here, it takes RabbitMQ; what
+one of ours takes beyond this, it takes the two programs.
 """
 
 from __future__ import annotations

@@ -48,7 +48,10 @@ class ConnectError(CommlibError, ConnectionError):
 
 
 class AuthError(ConnectError):
-    """The broker refused the credentials, or the user has no right to do this."""
+    """The broker refused the credentials, or the user has no right to do this.
+
+    So it is with a virtual host (AMQP) or a database (Redis) that is not there.
+    """
 
 
 class CertificateError(AuthError):
