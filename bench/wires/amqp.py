@@ -77,8 +77,10 @@ def _greetings(url: str) -> Iterator[bytes]:
     yield method(20, 10, b"\x00")
 
 
-def _declare(queue: str) -> bytes:
-    return method(50, 10, b"\x00\x00", short(queue), EXCLUSIVE_AND_AUTO_DELETE, NO_TABLE)
+def declare(
+    queue: str, flags: bytes = EXCLUSIVE_AND_AUTO_DELETE, arguments: bytes = NO_TABLE
+) -> bytes:
+    return method(50, 10, b"\x00\x00", short(queue), flags, arguments)
 
 
 def _bind(queue: str, topic: str) -> bytes:
@@ -86,8 +88,8 @@ def _bind(queue: str, topic: str) -> bytes:
     return method(50, 20, b"\x00\x00", names, b"\x00", NO_TABLE)
 
 
-def consume(queue: str) -> bytes:
-    return method(BASIC, 20, b"\x00\x00", short(queue), b"\x00", NO_ACK, NO_TABLE)
+def consume(queue: str, flags: bytes = NO_ACK) -> bytes:
+    return method(BASIC, 20, b"\x00\x00", short(queue), b"\x00", flags, NO_TABLE)
 
 
 def _limit_to_nothing() -> bytes:
@@ -98,13 +100,13 @@ def _limit_to_nothing() -> bytes:
 # -- messages -------------------------------------------------------------------------------------
 
 
-def _publish(exchange: str, routing_key: str) -> bytes:
-    return method(BASIC, 40, b"\x00\x00", short(exchange), short(routing_key), b"\x00")
+def publishing(exchange: str, routing_key: str, flags: bytes = b"\x00") -> bytes:
+    return method(BASIC, 40, b"\x00\x00", short(exchange), short(routing_key), flags)
 
 
 def _framer(exchange: str, routing_key: str, reply_to: str = "") -> Callable[[bytes], bytes]:
     """The frames of a message, with the properties that commlib-py gives it."""
-    publish = _publish(exchange, routing_key)
+    publish = publishing(exchange, routing_key)
     flags = CONTENT_TYPE | CONTENT_ENCODING | TIMESTAMP | (REPLY_TO if reply_to else 0)
     told = pack("!H", flags) + short("application/json") + short("utf8")
     if reply_to:
@@ -126,7 +128,7 @@ def _framer(exchange: str, routing_key: str, reply_to: str = "") -> Callable[[by
 
 def _copier(exchange: str, routing_key: str) -> Callable[[bytes], bytes]:
     """The frames of a whole message, as somebody else has published it."""
-    publish = _publish(exchange, routing_key)
+    publish = publishing(exchange, routing_key)
 
     def frame(message: bytes) -> bytes:
         return publish + content(*parted(message))
@@ -238,7 +240,7 @@ class AmqpWire:
 
     def subscribe(self, topics: Sequence[str]) -> None:
         queue = f"limit-{os.getpid()}"
-        self.ask(_declare(queue))
+        self.ask(declare(queue))
         for topic in topics:
             self.ask(_bind(queue, topic))
         self.ask(consume(queue))
@@ -256,7 +258,7 @@ class AmqpWire:
             wire.link.send(_framer("", _reply_to(properties))(request))
 
         wire = AmqpWire(url, take, whole=True)
-        wire.ask(_declare(name))
+        wire.ask(declare(name))
         wire.ask(consume(name))
 
     @staticmethod

@@ -20,13 +20,15 @@ from bench.wires.amqp import (
     BASIC,
     CONTENT_ENCODING,
     CONTENT_TYPE,
-    NO_TABLE,
     REPLY_TO,
     TIMESTAMP,
     AmqpWire,
+    consume,
     content,
+    declare,
     method,
     parted,
+    publishing,
     short,
 )
 
@@ -46,16 +48,12 @@ def _table(*fields: bytes) -> bytes:
     return pack("!I", len(raw)) + raw
 
 
-def _publish(routing_key: str, flags: bytes) -> bytes:
-    return method(BASIC, 40, b"\x00\x00", short(""), short(routing_key), flags)
-
-
 def _timestamp() -> bytes:
     return pack("!Q", int(time.time() * 1000))
 
 
 def _requests(name: str) -> Callable[[bytes], bytes]:
-    publish, numbers = _publish(name, MANDATORY), count()
+    publish, numbers = publishing("", name, MANDATORY), count()
     told = CONTENT_TYPE | CONTENT_ENCODING | HEADERS | CORRELATION_ID | REPLY_TO
     start = pack("!H", told | EXPIRATION | TIMESTAMP) + KINDS
     origin = short("origin") + b"S" + pack("!I", len(ORIGIN)) + ORIGIN.encode()
@@ -79,7 +77,7 @@ def _reply(properties: bytes, data: bytes) -> bytes:
     call = properties[begin:at]
     reply_to = properties[at + 1 : at + 1 + properties[at]].decode()
     answer = content(pack("!H", flags) + KINDS + call + _timestamp(), data)
-    return _publish(reply_to, b"\x00") + answer
+    return publishing("", reply_to) + answer
 
 
 class AskingAmqpWire(AmqpWire):
@@ -101,6 +99,6 @@ class AskingAmqpWire(AmqpWire):
 
         wire = AmqpWire(url, take, whole=True)
         expires = _table(short("x-expires") + b"l" + pack("!q", EXPIRES_MS))
-        wire.ask(method(50, 10, b"\x00\x00", short(name), DURABLE_AND_AUTO_DELETE, expires))
+        wire.ask(declare(name, DURABLE_AND_AUTO_DELETE, expires))
         wire.ask(method(BASIC, 10, pack("!IHB", 0, PREFETCH, 0)))
-        wire.ask(method(BASIC, 20, b"\x00\x00", short(name), b"\x00", NEEDS_ACK, NO_TABLE))
+        wire.ask(consume(name, NEEDS_ACK))
