@@ -119,7 +119,9 @@ class Calls(Generic[C]):
 
     def clear(self) -> list[C]:
         """End all calls; returns them."""
-        calls = [*(call for call, _ in self._under_way.values()), *self._waiting.values()]
+        # A copy: threads take what they have read themselves.
+        under_way = list(self._under_way.values())
+        calls = [*(call for call, _ in under_way), *self._waiting.values()]
         self._under_way.clear()
         self._of_name.clear()
         self._waiting.clear()

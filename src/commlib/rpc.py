@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Generic, Unpack, overload
 
@@ -273,7 +274,9 @@ class RPCClient(Endpoint[aio.RPCClient[Req, Resp]], Generic[Req, Resp]):
         caller = waiter.caller = call.caller
         try:
             caller.start(call)
-            arrived = waiter.wait(timeout)
+            deadline = time.monotonic() + timeout
+            reply = caller.read(call, timeout)
+            arrived = reply is not None or waiter.wait(max(0, deadline - time.monotonic()))
         except BaseException as exc:  # Ctrl-C: nobody waits for the reply any more
             here.post(caller.give_up, call, EndpointClosed(f"interrupted: {exc!r}"))
             raise
@@ -283,8 +286,9 @@ class RPCClient(Endpoint[aio.RPCClient[Req, Resp]], Generic[Req, Resp]):
             here.post(caller.give_up, call, expired)
             if not waiter.wait(DECISION_SECONDS):
                 raise expired
-        assert waiter.outcome is not None, "finish() sets it before it lets us go"
-        return core.response(waiter.outcome)
+        outcome = reply or waiter.outcome
+        assert outcome is not None, "finish() sets it before it lets us go"
+        return core.response(outcome)
 
     def call_async(
         self,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -255,6 +257,122 @@ def test_sixty_four_threads_that_share_a_publisher_lose_nothing_and_keep_their_o
         assert [n for thread, n in received if thread == number] == list(range(messages))
     stats = subscriber.stats
     assert (stats.received, stats.gaps, stats.duplicates) == (threads * messages, 0, 0)
+
+
+# ---- what comes in between ----
+
+
+@contextmanager
+def on_signal(handler: Callable[[], object]) -> Iterator[None]:
+    """Have the main thread do this at each SIGUSR1."""
+    former = signal.signal(signal.SIGUSR1, lambda number, frame: handler())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+
+
+def test_a_signal_handler_may_call_while_its_thread_waits_for_a_reply(
+    make_node: MakeNode, topic: str
+) -> None:
+    def answer(request: AddTwoInts.Request) -> AddTwoInts.Response:
+        if request.b == 1:  # it waits for what the handler of a signal calls in its turn
+            eventually(lambda: where(main) in ("_read", "wait"))
+            signal.pthread_kill(main, signal.SIGUSR1)
+            assert has_called.acquire(timeout=DEADLINE)
+        else:
+            has_called.release()
+        return add(request)
+
+    main = threading.main_thread().ident or 0
+    has_called = threading.Semaphore(0)
+    inner: list[int] = []
+    make_node().create_rpc(topic, answer, AddTwoInts)
+    client = make_node().create_rpc_client(topic, AddTwoInts)
+
+    def call() -> None:
+        inner.append(client.call(Request(a=len(inner), b=2), timeout=DEADLINE).c)
+
+    with on_signal(call):
+        outer = [client.call(Request(a=n, b=1), timeout=DEADLINE).c for n in range(20)]
+    assert outer == [n + 1 for n in range(20)]
+    assert inner == [n + 2 for n in range(20)]
+
+
+def where(thread: int) -> str:
+    """The name of the function that a thread is in."""
+    return sys._current_frames()[thread].f_code.co_name
+
+
+def test_ctrl_c_at_any_moment_of_a_call_ends_that_and_nothing_else(
+    make_node: MakeNode, topic: str
+) -> None:
+    make_node().create_rpc(topic, add, AddTwoInts)
+    node = make_node()
+    client = node.create_rpc_client(topic, AddTwoInts)
+    got = Collected()
+    node.create_subscriber(f"{topic}.said", got)
+    publisher = make_node().create_publisher(f"{topic}.said")
+    has_ended = threading.Event()
+    said = done = interrupted = 0
+
+    def interrupt() -> None:
+        nonlocal said
+        while not has_ended.wait(0.001 + 0.004 * random.random()):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+            if said < done // 10:  # else there would be no call with nothing in between
+                publisher.publish({"n": said})
+                said += 1
+
+    sender = threading.Thread(target=interrupt)
+    former = signal.signal(signal.SIGUSR1, signal.default_int_handler)
+    try:
+        sender.start()
+        while done < 500 or sender.is_alive():
+            try:
+                while done < 500:
+                    assert client.call(Request(a=done, b=1), timeout=DEADLINE).c == done + 1
+                    done += 1
+                has_ended.set()
+                sender.join()
+            except KeyboardInterrupt:
+                interrupted += 1
+    finally:
+        has_ended.set()
+        signal.signal(signal.SIGUSR1, former)
+    assert interrupted
+    assert [data["n"] for data in got.wait(said)] == list(range(said))
+    assert client.call(Request(a=1, b=1), timeout=DEADLINE).c == 2
+    assert node.stats.reconnects == 0
+
+
+def test_what_comes_while_threads_call_goes_where_it_belongs(
+    make_node: MakeNode, topic: str
+) -> None:
+    make_node().create_rpc(topic, add, AddTwoInts)
+    node = make_node()
+    client = node.create_rpc_client(topic, AddTwoInts)
+    got = Collected()
+    node.create_subscriber(f"{topic}.said", got)
+    publisher = make_node().create_publisher(f"{topic}.said")
+    has_called = threading.Event()
+    said = 0
+
+    def say() -> None:
+        nonlocal said
+        while not has_called.wait(0.001 * random.random()):
+            publisher.publish({"n": said, "text": "x" * random.choice([0, 10, 10_000])})
+            said += 1
+
+    talker = threading.Thread(target=say)
+    talker.start()
+    try:
+        sums = [client.call(Request(a=n, b=1), timeout=DEADLINE).c for n in range(500)]
+    finally:
+        has_called.set()
+        talker.join()
+    assert sums == [n + 1 for n in range(500)]
+    assert [data["n"] for data in got.wait(said)] == list(range(said))
 
 
 # ---- the end of a node ----

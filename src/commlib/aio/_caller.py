@@ -13,7 +13,7 @@ from commlib._courtesy import Courtesy
 from commlib._packet import Header, Packet, Properties, now_ms, reply_id
 from commlib._sequence import Sequence, new_origin
 from commlib.exceptions import CommlibError, EndpointClosed
-from commlib.transports.base import Address, Inbox, Transport
+from commlib.transports.base import Address, Inbox, ReadingInbox, Transport
 
 Finish = Callable[["Packet | CommlibError"], None]
 """Takes the outcome of a call, exactly once; on the loop."""
@@ -82,7 +82,7 @@ def _closed() -> EndpointClosed:
 class Caller:
     """The pending calls of all clients of one hub, on one inbox.
 
-    Methods are for the loop, but for ``new_call`` and ``start``.
+    Methods are for the loop, but for ``new_call``, ``start`` and ``read``.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -97,6 +97,7 @@ class Caller:
         self._sequence = Sequence(self.origin)
         self._calls: Calls[Call] = Calls(0)
         self._inbox: Inbox | None = None
+        self._reading: ReadingInbox | None = None
         self._opening: asyncio.Task[None] | None = None
         self._booked: deque[Call] = deque()
         self._bookable = 0
@@ -123,6 +124,7 @@ class Caller:
         finally:
             if self._inbox is None:
                 self._opening = None  # the next call tries again
+        self._reading = inbox if isinstance(inbox, ReadingInbox) else None
         self._calls.capacity = inbox.capacity
         self._bookable = min(MAX_BOOKED, inbox.capacity // 16)
         self._send_next()
@@ -162,6 +164,9 @@ class Caller:
         """A thread has its reply: keep an address ready, so that it can call without the loop."""
         if self.courtesy is not None:
             self.courtesy.note()
+        self._book()
+
+    def _book(self) -> None:
         if len(self._booked) >= self._bookable or self._calls.full:
             return  # those that wait for an address come first
         assert self._inbox is not None, "before it is open nothing is bookable"
@@ -181,6 +186,29 @@ class Caller:
         call.packet = self._pack(call, call.address)
         if not self._hand_over(call, call.packet):
             loop.call_soon_threadsafe(self._send_later, call)
+
+    def read(self, call: Call, seconds: float) -> Packet | None:
+        """Read the reply to a call that was started, in this thread, if no other is under way.
+
+        None: its ``finish`` will be told how it ends, or time is up. From any thread but the
+        loop's.
+        """
+        reading = self._reading
+        # Those that the loop has begun are counted by name.
+        if reading is None or call.address is None or len(self._calls) - len(self._booked) != 1:
+            return None
+        packet = reading.read(call.token, seconds)
+        if packet is None:
+            return None
+        if not self._is_reply(call.token, packet) or self._calls.take(call.token) is None:
+            self.late += 1
+            return None
+        reading.release(call.token)
+        packet.correlation_id = call.id or call.token
+        self._book()
+        if self._calls.lines and self.loop is not None:
+            self.loop.call_soon_threadsafe(self._send_next)
+        return packet
 
     def begin_until(self, call: Call, expired: CommlibError) -> asyncio.TimerHandle:
         """Send a call and end it with ``expired`` after its timeout; cancel the handle then."""

@@ -7,6 +7,8 @@ Source: rabbitmq.com/direct-reply-to.
 
 from __future__ import annotations
 
+from functools import partial
+
 from commlib._packet import Packet
 from commlib.exceptions import AuthError, CommlibError, ConnectionLost, ServiceNotFound
 from commlib.transports import _amqp_methods as methods
@@ -37,6 +39,7 @@ class Inbox:
         self.sent: set[str] = set()
         """Those of them whose call was written to the broker on this link."""
         self._channel: Channel | None = None
+        self._link: AmqpLink | None = None
 
     def address(self, token: str) -> Address:
         self.open.add(token)
@@ -59,6 +62,7 @@ class Inbox:
     async def restore(self, link: AmqpLink) -> None:
         """Consume on a new link. Raises AuthError, Refusal, ConnectionLost."""
         channel = self._channel = link.channel(CALLS)
+        self._link = link
         channel.on_arrival = self._take
         channel.on_return = self._take_back
         channel.on_reset = self._reset
@@ -75,7 +79,7 @@ class Inbox:
 
     def detach(self) -> None:
         """The link is away, and with it the address of all that was asked on it."""
-        self._channel = None
+        self._channel = self._link = None
         self._fail(ConnectionLost("the connection was lost before the reply came"))
 
     def _fail(self, error: CommlibError) -> None:
@@ -94,16 +98,38 @@ class Inbox:
         properties: bytes,
         payload: bytes,
     ) -> None:
-        beside = self._reader.read(properties)
-        token = beside.correlation_id
-        header = beside.header
-        if token in self.wrapped and is_enveloped(payload, is_request=False):
-            header = None
-        packet = Packet(payload, "", header)
+        token, packet = self._read(properties, payload)
         if token not in self.open:
             self._handler(None, packet)
         elif self._handler(token, packet):
             self.release(token)
+
+    def _read(self, properties: bytes, payload: bytes) -> tuple[str, Packet]:
+        beside = self._reader.read(properties)
+        token, header = beside.correlation_id, beside.header
+        if token in self.wrapped and is_enveloped(payload, is_request=False):
+            header = None
+        return token, Packet(payload, "", header)
+
+    def read(self, token: str, seconds: float) -> Packet | None:
+        link = self._link
+        if link is None:
+            return None
+        find = partial(self._find, link, token)
+        return link.read_here(partial(self.open.__contains__, token), find, seconds)
+
+    def _find(self, link: AmqpLink, token: str, data: bytes) -> Packet | None:
+        found: list[Packet] = []
+
+        def take(
+            consumer: bytes, tag: int, again: bool, where: bytes, properties: bytes, payload: bytes
+        ) -> None:
+            whose, packet = self._read(properties, payload)
+            if whose == token:
+                found.append(packet)
+
+        link.take_sole(data, CALLS, take)
+        return found[0] if found else None
 
     def _take_back(self, queue: str, properties: bytes) -> None:
         """No queue of this name is there."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from commlib.exceptions import AuthError, CommlibError, ConnectError, ConnectionLost
 from commlib.transports import _amqp_methods as methods
 from commlib.transports._amqp_bytes import Malformed, read_short, u64
-from commlib.transports._amqp_channel import Channel, Question
+from commlib.transports._amqp_channel import Arrivals, Channel, Question
 from commlib.transports._amqp_codes import loss
 from commlib.transports._amqp_content import Content
 from commlib.transports._amqp_methods import (
@@ -141,6 +141,9 @@ class AmqpLink(StreamLink):
             greeting.exception()  # marked as seen: perhaps nobody waits any more
         for channel in self.channels.values():
             channel.fail(error)
+
+    def _is_clear(self) -> bool:
+        return not self._partial and self._filling is None
 
     # When nothing may be published.
 
@@ -365,10 +368,13 @@ class AmqpLink(StreamLink):
         if size > max(self.tuning.frame, LONGEST_FRAME):
             raise Malformed(f"a frame of {size} bytes")
 
-    def _take_whole(self, data: bytes, at: int, head: int, end: int) -> int:
+    def _take_whole(
+        self, data: bytes, at: int, head: int, end: int, take: Arrivals | None = None
+    ) -> int:
         """A message all of which is here in three frames; where it ends, 0 if it is another one.
 
         ``head`` is where its second frame begins. The common case by far, so it is done in one go.
+        Its channel takes it, or else ``take``.
         """
         if head + 22 > end:
             return 0
@@ -387,7 +393,7 @@ class AmqpLink(StreamLink):
         if channel is not None:
             behind = at + 12 + data[at + 11]
             tag, bits = _TAG.unpack_from(data, behind)
-            channel.on_arrival(
+            (take or channel.on_arrival)(
                 data[at + 12 : behind],
                 tag,
                 bits & 1 != 0,
@@ -396,6 +402,24 @@ class AmqpLink(StreamLink):
                 data[body + 7 : stop - 1],
             )
         return stop
+
+    def take_sole(self, data: bytes, number: int, take: Arrivals) -> bool:
+        """Give ``take`` the message on a channel that is all of ``data``; False: it is no such.
+
+        For the thread that has read it.
+        """
+        try:
+            _, channel, size = _FRAME_HEAD.unpack_from(data)
+            head = AROUND + size
+            _, _, head_size, length = _CONTENT_HEAD.unpack_from(data, head)
+            is_sole = head + AROUND + head_size + AROUND + length == len(data)
+            if not is_sole or channel != number or data[7:11] != methods.DELIVER:
+                return False
+            return self._take_whole(data, 0, head, len(data), take) > 0
+        except (Malformed, LayoutError):
+            return False  # it is found once more by the loop, and ends the connection
+        finally:
+            self._heard = self._loop.time()
 
     def _take_method(self, number: int, kind: bytes, arguments: bytes) -> None:
         if kind in (methods.DELIVER, methods.RETURN):

@@ -17,6 +17,9 @@ from commlib._long_bytes import LongBytes
 from commlib._params import NetworkParameters
 from commlib._parts import Frame, Part, Parts, in_parts, parts_of, rest_of
 from commlib.exceptions import ConnectError
+from commlib.transports._reading import CAN_BE_LENT, Reading
+
+T = TypeVar("T")
 
 READ_BYTES = 128 * 1024  # of one read
 MOST_PARTS = 1024  # of one write (man 2 writev: IOV_MAX)
@@ -54,6 +57,8 @@ class StreamLink(asyncio.BufferedProtocol):
         self._direct: socket.socket | None = None
         self._rest: list[Part] = []  # of a direct write, for which the socket had no room
         self._cut: asyncio.TimerHandle | None = None
+        self._reading: Reading | None = None
+        self._may_be_lent = CAN_BE_LENT
 
     # What each kind of link has of its own.
 
@@ -74,6 +79,10 @@ class StreamLink(asyncio.BufferedProtocol):
 
     def _is_held(self) -> bool:
         """Whether nothing may be written by a thread now."""
+        return False
+
+    def _is_clear(self) -> bool:
+        """Whether all that came is taken: what comes next begins something new."""
         return False
 
     @abstractmethod
@@ -217,6 +226,53 @@ class StreamLink(asyncio.BufferedProtocol):
             self._direct = socket.socket(fileno=os.dup(self.extra("socket").fileno()))
             self._direct.setblocking(False)
 
+    # Reading by a thread that waits for an answer. Only then does a link need what that takes.
+
+    def read_here(
+        self, is_wanted: Callable[[], bool], find: Callable[[bytes], T | None], seconds: float
+    ) -> T | None:
+        """What ``find`` makes of the next that comes, read in this thread; None: the loop reads it.
+
+        From any thread but the loop's, if nothing else is waited for. See ``Reading.read``.
+        """
+        reading = self._reading  # the loop may end it at any time
+        if reading is not None:
+            return reading.read(is_wanted, find, seconds)
+        if self._may_be_lent and self._direct is not None:
+            self._may_be_lent = False
+            self._loop.call_soon_threadsafe(self._lend)
+        return None
+
+    def _lend(self) -> None:
+        transport = self._transport
+        if self._direct is not None and transport is not None and not transport.is_closing():
+            transport.pause_reading()
+            self._reading = Reading(self._direct, self._read_once, self._take_bytes, self._is_clear)
+
+    def _take_bytes(self, data: bytes) -> None:
+        self.get_buffer(len(data))[: len(data)] = data
+        self.buffer_updated(len(data))
+
+    def _read_once(self, sock: socket.socket) -> None:
+        try:
+            nbytes = sock.recv_into(self.get_buffer(-1))
+        except BlockingIOError:
+            return
+        except OSError as exc:
+            self.abort(exc)
+            return
+        if nbytes:
+            self.buffer_updated(nbytes)
+        else:
+            self._end_lending()  # asyncio knows what to do at the end
+
+    def _end_lending(self) -> None:
+        reading, self._reading = self._reading, None
+        if reading is not None and self._transport is not None:
+            reading.stop()
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
     def abort(self, reason: Exception | None) -> None:
         if self._transport is not None:
             self._transport.abort()
@@ -258,7 +314,8 @@ class StreamLink(asyncio.BufferedProtocol):
         Closing it through asyncio would take the parent's socket off the shared epoll set.
         """
         null = os.open(os.devnull, os.O_RDWR)
-        for sock in (self.extra("socket"), self._direct):
+        of_reading = None if self._reading is None else self._reading.sock
+        for sock in (self.extra("socket"), self._direct, of_reading):
             if sock is not None and sock.fileno() >= 0:
                 os.dup2(null, sock.fileno())
         os.close(null)
@@ -267,6 +324,7 @@ class StreamLink(asyncio.BufferedProtocol):
         if self.closed.done():
             return
         self.closed.set_result(reason)
+        self._end_lending()
         with self._write_lock:
             if self._direct is not None:
                 self._direct.close()

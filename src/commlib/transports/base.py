@@ -148,6 +148,19 @@ class Inbox(Protocol):
         """Give all addresses back; leaves nothing on the broker. Idempotent."""
 
 
+@runtime_checkable
+class ReadingInbox(Inbox, Protocol):
+    """What an inbox may have beside that if a thread can read the reply to its call itself."""
+
+    def read(self, token: str, seconds: float) -> Packet | None:
+        """Wait in this thread for the reply to the only call that is under way.
+
+        None: it is, or will be, with the handler, or time is up. The address stays in use. From any
+        thread but the loop's.
+        """
+        ...
+
+
 ReplyHandler = Callable[[str | None, Packet | CommlibError], bool]
 """Takes a reply and its token, None for one that came too late; on the loop, never raises.
 

@@ -1,0 +1,177 @@
+"""Whose turn it is to read from a socket: the event loop's, or that of a thread that waits.
+
+To read one small reply, the loop needs a turn of its own and has to wake the thread that waits for
+it. A thread that has nothing else to wait for reads it itself, with half the work. What comes and
+is not its reply, it leaves to the loop, in the order in which it came.
+
+Ctrl-C may end what the main thread does between any two steps of it. So a turn is taken, and bytes
+are received, in one step of the interpreter each, which leaves its result where everybody finds it;
+and to give a turn back twice does no harm. Where a signal has a handler of the program's own, which
+may itself wait for the loop, the main thread does not read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+from _signal import getsignal  # type: ignore[import-not-found] # quicker than that of signal
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+T = TypeVar("T")
+
+CAN_BE_LENT = sys.platform == "linux"  # where there is epoll, whose sets may be watched in turn
+READ_BYTES = 4096  # what is longer, the loop had better read
+LONGEST_WAIT = 3600.0  # s in one go; who waits longer leaves the reading to the loop
+MOST_SKIPPED = 64  # calls whose replies are left to the loop where other things come between
+
+
+_READER = "reader"
+_ONCE = (READ_BYTES,)
+_SIGNALS = [int(number) for number in signal.valid_signals()]
+_QUIET = {signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler, None}
+
+
+def may_read_here() -> bool:
+    """Whether nothing of the program's own can come in between on this thread."""
+    return threading.get_ident() != threading.main_thread().ident or _QUIET.issuperset(
+        map(getsignal, _SIGNALS)
+    )
+
+
+class Reading:
+    """The reading from one socket. On the loop, but for ``read``.
+
+    ``on_readable(sock)`` reads once, and ``on_bytes`` takes what a thread has read; both on the
+    loop. ``is_clear`` tells whether all that came before was whole: only then a thread may read.
+    The socket has a descriptor of its own here, which is valid as long as it is used.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        on_readable: Callable[[socket.socket], None],
+        on_bytes: Callable[[bytes], None],
+        is_clear: Callable[[], bool],
+    ) -> None:
+        self.sock = socket.socket(fileno=os.dup(sock.fileno()))
+        self.sock.setblocking(False)
+        self._on_readable = on_readable
+        self._on_bytes = on_bytes
+        self._is_clear = is_clear
+        self._loop = asyncio.get_running_loop()
+        self._ended = False
+        self._came: list[bytes] = []
+        """What a thread has received; what it leaves there, the loop takes before it reads on."""
+        self._holder: dict[str, object] = {}
+        """Whose turn it is, if it is anybody's."""
+        self._skip, self._next_skip = 0, 1
+        # The loop watches a set with the socket in it: a thread may take that out and put it back.
+        self._bell = select.epoll()
+        self._bell.register(self.sock, select.EPOLLIN)
+        self._nudge = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._news = select.epoll()
+        self._news.register(self.sock, select.EPOLLIN)
+        self._news.register(self._nudge, select.EPOLLIN)
+        self._loop.add_reader(self._bell.fileno(), self._take_turn)
+
+    def stop(self) -> None:
+        """The loop reads by other means from here on; a thread that reads is sent away."""
+        if not self._ended:
+            self._ended = True
+            self._loop.remove_reader(self._bell.fileno())
+            os.eventfd_write(self._nudge, 1)
+            self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        # This turn is never given back, so one of those who come here closes it all, and once.
+        last = object()
+        if self._holder.setdefault(_READER, last) is last:
+            self._news.close()
+            self._bell.close()
+            os.close(self._nudge)
+            self.sock.close()
+
+    def _take_turn(self) -> None:
+        """Something has come."""
+        if self._holder.setdefault(_READER, self) is not self:
+            return
+        try:
+            came, self._came = self._came, []
+            for data in came:
+                self._on_bytes(data)
+            if not self._ended:
+                self._on_readable(self.sock)
+        finally:
+            del self._holder[_READER]
+            if self._ended:
+                self._close_if_unused()
+
+    # On a thread that waits.
+
+    def read(
+        self, is_wanted: Callable[[], bool], find: Callable[[bytes], T | None], seconds: float
+    ) -> T | None:
+        """What ``find`` makes of the next that comes, within ``seconds``.
+
+        None: it is left to the loop, or time is up. ``is_wanted`` is asked when the loop does not
+        read any more: what it has read before is not waited for.
+        """
+        if self._skip or not may_read_here():
+            self._skip = max(0, self._skip - 1)
+            return None
+        turn = object()
+        try:
+            try:
+                return self._read(turn, is_wanted, find, seconds)
+            finally:
+                self._give_back(turn)
+        finally:
+            self._give_back(turn)  # one more signal may have come before that was done
+
+    def _read(
+        self,
+        turn: object,
+        is_wanted: Callable[[], bool],
+        find: Callable[[bytes], T | None],
+        seconds: float,
+    ) -> T | None:
+        if self._holder.setdefault(_READER, turn) is not turn:
+            return None
+        came = self._came
+        if self._ended or came or not (self._is_clear() and is_wanted()):
+            return None
+        self._bell.modify(self.sock, 0)
+        self._news.poll(max(0, min(seconds, LONGEST_WAIT)), 1)
+        if not self._ended:
+            with suppress(OSError):  # time is up; or the link is broken, which the loop will see
+                came.extend(map(self.sock.recv, _ONCE))
+        if not came or not came[0]:  # nothing, or the end, which the loop will see
+            came.clear()
+            return None
+        found = find(came[0])
+        if found is None:
+            self._skip, self._next_skip = self._next_skip, min(2 * self._next_skip, MOST_SKIPPED)
+        else:
+            came.clear()
+            self._next_skip = 1
+        return found
+
+    def _give_back(self, turn: object) -> None:
+        if self._holder.get(_READER) is not turn:
+            return
+        if not self._ended:
+            self._bell.modify(self.sock, select.EPOLLIN)
+        is_left = bool(self._came)
+        self._holder.pop(_READER, None)
+        if is_left:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._take_turn)
+        if self._ended:
+            self._close_if_unused()

@@ -1,0 +1,221 @@
+"""A thread reads the answer that it waits for; all else is the loop's, in the order it came."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+import pytest
+
+from collected import DEADLINE, eventually
+from commlib.transports._reading import CAN_BE_LENT, Reading
+
+T = TypeVar("T")
+pytestmark = pytest.mark.skipif(not CAN_BE_LENT, reason="only the loop reads on this system")
+
+
+class Lent:
+    """A socket that is read by a loop in a thread of its own, and its other end."""
+
+    def __init__(self) -> None:
+        self.near, self.far = socket.socketpair()
+        self.on_loop: list[bytes] = []
+        self.is_clear = True
+        self.is_wanted = True
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Lent:
+        self._thread.start()
+        self.reading = self.do(
+            lambda: Reading(self.near, self._read_once, self.on_loop.append, lambda: self.is_clear)
+        )
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.do(self.reading.stop)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.near.close()
+        self.far.close()
+
+    def _run(self) -> None:
+        self.loop.run_forever()
+        self.loop.close()
+
+    def _read_once(self, sock: socket.socket) -> None:
+        try:
+            self.on_loop.append(sock.recv(100))
+        except BlockingIOError:
+            return
+        if not self.on_loop[-1]:
+            self.reading.stop()
+
+    def do(self, action: Callable[[], T]) -> T:
+        """Do it on the loop."""
+
+        async def act() -> T:
+            return action()
+
+        return asyncio.run_coroutine_threadsafe(act(), self.loop).result(DEADLINE)
+
+    def read(self, wanted: bytes, seconds: float = DEADLINE) -> bytes | None:
+        return self.find(lambda data: data if data == wanted else None, seconds)
+
+    def find(self, find: Callable[[bytes], T | None], seconds: float = DEADLINE) -> T | None:
+        return self.reading.read(lambda: self.is_wanted, find, seconds)
+
+    @contextmanager
+    def waiting_for(self, wanted: bytes) -> Iterator[Future[bytes | None]]:
+        """While a thread waits for this."""
+        with ThreadPoolExecutor(1) as pool:
+            found = pool.submit(self.read, wanted)
+            eventually(lambda: bool(self.reading._holder))
+            yield found
+
+    def heard(self, data: bytes) -> None:
+        """Return when the loop has read this, and nothing else."""
+        eventually(lambda: b"".join(self.on_loop) == data, lambda: self.on_loop)
+
+
+@pytest.fixture
+def lent() -> Iterator[Lent]:
+    with Lent() as one:
+        yield one
+
+
+def test_a_thread_reads_its_answer_and_the_loop_what_comes_then(lent: Lent) -> None:
+    with lent.waiting_for(b"answer") as found:
+        lent.far.sendall(b"answer")
+        assert found.result(DEADLINE) == b"answer"
+    assert lent.on_loop == []
+    lent.far.sendall(b"more")
+    lent.heard(b"more")
+
+
+def test_what_is_not_its_answer_is_the_loops_and_so_is_all_behind_it(lent: Lent) -> None:
+    with lent.waiting_for(b"answer") as found:
+        lent.far.sendall(b"other")
+        assert found.result(DEADLINE) is None
+    lent.far.sendall(b"answer")
+    lent.heard(b"otheranswer")
+
+
+def test_of_two_threads_one_reads(lent: Lent) -> None:
+    with lent.waiting_for(b"answer") as found:
+        assert lent.read(b"else") is None
+        lent.far.sendall(b"answer")
+        assert found.result(DEADLINE) == b"answer"
+
+
+def test_nobody_else_reads_in_the_middle_of_something(lent: Lent) -> None:
+    lent.is_clear = False
+    lent.far.sendall(b"rest")
+    assert lent.read(b"rest") is None
+    lent.heard(b"rest")
+
+
+def test_what_has_not_come_in_time_the_loop_reads(lent: Lent) -> None:
+    assert lent.read(b"answer", 0.01) is None
+    lent.far.sendall(b"answer")
+    lent.heard(b"answer")
+
+
+def test_what_the_loop_has_read_already_is_not_waited_for(lent: Lent) -> None:
+    lent.far.sendall(b"answer")
+    lent.heard(b"answer")
+    lent.is_wanted = False
+    assert lent.read(b"answer") is None
+
+
+def test_where_other_things_come_in_between_it_tries_less_and_less(lent: Lent) -> None:
+    tries: list[int] = []
+
+    def read(number: int) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            found = pool.submit(lent.find, lambda data: tries.append(number))
+            eventually(lambda: bool(lent.reading._holder) or found.done())
+            lent.far.sendall(b"x")
+            assert found.result(DEADLINE) is None
+        lent.heard(b"x" * (number + 1))
+
+    for number in range(200):
+        read(number)
+    assert tries == [0, 2, 5, 10, 19, 36, 69, 134, 199]
+
+
+def test_a_thread_that_waits_is_sent_away_when_the_link_ends(lent: Lent) -> None:
+    with lent.waiting_for(b"answer") as found:
+        lent.do(lent.reading.stop)
+        assert found.result(DEADLINE) is None
+    assert lent.reading.sock.fileno() == -1
+    assert lent.read(b"answer") is None
+
+
+def test_nothing_is_left_open_whoever_is_the_last() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        with Lent() as lent, lent.waiting_for(b"answer") as found:
+            lent.do(lent.reading.stop)
+            assert found.result(DEADLINE) is None
+        with Lent() as lent:
+            assert lent.read(b"answer", 0) is None
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_loop_sees_the_end_and_a_thread_that_waits_is_sent_away(lent: Lent) -> None:
+    with lent.waiting_for(b"answer") as found:
+        lent.far.close()
+        assert found.result(DEADLINE) is None
+    eventually(lambda: lent.on_loop == [b""])
+
+
+def test_where_a_signal_has_a_handler_the_main_thread_leaves_it_to_the_loop(lent: Lent) -> None:
+    former = signal.signal(signal.SIGUSR1, lambda number, frame: None)
+    try:
+        assert lent.find(lambda data: data, DEADLINE) is None
+        with lent.waiting_for(b"answer") as found:  # no other thread is interrupted
+            lent.far.sendall(b"answer")
+            assert found.result(DEADLINE) == b"answer"
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+
+
+def test_ctrl_c_at_any_moment_loses_nothing(lent: Lent) -> None:
+    found, stopped = [], 0
+    all_sent = [b"%05d" % number for number in range(3000)]
+    former = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        for number, sent in enumerate(all_sent):
+
+            def find(data: bytes, sent: bytes = sent) -> bytes | None:
+                if data == sent:
+                    found.append(data)
+                    return data
+                return None
+
+            lent.reading._skip = 0  # it is to try each time
+            lent.far.sendall(sent)
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-6 * (1 + number % 150))
+                lent.find(find, 0.001)  # if the loop was not quicker
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                stopped += 1
+    finally:
+        signal.signal(signal.SIGALRM, former)
+    lent.far.sendall(b"last.")
+    eventually(lambda: b"".join(lent.on_loop).endswith(b"last."))
+    heard = b"".join(lent.on_loop)
+    left = [heard[at : at + 5] for at in range(0, len(heard), 5)]
+    assert left == sorted(set(left)), "whole and in order"
+    assert {*left, *found} == {*all_sent, b"last."}
+    assert stopped > 100
+    assert len(found) > 100
