@@ -305,6 +305,31 @@ class MqttLink(StreamLink):
         transport = self._transport
         return bool(self._rest) or (transport is not None and transport.get_write_buffer_size() > 0)
 
+    def _is_clear(self) -> bool:
+        return not (self._partial or self._skip or self._long)
+
+    def sole_reply(self, data: bytes, topic: bytes) -> tuple[bytes, int | None] | None:
+        """The payload of a reply, and its seconds to live, if it is all of ``data``.
+
+        For the thread that has read it, if others have come on topics beside this one before.
+        """
+        self._heard = self._loop.time()
+        if QUICKACK:
+            self._ask_for_acknowledgement()
+        try:
+            size, start = read_length(data, 1)
+            if data[0] != frames.PUBLISH or start + size != len(data):
+                return None
+            named = behind = start + 2 + (data[start] << 8 | data[start + 1])
+            if self._has_properties:
+                behind += 1 + data[behind]
+        except (IndexError, Malformed):
+            return None  # it is found once more by the loop, and ends the connection
+        if data[start + 2 : named] != topic:
+            return None
+        known = self.routes.siblings.get((topic[: topic.rfind(b"/") + 1], data[named:behind]))
+        return None if known is None else (data[behind:], known[1])
+
     def _take_packets(self, data: bytes) -> int:
         """Take all whole packets; where the rest begins."""
         at, end = 0, len(data)

@@ -6,10 +6,12 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from commlib._packet import Packet
 from commlib.transports._mqtt_board import Boards
 from commlib.transports._mqtt_channel import Channel
+from commlib.transports._mqtt_link import MqttLink
 from commlib.transports.base import Address, Handler, LinkStats, ReplyHandler
 
 MAX_PENDING = 10_000  # requests that wait for a consumer that is busy; the oldest is dropped
@@ -164,6 +166,18 @@ class Inbox:
             self._handler(None, packet)
         elif self._handler(token, packet):
             self._open.discard(token)
+
+    def read(self, token: str, seconds: float) -> Packet | None:
+        wanted = self.channel.wanted
+        link = None if wanted is None else wanted.board.link
+        if link is None:
+            return None
+        find = partial(self._find, link, f"{self._prefix}/{token}")
+        return link.read_here(partial(self._open.__contains__, token), find, seconds)
+
+    def _find(self, link: MqttLink, topic: str, data: bytes) -> Packet | None:
+        found = link.sole_reply(data, topic.encode())
+        return None if found is None else Packet(found[0], topic, None, found[1])
 
     async def close(self) -> None:
         self._boards.remove(self.channel, self.take)
