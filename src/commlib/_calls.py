@@ -11,6 +11,7 @@ sixteenth left for a third.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sized
 from typing import Generic, TypeVar
 
 C = TypeVar("C")
@@ -19,10 +20,14 @@ SHARE = 3
 
 
 class Calls(Generic[C]):
-    """The pending calls of one inbox, with at most ``capacity`` on their way at once."""
+    """The pending calls of one inbox, with at most ``capacity`` on their way at once.
 
-    def __init__(self, capacity: int) -> None:
+    As many as there are in ``reserved`` are kept for calls to come, which ``begin`` by themselves.
+    """
+
+    def __init__(self, capacity: int, reserved: Sized = ()) -> None:
         self.capacity = capacity
+        self._reserved = reserved
         self._under_way: dict[str, tuple[C, str]] = {}
         self._of_name: dict[str, int] = {}  # how many each name has under way
         self._waiting: dict[str, C] = {}
@@ -35,7 +40,11 @@ class Calls(Generic[C]):
     @property
     def full(self) -> bool:
         """Whether the next call would have to wait."""
-        return bool(self._waiting) or len(self._under_way) >= self.capacity
+        return bool(self._waiting) or self._free <= 0
+
+    @property
+    def _free(self) -> int:
+        return self.capacity - len(self._reserved) - len(self._under_way)
 
     def __contains__(self, token: str) -> bool:
         return token in self._under_way or token in self._waiting
@@ -53,7 +62,7 @@ class Calls(Generic[C]):
         return False
 
     def _has_room(self, name: str) -> bool:
-        free = self.capacity - len(self._under_way)
+        free = self._free
         return free > 0 and (not name or self._of_name.get(name, 0) < SHARE * free)
 
     def begin(self, token: str, call: C, name: str = "") -> None:
@@ -89,7 +98,7 @@ class Calls(Generic[C]):
 
     def next(self) -> C | None:
         """A call that may be sent now, the oldest of its name; it is under way from here on."""
-        if len(self._under_way) >= self.capacity:
+        if self._free <= 0:
             return None  # as nearly always: there may be many names to look at in vain
         name = self._next_name()
         if name is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from typing import Any, Protocol
 
@@ -95,11 +96,11 @@ class Caller:
         self._transport = transport
         self._tokens = count()
         self._sequence = Sequence(self.origin)
-        self._calls: Calls[Call] = Calls(0)
+        self._booked: deque[Call] = deque()
+        self._calls: Calls[Call] = Calls(0, self._booked)
         self._inbox: Inbox | None = None
         self._reading: ReadingInbox | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._booked: deque[Call] = deque()
         self._bookable = 0
         self._unsent: deque[Call] = deque()
         self._sending: asyncio.Task[None] | None = None
@@ -156,22 +157,23 @@ class Caller:
     def new_call(self) -> Call:
         """A call to be filled, with a booked address if there is one. From any thread."""
         try:
-            return self._booked.popleft()
+            call = self._booked.popleft()
         except IndexError:
-            return Call(self, f"{self.origin}-{next(self._tokens):x}")
+            return self._make()
+        self._calls.begin(call.token, call)
+        return call
+
+    def _make(self) -> Call:
+        return Call(self, f"{self.origin}-{next(self._tokens):x}")
 
     def book(self) -> None:
         """A thread has its reply: keep an address ready, so that it can call without the loop."""
         if self.courtesy is not None:
             self.courtesy.note()
-        self._book()
-
-    def _book(self) -> None:
         if len(self._booked) >= self._bookable or self._calls.full:
             return  # those that wait for an address come first
         assert self._inbox is not None, "before it is open nothing is bookable"
-        call = Call(self, f"{self.origin}-{next(self._tokens):x}")
-        self._calls.begin(call.token, call)
+        call = self._make()
         call.address = self._inbox.address(call.token)
         self._booked.append(call)
 
@@ -193,22 +195,23 @@ class Caller:
         None: its ``finish`` will be told how it ends, or time is up. From any thread but the
         loop's.
         """
-        reading = self._reading
-        # Those that the loop has begun are counted by name.
-        if reading is None or call.address is None or len(self._calls) - len(self._booked) != 1:
+        reading, loop = self._reading, self.loop
+        if reading is None or loop is None or call.address is None or len(self._calls) != 1:
             return None
-        packet = reading.read(call.token, seconds)
-        if packet is None:
+        following = self._make()
+        claim = partial(self._claim, call.token)
+        found = reading.read(call.token, following.token, claim, seconds)
+        if found is None:
             return None
-        if not self._is_reply(call.token, packet) or self._calls.take(call.token) is None:
-            self.late += 1
-            return None
-        reading.release(call.token)
+        packet, following.address = found
+        self._booked.append(following)
         packet.correlation_id = call.id or call.token
-        self._book()
-        if self._calls.lines and self.loop is not None:
-            self.loop.call_soon_threadsafe(self._send_next)
+        if self._calls.lines:
+            loop.call_soon_threadsafe(self._send_next)
         return packet
+
+    def _claim(self, token: str, packet: Packet) -> bool:
+        return self._is_reply(token, packet) and self._calls.take(token) is not None
 
     def begin_until(self, call: Call, expired: CommlibError) -> asyncio.TimerHandle:
         """Send a call and end it with ``expired`` after its timeout; cancel the handle then."""

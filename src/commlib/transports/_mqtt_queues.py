@@ -167,17 +167,33 @@ class Inbox:
         elif self._handler(token, packet):
             self._open.discard(token)
 
-    def read(self, token: str, seconds: float) -> Packet | None:
+    def read(
+        self, token: str, following: str, claim: Callable[[Packet], bool], seconds: float
+    ) -> tuple[Packet, Address] | None:
         wanted = self.channel.wanted
         link = None if wanted is None else wanted.board.link
         if link is None:
             return None
-        find = partial(self._find, link, f"{self._prefix}/{token}")
+        find = partial(self._find, link, token, following, claim)
         return link.read_here(partial(self._open.__contains__, token), find, seconds)
 
-    def _find(self, link: MqttLink, topic: str, data: bytes) -> Packet | None:
+    def _find(
+        self,
+        link: MqttLink,
+        token: str,
+        following: str,
+        claim: Callable[[Packet], bool],
+        data: bytes,
+    ) -> tuple[Packet, Address] | None:
+        topic = f"{self._prefix}/{token}"
         found = link.sole_reply(data, topic.encode())
-        return None if found is None else Packet(found[0], topic, None, found[1])
+        if found is None:
+            return None
+        packet = Packet(found[0], topic, None, found[1])
+        if not claim(packet):
+            return None
+        self._open.discard(token)
+        return packet, self.address(following)
 
     async def close(self) -> None:
         self._boards.remove(self.channel, self.take)

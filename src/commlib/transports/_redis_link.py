@@ -118,6 +118,9 @@ class RedisLink(StreamLink):
             return
         self.on_idle()
 
+    def _is_clear(self) -> bool:
+        return not self._reader.has_data()
+
     def ask(self, *words: str | bytes | int) -> asyncio.Future[Any]:
         """Send a command; the future brings its answer, or its error as an exception."""
         answer: asyncio.Future[Any] = self._loop.create_future()

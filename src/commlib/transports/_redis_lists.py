@@ -14,6 +14,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate, islice, takewhile
 from typing import Any
 
@@ -25,6 +26,7 @@ log = logging.getLogger("commlib.redis")
 
 FIRST_LISTS, MAX_LISTS = 8, 256  # reply lists, doubled on demand; 1000 would be quadratic
 REPLY_POPS = 8  # outstanding BLPOPs for replies; more bring nothing
+READ_AT_ONCE = 4  # answers read by threads after which further BLPOPs are sent
 MAX_POPS = 16  # the same for requests
 RETIRED_SECONDS = 60  # a list whose call timed out is deleted after that
 MAX_RETIRED = 64  # so many of them are listened to, to count the late replies
@@ -60,6 +62,7 @@ class Popper:
         self._head = b""
         self._tail = _word(b"%d" % max(1, round(keepalive)))
         self._link: RedisLink | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._lists: tuple[bytes, ...] = ()
         self._words = b""  # the lists, as they stand in a command
         self._starts: list[int] = []  # where each of them begins
@@ -77,12 +80,20 @@ class Popper:
         self._complaint = ""  # of the server about all of it, the last one
         self._pause = ERROR_PAUSE
         self._retry: asyncio.TimerHandle | None = None
+        self._read: deque[RedisLink] = deque()
+        """The links of answers that threads have read, which are yet to be counted."""
+
+    @property
+    def link(self) -> RedisLink | None:
+        return self._link
 
     def attach(self, link: RedisLink | None) -> None:
         """Go on with a new link; None: it is away, and all that was outstanding with it."""
         self._link = link
+        self._loop = asyncio.get_running_loop()
         self._outstanding = self._stale = self._pings = 0
         self._refusal, self._is_retrying, self._pause = None, False, ERROR_PAUSE
+        self._read.clear()
         self._suspects.clear()
         self._banned.clear()
         if self._retry is not None:
@@ -92,6 +103,27 @@ class Popper:
         if link is not None:
             link.on_reply, link.on_idle, link.probe = self._take, self._fill, self._probe
             self._fill()
+
+    def find(self, data: bytes, name: bytes) -> bytes | None:
+        """The item of this list, if it is all of ``data``. For the thread that has read it."""
+        head = b"*2\r\n" + _word(name) + b"$"
+        end = data.find(b"\r\n", len(head))
+        if not data.startswith(head) or end < 0:
+            return None
+        item = data[end + 2 : -2]
+        is_whole = data.endswith(b"\r\n") and data[len(head) : end] == b"%d" % len(item)
+        return item if is_whole else None
+
+    def note_read(self, link: RedisLink) -> None:
+        """An answer was taken by the thread that has read it."""
+        self._read.append(link)
+        if len(self._read) == READ_AT_ONCE and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._fill)
+
+    def _count_read(self) -> None:
+        while self._read:
+            if self._read.popleft() is self._link:
+                self._note_answer()
 
     def refill(self, *, urgent: bool) -> None:
         """The plan has changed. ``urgent``: also for the BLPOPs that are outstanding."""
@@ -105,6 +137,7 @@ class Popper:
 
         ``anew``: also those that were woken before, because that may have been lost on the way.
         """
+        self._count_read()
         awake = 0 if anew else self._stale
         if self._outstanding > awake and self._wake(self.wake_list, self._outstanding - awake):
             self._stale = self._outstanding
@@ -125,6 +158,7 @@ class Popper:
         self._settled.clear()
 
     def _take(self, reply: Any) -> None:
+        self._count_read()
         if self._pings:
             self._pings -= 1  # whatever it says, a refusal too: the connection is alive
             return
@@ -243,6 +277,7 @@ class Popper:
             self._try_one_by_one()
 
     def _probe(self) -> None:
+        self._count_read()
         # While a BLPOP is outstanding its time-out is the sign of life, and nothing else gets
         # through; without one the connection answers like any other. An LPOP is answered itself.
         if self._link is not None and not (self._outstanding or self._suspects):
@@ -251,6 +286,7 @@ class Popper:
 
     def _fill(self) -> None:
         self._fill_pending = False
+        self._count_read()
         if self._link is None or self._suspects or self._is_halted:
             return
         lists, depth = self._plan()
@@ -349,6 +385,36 @@ class ReplyLists:
             self._free.remove(key)
             self._tokens[key] = token
             self._lists[token] = key
+
+    def read(
+        self, token: str, following: str, claim: Callable[[Packet], bool], seconds: float
+    ) -> tuple[Packet, Address] | None:
+        link, key = self.popper.link, self._lists.get(token)
+        if link is None or key is None:
+            return None
+        find = partial(self._find, link, key, token, following, claim)
+        return link.read_here(partial(self._lists.__contains__, token), find, seconds)
+
+    def _find(
+        self,
+        link: RedisLink,
+        key: bytes,
+        token: str,
+        following: str,
+        claim: Callable[[Packet], bool],
+        data: bytes,
+    ) -> tuple[Packet, Address] | None:
+        item = self.popper.find(data, key)
+        if item is None:
+            return None
+        packet = Packet(item, key.decode())
+        if not claim(packet):
+            return None
+        self.popper.note_read(link)
+        # It never leaves those that are listened to: the loop may look at them in this moment.
+        self._lists[following], self._tokens[key] = key, following
+        del self._lists[token]
+        return packet, Address(packet.topic)
 
     def release(self, token: str, *, unused: bool = False) -> None:
         key = self._lists.pop(token, None)

@@ -152,11 +152,14 @@ class Inbox(Protocol):
 class ReadingInbox(Inbox, Protocol):
     """What an inbox may have beside that if a thread can read the reply to its call itself."""
 
-    def read(self, token: str, seconds: float) -> Packet | None:
+    def read(
+        self, token: str, following: str, claim: Callable[[Packet], bool], seconds: float
+    ) -> tuple[Packet, Address] | None:
         """Wait in this thread for the reply to the only call that is under way.
 
-        None: it is, or will be, with the handler, or time is up. The address stays in use. From any
-        thread but the loop's.
+        ``claim`` is asked whether this is the reply, and nobody else has ended the call; then there
+        is an address for the token of the ``following`` one, too. None: the handler is told, or
+        time is up. From any thread but the loop's.
         """
         ...
 

@@ -76,6 +76,7 @@ class _Inbox:
     def __init__(self, lists: ReplyLists, session: Session, delete: Callable[..., None]) -> None:
         self.address = lists.address
         self.release = lists.release
+        self.read = lists.read
         self._lists = lists
         self._session = session
         self._delete = delete
@@ -129,7 +130,7 @@ class RedisTransport:
         self._replies = ReplyLists(
             params.keepalive, self._wake, self._delete, self._note_refused_list
         )
-        self._reply_session = self._sessions.add("replies", self._dial, self._on_replies)
+        self._reply_session = self._sessions.add("replies", self._dial_replies, self._on_replies)
         self._publish_prefixes: dict[str, bytes] = {}
 
     # The verbs.
@@ -269,6 +270,11 @@ class RedisTransport:
 
     async def _dial(self) -> RedisLink:
         return await dial(str(self._sessions.params), self._sessions.params)
+
+    async def _dial_replies(self) -> RedisLink:
+        link = await self._dial()
+        link.allow_direct()  # and with that, threads to read
+        return link
 
     async def _dial_commands(self) -> RedisLink:
         link = await self._dial()
