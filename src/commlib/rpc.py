@@ -273,9 +273,8 @@ class RPCClient(Endpoint[aio.RPCClient[Req, Resp]], Generic[Req, Resp]):
         call = core.new_call(msg, timeout, waiter.finish)
         caller = waiter.caller = call.caller
         try:
-            caller.start(call)
             deadline = time.monotonic() + timeout
-            reply = caller.read(call, timeout)
+            reply = caller.read(call, timeout) if caller.start(call) else None
             arrived = reply is not None or waiter.wait(max(0, deadline - time.monotonic()))
         except BaseException as exc:  # Ctrl-C: nobody waits for the reply any more
             here.post(caller.give_up, call, EndpointClosed(f"interrupted: {exc!r}"))

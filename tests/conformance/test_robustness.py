@@ -375,6 +375,18 @@ def test_what_comes_while_threads_call_goes_where_it_belongs(
     assert [data["n"] for data in got.wait(said)] == list(range(said))
 
 
+def test_a_connection_on_which_replies_alone_come_is_not_taken_for_dead(
+    make_node: MakeNode, broker: Broker, topic: str
+) -> None:
+    make_node().create_rpc(topic, add, AddTwoInts)
+    node = make_node(broker.with_options(keepalive=1))
+    client = node.create_rpc_client(topic, AddTwoInts)
+    end = time.monotonic() + 3 * 1  # it would be probed after one, and be given up one later
+    while time.monotonic() < end:
+        assert client.call(Request(a=1, b=1), timeout=DEADLINE).c == 2
+    assert node.stats.reconnects == 0
+
+
 # ---- the end of a node ----
 
 

@@ -808,3 +808,38 @@ async def test_a_thread_that_was_about_to_write_looks_again(
     monkeypatch.setattr(taker.link, "_write_lock", Late(taker.link))
     assert not taker.link.write_now(b"second", "a", False)
     assert direct.sent == [b"first"]
+
+
+# ---- what a thread has read ----
+
+
+def sole(taker: Taker, data: bytes) -> bytes | None:
+    """The payload of the only reply in this, if it is that."""
+    found: list[bytes] = []
+    is_sole = taker.link.take_sole(data, CALLS, lambda *arrival: found.append(arrival[-1]))
+    assert len(found) == is_sole
+    return found[0] if found else None
+
+
+@pytest.mark.parametrize("payload", [b"x", b"y" * 700])
+async def test_a_reply_is_told_if_it_is_all_that_a_thread_has_read(payload: bytes) -> None:
+    taker = Taker()
+    data = delivered(CALLS, payload)
+    assert sole(taker, data) == payload
+    for end in range(len(data)):
+        assert sole(taker, data[:end]) is None
+    for other in (data + data, data + methods.BEAT, methods.BEAT + data, data + b"\x01"):
+        assert sole(taker, other) is None
+    assert sole(taker, delivered(TOPICS, payload)) is None
+    assert taker.payloads == []  # its channel has not seen any of it
+
+
+@given(st.binary(max_size=60))
+def test_whatever_a_thread_has_read_it_raises_nothing(noise: bytes) -> None:
+    async def read() -> None:
+        taker = Taker()
+        data = delivered(CALLS, b"x")
+        for at in range(0, len(data), 5):
+            sole(taker, data[:at] + noise + data[at + len(noise) :])
+
+    asyncio.run(read())

@@ -394,3 +394,27 @@ async def test_what_the_socket_has_no_room_for_is_not_sent_yet(
     monkeypatch.undo()
     broker.link._rest = [b"x"]
     assert broker.link._is_unsent()
+
+
+# ---- what a thread has read ----
+
+
+@BOTH
+async def test_a_reply_is_told_if_it_is_all_that_a_thread_has_read(version: int) -> None:
+    broker = Wire(version, 1000)
+    broker.link.routes.on_topic = lambda topic, published: (((print, topic),), False)
+    broker.link.routes.on_siblings = lambda published: (print,)
+
+    def sole(data: bytes) -> bytes | None:
+        found = broker.link.sole_reply(data, b"rpc/2")
+        return None if found is None else found[0]
+
+    data = broker.publish("rpc/2", b"x" * 200)
+    assert sole(data) is None  # none has come before: the loop looks at it
+    broker.comes(broker.publish("rpc/1", b""))
+    assert sole(data) == b"x" * 200
+    for end in range(len(data)):
+        assert sole(data[:end]) is None
+    assert sole(data + data) is None
+    assert sole(broker.publish("rpc/3", b"x")) is None
+    assert sole(b"\xff" * 10) is None

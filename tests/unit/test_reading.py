@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,17 +28,29 @@ class Lent:
     def __init__(self) -> None:
         self.near, self.far = socket.socketpair()
         self.on_loop: list[bytes] = []
+        self.failures: list[OSError] = []
+        self.taken: list[bytes] = []
         self.is_clear = True
         self.is_wanted = True
+        self.is_reading = True
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run)
 
     def __enter__(self) -> Lent:
         self._thread.start()
-        self.reading = self.do(
-            lambda: Reading(self.near, self._read_once, self.on_loop.append, lambda: self.is_clear)
-        )
+        self.lend()
         return self
+
+    def lend(self) -> None:
+        self.reading = self.do(
+            lambda: Reading(
+                self.near,
+                self._read_once,
+                self.on_loop.append,
+                self.failures.append,
+                lambda: self.is_clear,
+            )
+        )
 
     def __exit__(self, *exc_info: object) -> None:
         self.do(self.reading.stop)
@@ -51,6 +64,8 @@ class Lent:
         self.loop.close()
 
     def _read_once(self, sock: socket.socket) -> None:
+        if not self.is_reading:
+            return
         try:
             self.on_loop.append(sock.recv(100))
         except BlockingIOError:
@@ -70,7 +85,7 @@ class Lent:
         return self.find(lambda data: data if data == wanted else None, seconds)
 
     def find(self, find: Callable[[bytes], T | None], seconds: float = DEADLINE) -> T | None:
-        return self.reading.read(lambda: self.is_wanted, find, seconds)
+        return self.reading.read(lambda: self.is_wanted, find, self.taken, seconds)
 
     @contextmanager
     def waiting_for(self, wanted: bytes) -> Iterator[Future[bytes | None]]:
@@ -98,6 +113,14 @@ def test_a_thread_reads_its_answer_and_the_loop_what_comes_then(lent: Lent) -> N
     assert lent.on_loop == []
     lent.far.sendall(b"more")
     lent.heard(b"more")
+
+
+def test_what_was_taken_is_told(lent: Lent) -> None:
+    for number in (b"1", b"2"):
+        with lent.waiting_for(number) as found:
+            lent.far.sendall(number)
+            assert found.result(DEADLINE) == number
+    assert lent.taken == [b"1", b"2"]
 
 
 def test_what_is_not_its_answer_is_the_loops_and_so_is_all_behind_it(lent: Lent) -> None:
@@ -175,6 +198,42 @@ def test_the_loop_sees_the_end_and_a_thread_that_waits_is_sent_away(lent: Lent) 
         lent.far.close()
         assert found.result(DEADLINE) is None
     eventually(lambda: lent.on_loop == [b""])
+
+
+def test_the_loop_is_told_why_a_thread_could_not_read() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, Lent() as lent:
+        near = socket.create_connection(server.getsockname())
+        far, _ = server.accept()
+        near, lent.near = lent.near, near
+        lent.do(lent.reading.stop)
+        near.close()
+        lent.lend()
+        with lent.waiting_for(b"answer") as found:
+            far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            far.close()  # which resets it
+            assert found.result(DEADLINE) is None
+        eventually(lambda: bool(lent.failures))
+        assert isinstance(lent.failures[0], ConnectionResetError)
+
+
+def test_ctrl_c_while_a_turn_is_given_back_strands_nothing(lent: Lent) -> None:
+    class Interrupted(dict[str, object]):
+        """The holder of a turn; Ctrl-C comes when a thread gives it back for the first time."""
+
+        def pop(self, key: str, *default: object) -> object:
+            found = super().pop(key, *default)
+            if lent.reading._holder is self:
+                lent.reading._holder = {}
+                raise KeyboardInterrupt
+            return found
+
+    lent.reading._holder = Interrupted()
+    lent.is_reading = False  # or it may be quicker
+    lent.far.sendall(b"other")
+    with pytest.raises(KeyboardInterrupt):
+        lent.read(b"answer")
+    lent.is_reading = True
+    lent.heard(b"other")
 
 
 def test_where_a_signal_has_a_handler_the_main_thread_leaves_it_to_the_loop(lent: Lent) -> None:

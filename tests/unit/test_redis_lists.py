@@ -23,6 +23,7 @@ from commlib.transports._redis_lists import (
     MAX_LISTS,
     MAX_POPS,
     MAX_RETIRED,
+    READ_AT_ONCE,
     REPLY_POPS,
     Popper,
     ReplyLists,
@@ -894,3 +895,65 @@ class ReplyMachine(RuleBasedStateMachine):
 
 TestReplies = ReplyMachine.TestCase
 TestReplies.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+# ---- what a thread has read ----
+
+
+class ReadLink(Link):
+    def heard_now(self) -> None:
+        self.heard += 1
+
+
+ITEM = b"*2\r\n$1\r\nq\r\n$3\r\nabc\r\n"
+
+
+async def test_an_item_is_told_if_it_is_all_that_a_thread_has_read() -> None:
+    popper, link = popper_of((b"q",), 1), ReadLink()
+
+    def sole(data: bytes, name: bytes = b"q") -> bytes | None:
+        return popper.find(link, name, data)  # type: ignore[arg-type]
+
+    assert sole(ITEM) == b"abc"
+    assert sole(b"*2\r\n$1\r\nq\r\n$0\r\n\r\n") == b""
+    for end in range(len(ITEM)):
+        assert sole(ITEM[:end]) is None
+    for other in (ITEM + ITEM, ITEM + b"*-1\r\n", b"*-1\r\n", b"+PONG\r\n"):
+        assert sole(other) is None
+    assert sole(ITEM, b"r") is None
+    assert link.heard == 2 + len(ITEM) + 5
+
+
+async def test_what_threads_have_read_is_popped_for_anew() -> None:
+    popper, link = popper_of((b"q",), REPLY_POPS), ReadLink()
+    popper.attach(link)  # type: ignore[arg-type]
+    assert len(link.commands()) == REPLY_POPS
+    for _ in range(READ_AT_ONCE):
+        popper.read.append(ITEM)
+        popper.note_read()
+    await asyncio.sleep(0)
+    assert len(link.commands()) == READ_AT_ONCE
+
+
+async def test_a_probe_sees_to_it_as_well_that_enough_are_popped_for() -> None:
+    popper, link = popper_of((b"q",), REPLY_POPS), ReadLink()
+    popper.attach(link)  # type: ignore[arg-type]
+    link.commands()
+    popper.read.extend([ITEM] * REPLY_POPS)
+    popper._probe()
+    assert [command[0] for command in link.commands()] == [b"PING"] + [b"BLPOP"] * REPLY_POPS
+
+
+async def test_a_list_is_handed_on_to_the_next_call_unless_it_was_released() -> None:
+    deleted: list[bytes] = []
+    lists = ReplyLists(15, lambda wake_list, count: True, deleted.extend, lambda: None)
+    taken: list[str | None] = []
+    lists.handler = lambda token, packet: taken.append(token) or True
+    first = lists.address("1")
+    assert lists.hand_on("1", "2") == first
+    lists.release("1")  # whose list it is no more
+    lists._take(first.reply_to.encode(), b"")
+    assert taken == ["2"]
+    lists.address("3")
+    lists.release("3")
+    assert lists.hand_on("3", "4") is None

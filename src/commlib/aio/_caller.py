@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from itertools import count
 from typing import Any, Protocol
 
@@ -177,41 +176,57 @@ class Caller:
         call.address = self._inbox.address(call.token)
         self._booked.append(call)
 
-    def start(self, call: Call) -> None:
-        """Send a filled call. From any thread; raises what the offline policy says."""
+    def start(self, call: Call) -> bool:
+        """Send a filled call. From any thread; raises what the offline policy says.
+
+        False: that is left to the loop.
+        """
         loop = self.loop
         if self._closed or loop is None:
             raise _closed()
         if call.address is None:
             loop.call_soon_threadsafe(self.begin, call)
-            return
+            return False
         call.packet = self._pack(call, call.address)
         if not self._hand_over(call, call.packet):
             loop.call_soon_threadsafe(self._send_later, call)
+            return False
+        return True
 
     def read(self, call: Call, seconds: float) -> Packet | None:
-        """Read the reply to a call that was started, in this thread, if no other is under way.
+        """Read the reply to a call that this thread has sent, if no other one is under way.
 
         None: its ``finish`` will be told how it ends, or time is up. From any thread but the
         loop's.
         """
         reading, loop = self._reading, self.loop
-        if reading is None or loop is None or call.address is None or len(self._calls) != 1:
+        if reading is None or loop is None or len(self._calls) != 1:
             return None
-        following = self._make()
-        claim = partial(self._claim, call.token)
-        found = reading.read(call.token, following.token, claim, seconds)
-        if found is None:
+        packet = reading.read(call.token, seconds)
+        if packet is None:
             return None
-        packet, following.address = found
-        self._booked.append(following)
+        is_reply = self._is_reply(call.token, packet)
+        if is_reply:
+            self._hand_on(reading, call.token, loop)
+        if not is_reply or self._calls.take(call.token) is None:
+            self.late += 1  # as for ``_take``; or the loop has ended the call meanwhile
+            return None
         packet.correlation_id = call.id or call.token
         if self._calls.lines:
             loop.call_soon_threadsafe(self._send_next)
         return packet
 
-    def _claim(self, token: str, packet: Packet) -> bool:
-        return self._is_reply(token, packet) and self._calls.take(token) is not None
+    def _hand_on(self, reading: ReadingInbox, token: str, loop: asyncio.AbstractEventLoop) -> None:
+        """Book the address of a call that has its reply, before that is known to have ended."""
+        following = self._make()
+        try:
+            following.address = reading.hand_on(token, following.token)
+            if following.address is not None:
+                self._booked.append(following)
+        except BaseException:  # Ctrl-C
+            if following not in self._booked:
+                loop.call_soon_threadsafe(reading.release, following.token)
+            raise
 
     def begin_until(self, call: Call, expired: CommlibError) -> asyncio.TimerHandle:
         """Send a call and end it with ``expired`` after its timeout; cancel the handle then."""

@@ -7,7 +7,6 @@ Source: rabbitmq.com/direct-reply-to.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 from commlib._packet import Packet
@@ -112,35 +111,29 @@ class Inbox:
             header = None
         return token, Packet(payload, "", header)
 
-    def read(
-        self, token: str, following: str, claim: Callable[[Packet], bool], seconds: float
-    ) -> tuple[Packet, Address] | None:
+    def read(self, token: str, seconds: float) -> Packet | None:
         link = self._link
         if link is None:
             return None
-        find = partial(self._find, link, token, following, claim)
-        return link.read_here(partial(self.open.__contains__, token), find, seconds)
+        find = partial(self._find, link, token)
+        return link.read_here(partial(self.open.__contains__, token), find, [], seconds)
 
-    def _find(
-        self,
-        link: AmqpLink,
-        token: str,
-        following: str,
-        claim: Callable[[Packet], bool],
-        data: bytes,
-    ) -> tuple[Packet, Address] | None:
+    def _find(self, link: AmqpLink, token: str, data: bytes) -> Packet | None:
         found: list[Packet] = []
 
         def take(
             consumer: bytes, tag: int, again: bool, where: bytes, properties: bytes, payload: bytes
         ) -> None:
             whose, packet = self._read(properties, payload)
-            if whose == token and claim(packet):
-                self.release(token)
+            if whose == token:
                 found.append(packet)
 
         link.take_sole(data, CALLS, take)
-        return (found[0], self.address(following)) if found else None
+        return found[0] if found else None
+
+    def hand_on(self, token: str, following: str) -> Address:
+        self.release(token)
+        return self.address(following)
 
     def _take_back(self, queue: str, properties: bytes) -> None:
         """No queue of this name is there."""

@@ -9,6 +9,7 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from math import ceil
 from ssl import SSLError
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -315,7 +316,8 @@ class MqttLink(StreamLink):
         """
         self._heard = self._loop.time()
         if QUICKACK:
-            self._ask_for_acknowledgement()
+            with suppress(OSError):  # the link is just ending
+                self._ask_for_acknowledgement()
         try:
             size, start = read_length(data, 1)
             if data[0] != frames.PUBLISH or start + size != len(data):

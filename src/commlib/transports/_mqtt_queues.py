@@ -167,33 +167,21 @@ class Inbox:
         elif self._handler(token, packet):
             self._open.discard(token)
 
-    def read(
-        self, token: str, following: str, claim: Callable[[Packet], bool], seconds: float
-    ) -> tuple[Packet, Address] | None:
+    def read(self, token: str, seconds: float) -> Packet | None:
         wanted = self.channel.wanted
         link = None if wanted is None else wanted.board.link
-        if link is None:
-            return None
-        find = partial(self._find, link, token, following, claim)
-        return link.read_here(partial(self._open.__contains__, token), find, seconds)
+        if link is None or not link.routes.siblings:
+            return None  # nor would a reply be known as one
+        find = partial(self._find, link, f"{self._prefix}/{token}")
+        return link.read_here(partial(self._open.__contains__, token), find, [], seconds)
 
-    def _find(
-        self,
-        link: MqttLink,
-        token: str,
-        following: str,
-        claim: Callable[[Packet], bool],
-        data: bytes,
-    ) -> tuple[Packet, Address] | None:
-        topic = f"{self._prefix}/{token}"
+    def _find(self, link: MqttLink, topic: str, data: bytes) -> Packet | None:
         found = link.sole_reply(data, topic.encode())
-        if found is None:
-            return None
-        packet = Packet(found[0], topic, None, found[1])
-        if not claim(packet):
-            return None
-        self._open.discard(token)
-        return packet, self.address(following)
+        return None if found is None else Packet(found[0], topic, None, found[1])
+
+    def hand_on(self, token: str, following: str) -> Address:
+        self.release(token)
+        return self.address(following)
 
     async def close(self) -> None:
         self._boards.remove(self.channel, self.take)

@@ -5,9 +5,9 @@ it. A thread that has nothing else to wait for reads it itself, with half the wo
 is not its reply, it leaves to the loop, in the order in which it came.
 
 Ctrl-C may end what the main thread does between any two steps of it. So a turn is taken, and bytes
-are received, in one step of the interpreter each, which leaves its result where everybody finds it;
-and to give a turn back twice does no harm. Where a signal has a handler of the program's own, which
-may itself wait for the loop, the main thread does not read.
+are received and taken, in one step of the interpreter each, which leaves its result where everybody
+finds it; and to give a turn back twice does no harm. Where a signal has a handler of the program's
+own, which may itself wait for the loop, the main thread does not read.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import socket
 import sys
 import threading
 from _signal import getsignal  # type: ignore[import-not-found] # quicker than that of signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -34,23 +34,34 @@ MOST_SKIPPED = 64  # calls whose replies are left to the loop where other things
 
 _READER = "reader"
 _ONCE = (READ_BYTES,)
+_FIRST = (0,)
 _SIGNALS = [int(number) for number in signal.valid_signals()]
 _QUIET = {signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler, None}
 
 
 def may_read_here() -> bool:
     """Whether nothing of the program's own can come in between on this thread."""
-    return threading.get_ident() != threading.main_thread().ident or _QUIET.issuperset(
-        map(getsignal, _SIGNALS)
-    )
+    if threading.get_ident() != threading.main_thread().ident:
+        return True
+    try:
+        return _QUIET.issuperset(map(getsignal, _SIGNALS))
+    except TypeError:  # a handler that cannot be hashed
+        return False
+
+
+class Taken(Protocol):
+    """A list or a deque."""
+
+    def extend(self, parts: Iterable[bytes], /) -> None: ...
 
 
 class Reading:
     """The reading from one socket. On the loop, but for ``read``.
 
-    ``on_readable(sock)`` reads once, and ``on_bytes`` takes what a thread has read; both on the
-    loop. ``is_clear`` tells whether all that came before was whole: only then a thread may read.
-    The socket has a descriptor of its own here, which is valid as long as it is used.
+    ``on_readable(sock)`` reads once, ``on_bytes`` takes what a thread has read, and ``on_failure``
+    why it could not; all on the loop. ``is_clear`` tells whether all that came before was whole:
+    only then a thread may read. The socket has a descriptor of its own here, which is valid as long
+    as it is used.
     """
 
     def __init__(
@@ -58,17 +69,20 @@ class Reading:
         sock: socket.socket,
         on_readable: Callable[[socket.socket], None],
         on_bytes: Callable[[bytes], None],
+        on_failure: Callable[[OSError], None],
         is_clear: Callable[[], bool],
     ) -> None:
         self.sock = socket.socket(fileno=os.dup(sock.fileno()))
         self.sock.setblocking(False)
         self._on_readable = on_readable
         self._on_bytes = on_bytes
+        self._on_failure = on_failure
         self._is_clear = is_clear
         self._loop = asyncio.get_running_loop()
         self._ended = False
         self._came: list[bytes] = []
         """What a thread has received; what it leaves there, the loop takes before it reads on."""
+        self._failure: OSError | None = None
         self._holder: dict[str, object] = {}
         """Whose turn it is, if it is anybody's."""
         self._skip, self._next_skip = 0, 1
@@ -106,6 +120,8 @@ class Reading:
             came, self._came = self._came, []
             for data in came:
                 self._on_bytes(data)
+            if self._failure is not None and not self._ended:
+                self._on_failure(self._failure)
             if not self._ended:
                 self._on_readable(self.sock)
         finally:
@@ -116,9 +132,13 @@ class Reading:
     # On a thread that waits.
 
     def read(
-        self, is_wanted: Callable[[], bool], find: Callable[[bytes], T | None], seconds: float
+        self,
+        is_wanted: Callable[[], bool],
+        find: Callable[[bytes], T | None],
+        taken: Taken,
+        seconds: float,
     ) -> T | None:
-        """What ``find`` makes of the next that comes, within ``seconds``.
+        """What ``find`` makes of the next that comes, within ``seconds``; that is put to ``taken``.
 
         None: it is left to the loop, or time is up. ``is_wanted`` is asked when the loop does not
         read any more: what it has read before is not waited for.
@@ -129,7 +149,7 @@ class Reading:
         turn = object()
         try:
             try:
-                return self._read(turn, is_wanted, find, seconds)
+                return self._read(turn, is_wanted, find, taken, seconds)
             finally:
                 self._give_back(turn)
         finally:
@@ -140,6 +160,7 @@ class Reading:
         turn: object,
         is_wanted: Callable[[], bool],
         find: Callable[[bytes], T | None],
+        taken: Taken,
         seconds: float,
     ) -> T | None:
         if self._holder.setdefault(_READER, turn) is not turn:
@@ -150,8 +171,12 @@ class Reading:
         self._bell.modify(self.sock, 0)
         self._news.poll(max(0, min(seconds, LONGEST_WAIT)), 1)
         if not self._ended:
-            with suppress(OSError):  # time is up; or the link is broken, which the loop will see
+            try:
                 came.extend(map(self.sock.recv, _ONCE))
+            except BlockingIOError:
+                pass  # time is up
+            except OSError as exc:
+                self._failure = exc
         if not came or not came[0]:  # nothing, or the end, which the loop will see
             came.clear()
             return None
@@ -159,18 +184,16 @@ class Reading:
         if found is None:
             self._skip, self._next_skip = self._next_skip, min(2 * self._next_skip, MOST_SKIPPED)
         else:
-            came.clear()
+            taken.extend(map(came.pop, _FIRST))
             self._next_skip = 1
         return found
 
     def _give_back(self, turn: object) -> None:
-        if self._holder.get(_READER) is not turn:
-            return
-        if not self._ended:
-            self._bell.modify(self.sock, select.EPOLLIN)
-        is_left = bool(self._came)
-        self._holder.pop(_READER, None)
-        if is_left:
+        if self._holder.get(_READER) is turn:
+            if not self._ended:
+                self._bell.modify(self.sock, select.EPOLLIN)
+            self._holder.pop(_READER, None)
+        if self._came or self._failure is not None:
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._take_turn)
         if self._ended:

@@ -118,6 +118,10 @@ class RedisLink(StreamLink):
             return
         self.on_idle()
 
+    def heard_now(self) -> None:
+        """Something has come."""
+        self.heard = self._loop.time()
+
     def _is_clear(self) -> bool:
         return not self._reader.has_data()
 

@@ -80,8 +80,8 @@ class Popper:
         self._complaint = ""  # of the server about all of it, the last one
         self._pause = ERROR_PAUSE
         self._retry: asyncio.TimerHandle | None = None
-        self._read: deque[RedisLink] = deque()
-        """The links of answers that threads have read, which are yet to be counted."""
+        self.read: deque[bytes] = deque()
+        """Answers of this link that threads have taken, which are yet to be counted."""
 
     @property
     def link(self) -> RedisLink | None:
@@ -93,7 +93,7 @@ class Popper:
         self._loop = asyncio.get_running_loop()
         self._outstanding = self._stale = self._pings = 0
         self._refusal, self._is_retrying, self._pause = None, False, ERROR_PAUSE
-        self._read.clear()
+        self.read = deque()
         self._suspects.clear()
         self._banned.clear()
         if self._retry is not None:
@@ -104,8 +104,9 @@ class Popper:
             link.on_reply, link.on_idle, link.probe = self._take, self._fill, self._probe
             self._fill()
 
-    def find(self, data: bytes, name: bytes) -> bytes | None:
+    def find(self, link: RedisLink, name: bytes, data: bytes) -> bytes | None:
         """The item of this list, if it is all of ``data``. For the thread that has read it."""
+        link.heard_now()
         head = b"*2\r\n" + _word(name) + b"$"
         end = data.find(b"\r\n", len(head))
         if not data.startswith(head) or end < 0:
@@ -114,16 +115,15 @@ class Popper:
         is_whole = data.endswith(b"\r\n") and data[len(head) : end] == b"%d" % len(item)
         return item if is_whole else None
 
-    def note_read(self, link: RedisLink) -> None:
-        """An answer was taken by the thread that has read it."""
-        self._read.append(link)
-        if len(self._read) == READ_AT_ONCE and self._loop is not None:
+    def note_read(self) -> None:
+        """A thread has perhaps put one more answer to ``read``. From any thread."""
+        if len(self.read) >= READ_AT_ONCE and self._loop is not None:
             self._loop.call_soon_threadsafe(self._fill)
 
     def _count_read(self) -> None:
-        while self._read:
-            if self._read.popleft() is self._link:
-                self._note_answer()
+        while self.read:
+            self.read.popleft()
+            self._note_answer()
 
     def refill(self, *, urgent: bool) -> None:
         """The plan has changed. ``urgent``: also for the BLPOPs that are outstanding."""
@@ -283,6 +283,7 @@ class Popper:
         if self._link is not None and not (self._outstanding or self._suspects):
             self._pings += 1
             self._link.write([command("PING")], [])
+        self._fill()
 
     def _fill(self) -> None:
         self._fill_pending = False
@@ -361,8 +362,8 @@ class ReplyLists:
 
     def _grow(self) -> None:
         live = len(self._tokens)
-        assert live < MAX_LISTS, "the caller keeps to the capacity"
-        for _ in range(min(max(FIRST_LISTS, live), MAX_LISTS - live)):
+        # At least one: a thread that makes a booked call is for a moment not counted.
+        for _ in range(max(1, min(max(FIRST_LISTS, live), MAX_LISTS - live))):
             self._free.append(f"{self._prefix}{self._made:08x}".encode())
             self._made += 1
         self._heard = None
@@ -386,35 +387,27 @@ class ReplyLists:
             self._tokens[key] = token
             self._lists[token] = key
 
-    def read(
-        self, token: str, following: str, claim: Callable[[Packet], bool], seconds: float
-    ) -> tuple[Packet, Address] | None:
-        link, key = self.popper.link, self._lists.get(token)
+    def read(self, token: str, seconds: float) -> Packet | None:
+        popper = self.popper
+        link, key = popper.link, self._lists.get(token)
         if link is None or key is None:
             return None
-        find = partial(self._find, link, key, token, following, claim)
-        return link.read_here(partial(self._lists.__contains__, token), find, seconds)
+        find, is_wanted = partial(popper.find, link, key), partial(self._lists.__contains__, token)
+        item = link.read_here(is_wanted, find, popper.read, seconds)
+        popper.note_read()
+        return None if item is None else Packet(item, key.decode())
 
-    def _find(
-        self,
-        link: RedisLink,
-        key: bytes,
-        token: str,
-        following: str,
-        claim: Callable[[Packet], bool],
-        data: bytes,
-    ) -> tuple[Packet, Address] | None:
-        item = self.popper.find(data, key)
-        if item is None:
+    def hand_on(self, token: str, following: str) -> Address | None:
+        key = self._lists.get(token)
+        if key is None:
             return None
-        packet = Packet(item, key.decode())
-        if not claim(packet):
-            return None
-        self.popper.note_read(link)
         # It never leaves those that are listened to: the loop may look at them in this moment.
         self._lists[following], self._tokens[key] = key, following
-        del self._lists[token]
-        return packet, Address(packet.topic)
+        if self._lists.pop(token, None) is None:  # the loop has just retired it
+            self._lists.pop(following, None)
+            self._tokens.pop(key, None)
+            return None
+        return Address(key.decode())
 
     def release(self, token: str, *, unused: bool = False) -> None:
         key = self._lists.pop(token, None)

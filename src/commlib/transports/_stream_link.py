@@ -17,7 +17,7 @@ from commlib._long_bytes import LongBytes
 from commlib._params import NetworkParameters
 from commlib._parts import Frame, Part, Parts, in_parts, parts_of, rest_of
 from commlib.exceptions import ConnectError
-from commlib.transports._reading import CAN_BE_LENT, Reading
+from commlib.transports._reading import CAN_BE_LENT, Reading, Taken
 
 T = TypeVar("T")
 
@@ -229,7 +229,11 @@ class StreamLink(asyncio.BufferedProtocol):
     # Reading by a thread that waits for an answer. Only then does a link need what that takes.
 
     def read_here(
-        self, is_wanted: Callable[[], bool], find: Callable[[bytes], T | None], seconds: float
+        self,
+        is_wanted: Callable[[], bool],
+        find: Callable[[bytes], T | None],
+        taken: Taken,
+        seconds: float,
     ) -> T | None:
         """What ``find`` makes of the next that comes, read in this thread; None: the loop reads it.
 
@@ -237,7 +241,7 @@ class StreamLink(asyncio.BufferedProtocol):
         """
         reading = self._reading  # the loop may end it at any time
         if reading is not None:
-            return reading.read(is_wanted, find, seconds)
+            return reading.read(is_wanted, find, taken, seconds)
         if self._may_be_lent and self._direct is not None:
             self._may_be_lent = False
             self._loop.call_soon_threadsafe(self._lend)
@@ -247,11 +251,13 @@ class StreamLink(asyncio.BufferedProtocol):
         transport = self._transport
         if self._direct is not None and transport is not None and not transport.is_closing():
             transport.pause_reading()
-            self._reading = Reading(self._direct, self._read_once, self._take_bytes, self._is_clear)
+            self._reading = Reading(
+                self._direct, self._read_once, self._take_bytes, self.abort, self._is_clear
+            )
 
     def _take_bytes(self, data: bytes) -> None:
         self.get_buffer(len(data))[: len(data)] = data
-        self.buffer_updated(len(data))
+        self._take_read(len(data))
 
     def _read_once(self, sock: socket.socket) -> None:
         try:
@@ -262,9 +268,16 @@ class StreamLink(asyncio.BufferedProtocol):
             self.abort(exc)
             return
         if nbytes:
-            self.buffer_updated(nbytes)
+            self._take_read(nbytes)
         else:
             self._end_lending()  # asyncio knows what to do at the end
+
+    def _take_read(self, nbytes: int) -> None:
+        try:
+            self.buffer_updated(nbytes)
+        except Exception as exc:  # asyncio, too, ends the connection and logs what it was
+            self.abort(exc)
+            raise
 
     def _end_lending(self) -> None:
         reading, self._reading = self._reading, None

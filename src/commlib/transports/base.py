@@ -150,16 +150,22 @@ class Inbox(Protocol):
 
 @runtime_checkable
 class ReadingInbox(Inbox, Protocol):
-    """What an inbox may have beside that if a thread can read the reply to its call itself."""
+    """What an inbox may have beside that if a thread can read the reply to its call itself.
 
-    def read(
-        self, token: str, following: str, claim: Callable[[Packet], bool], seconds: float
-    ) -> tuple[Packet, Address] | None:
-        """Wait in this thread for the reply to the only call that is under way.
+    From any thread but the loop's.
+    """
 
-        ``claim`` is asked whether this is the reply, and nobody else has ended the call; then there
-        is an address for the token of the ``following`` one, too. None: the handler is told, or
-        time is up. From any thread but the loop's.
+    def read(self, token: str, seconds: float) -> Packet | None:
+        """Wait for what comes next to the address of the only call that is under way.
+
+        None: the handler is told, or time is up. The address stays in use.
+        """
+        ...
+
+    def hand_on(self, token: str, following: str) -> Address | None:
+        """An address for a call to come, in the place of this one, which has its reply.
+
+        None: it was released meanwhile.
         """
         ...
 

@@ -77,6 +77,7 @@ class _Inbox:
         self.address = lists.address
         self.release = lists.release
         self.read = lists.read
+        self.hand_on = lists.hand_on
         self._lists = lists
         self._session = session
         self._delete = delete
