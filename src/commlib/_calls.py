@@ -4,8 +4,8 @@ The one who takes a token out of here decides how its call ends; everybody after
 
 One name must not starve the others: calls of a service that does not answer hold their places
 until they time out. So a name may have ``SHARE`` times as many calls under way as there are places
-left. With one name that is three quarters of all, with two that do not answer there is still a
-sixteenth left for a third.
+left. With one name that is three quarters of all that are not reserved, with two that do not answer
+there is still a sixteenth left for a third.
 """
 
 from __future__ import annotations

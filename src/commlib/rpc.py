@@ -270,14 +270,17 @@ class RPCClient(Endpoint[aio.RPCClient[Req, Resp]], Generic[Req, Resp]):
         if core.idempotent:
             return core.response(here.run(core.repeat, core.encode(msg, timeout), timeout))
         waiter = _Waiter()
-        call = core.new_call(msg, timeout, waiter.finish)
-        caller = waiter.caller = call.caller
+        call: Call | None = None
         try:
+            call = core.new_call(msg, timeout, waiter.finish)
+            caller = waiter.caller = call.caller
             deadline = time.monotonic() + timeout
             reply = caller.read(call, timeout) if caller.start(call) else None
             arrived = reply is not None or waiter.wait(max(0, deadline - time.monotonic()))
         except BaseException as exc:  # Ctrl-C: nobody waits for the reply any more
-            here.post(caller.give_up, call, EndpointClosed(f"interrupted: {exc!r}"))
+            if call is not None:
+                error = EndpointClosed(f"interrupted: {exc!r}")
+                here.post(call.caller.give_up, call, error)
             raise
         if not arrived:
             # The loop decides: a reply that has won the race is returned, not dropped.

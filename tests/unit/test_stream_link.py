@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 
 import pytest
 import trustme
 
 from collected import DEADLINE
 from commlib._parts import Frame, Parts
+from commlib.transports._reading import CAN_BE_LENT
 from commlib.transports._redis_link import RedisLink
 from commlib.transports._stream_link import StreamLink, open_stream
 from commlib.transports.redis import ConnectionParameters
@@ -148,3 +151,39 @@ async def test_links_of_two_loops_do_not() -> None:
             return link.get_buffer(-1)
 
     assert await look() is not await asyncio.to_thread(asyncio.run, look())
+
+
+# ---- reading by a thread ----
+
+
+@contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """While this program may open so many files more."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, limits[1]))
+        spare = []
+        with suppress(OSError):
+            while True:
+                spare.append(stack.enter_context(open(os.devnull)))
+        for _ in range(count):
+            spare.pop().close()
+        yield
+
+
+@pytest.mark.skipif(not CAN_BE_LENT, reason="only the loop reads on this system")
+@pytest.mark.parametrize("left", range(5))
+async def test_where_there_are_no_more_descriptors_the_loop_reads_on(left: int) -> None:
+    async with linked(False) as (link, _):
+        link.allow_direct()
+        transport = link._transport
+        assert transport is not None
+        before = os.listdir("/proc/self/fd")
+        with descriptors_left(left):
+            assert link.read_here(lambda: True, lambda data: data, [], 0) is None
+            await asyncio.sleep(0)
+        is_lent = link._reading is not None
+        assert is_lent == (left == 4)
+        assert transport.is_reading() != is_lent
+        assert is_lent or os.listdir("/proc/self/fd") == before

@@ -206,8 +206,11 @@ class Caller:
         if packet is None:
             return None
         is_reply = self._is_reply(call.token, packet)
-        if is_reply:
-            self._hand_on(reading, call.token, loop)
+        if is_reply:  # booked before the call has ended: the place is never free in between
+            following = self._make()
+            following.address = reading.hand_on(call.token, following.token)
+            if following.address is not None:
+                self._booked.append(following)
         if not is_reply or self._calls.take(call.token) is None:
             self.late += 1  # as for ``_take``; or the loop has ended the call meanwhile
             return None
@@ -215,18 +218,6 @@ class Caller:
         if self._calls.lines:
             loop.call_soon_threadsafe(self._send_next)
         return packet
-
-    def _hand_on(self, reading: ReadingInbox, token: str, loop: asyncio.AbstractEventLoop) -> None:
-        """Book the address of a call that has its reply, before that is known to have ended."""
-        following = self._make()
-        try:
-            following.address = reading.hand_on(token, following.token)
-            if following.address is not None:
-                self._booked.append(following)
-        except BaseException:  # Ctrl-C
-            if following not in self._booked:
-                loop.call_soon_threadsafe(reading.release, following.token)
-            raise
 
     def begin_until(self, call: Call, expired: CommlibError) -> asyncio.TimerHandle:
         """Send a call and end it with ``expired`` after its timeout; cancel the handle then."""

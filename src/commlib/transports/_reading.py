@@ -21,7 +21,7 @@ import sys
 import threading
 from _signal import getsignal  # type: ignore[import-not-found] # quicker than that of signal
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
@@ -30,7 +30,6 @@ CAN_BE_LENT = sys.platform == "linux"  # where there is epoll, whose sets may be
 READ_BYTES = 4096  # what is longer, the loop had better read
 LONGEST_WAIT = 3600.0  # s in one go; who waits longer leaves the reading to the loop
 MOST_SKIPPED = 64  # calls whose replies are left to the loop where other things come between
-
 
 _READER = "reader"
 _ONCE = (READ_BYTES,)
@@ -61,7 +60,7 @@ class Reading:
     ``on_readable(sock)`` reads once, ``on_bytes`` takes what a thread has read, and ``on_failure``
     why it could not; all on the loop. ``is_clear`` tells whether all that came before was whole:
     only then a thread may read. The socket has a descriptor of its own here, which is valid as long
-    as it is used.
+    as it is used. Raises OSError when there are no more descriptors.
     """
 
     def __init__(
@@ -72,8 +71,6 @@ class Reading:
         on_failure: Callable[[OSError], None],
         is_clear: Callable[[], bool],
     ) -> None:
-        self.sock = socket.socket(fileno=os.dup(sock.fileno()))
-        self.sock.setblocking(False)
         self._on_readable = on_readable
         self._on_bytes = on_bytes
         self._on_failure = on_failure
@@ -86,14 +83,19 @@ class Reading:
         self._holder: dict[str, object] = {}
         """Whose turn it is, if it is anybody's."""
         self._skip, self._next_skip = 0, 1
-        # The loop watches a set with the socket in it: a thread may take that out and put it back.
-        self._bell = select.epoll()
-        self._bell.register(self.sock, select.EPOLLIN)
-        self._nudge = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._news = select.epoll()
-        self._news.register(self.sock, select.EPOLLIN)
-        self._news.register(self._nudge, select.EPOLLIN)
-        self._loop.add_reader(self._bell.fileno(), self._take_turn)
+        with ExitStack() as opened:
+            self.sock = opened.enter_context(socket.socket(fileno=os.dup(sock.fileno())))
+            self.sock.setblocking(False)
+            # The loop watches a set with the socket in it: a thread may take that out and back.
+            self._bell = opened.enter_context(select.epoll())
+            self._bell.register(self.sock, select.EPOLLIN)
+            self._nudge = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            opened.callback(os.close, self._nudge)
+            self._news = opened.enter_context(select.epoll())
+            self._news.register(self.sock, select.EPOLLIN)
+            self._news.register(self._nudge, select.EPOLLIN)
+            self._loop.add_reader(self._bell.fileno(), self._take_turn)
+            self._opened = opened.pop_all()
 
     def stop(self) -> None:
         """The loop reads by other means from here on; a thread that reads is sent away."""
@@ -107,10 +109,7 @@ class Reading:
         # This turn is never given back, so one of those who come here closes it all, and once.
         last = object()
         if self._holder.setdefault(_READER, last) is last:
-            self._news.close()
-            self._bell.close()
-            os.close(self._nudge)
-            self.sock.close()
+            self._opened.close()
 
     def _take_turn(self) -> None:
         """Something has come."""

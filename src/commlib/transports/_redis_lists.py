@@ -117,7 +117,8 @@ class Popper:
 
     def note_read(self) -> None:
         """A thread has perhaps put one more answer to ``read``. From any thread."""
-        if len(self.read) >= READ_AT_ONCE and self._loop is not None:
+        enough = min(READ_AT_ONCE, self._outstanding)
+        if self.read and len(self.read) >= enough and self._loop is not None:
             self._loop.call_soon_threadsafe(self._fill)
 
     def _count_read(self) -> None:
@@ -376,10 +377,12 @@ class ReplyLists:
         return self._heard, REPLY_POPS
 
     def _take(self, key: bytes, payload: bytes) -> None:
-        token = self._tokens.pop(key, None)
+        token = self._tokens.get(key)
+        if token is not None and self._lists.pop(token, None) is None:
+            token = None  # a thread has had its reply, and is about to hand the list on
         if token is not None:
             # Free before it is handed over: the next call may want it at once.
-            del self._lists[token]
+            del self._tokens[key]
             self._free.append(key)
         packet = Packet(payload, key.decode("utf8", "replace"))
         if not self.handler(token, packet) and token is not None:
@@ -398,15 +401,11 @@ class ReplyLists:
         return None if item is None else Packet(item, key.decode())
 
     def hand_on(self, token: str, following: str) -> Address | None:
-        key = self._lists.get(token)
+        key = self._lists.pop(token, None)
         if key is None:
             return None
         # It never leaves those that are listened to: the loop may look at them in this moment.
         self._lists[following], self._tokens[key] = key, following
-        if self._lists.pop(token, None) is None:  # the loop has just retired it
-            self._lists.pop(following, None)
-            self._tokens.pop(key, None)
-            return None
         return Address(key.decode())
 
     def release(self, token: str, *, unused: bool = False) -> None:

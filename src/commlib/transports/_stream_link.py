@@ -249,35 +249,41 @@ class StreamLink(asyncio.BufferedProtocol):
 
     def _lend(self) -> None:
         transport = self._transport
-        if self._direct is not None and transport is not None and not transport.is_closing():
-            transport.pause_reading()
+        if self._direct is None or transport is None or transport.is_closing():
+            return
+        try:
             self._reading = Reading(
                 self._direct, self._read_once, self._take_bytes, self.abort, self._is_clear
             )
+        except OSError:  # no more descriptors: asyncio reads on
+            return
+        transport.pause_reading()
 
     def _take_bytes(self, data: bytes) -> None:
-        self.get_buffer(len(data))[: len(data)] = data
-        self._take_read(len(data))
-
-    def _read_once(self, sock: socket.socket) -> None:
         try:
-            nbytes = sock.recv_into(self.get_buffer(-1))
-        except BlockingIOError:
-            return
-        except OSError as exc:
-            self.abort(exc)
-            return
-        if nbytes:
-            self._take_read(nbytes)
-        else:
-            self._end_lending()  # asyncio knows what to do at the end
-
-    def _take_read(self, nbytes: int) -> None:
-        try:
-            self.buffer_updated(nbytes)
+            self.get_buffer(len(data))[: len(data)] = data
+            self.buffer_updated(len(data))
         except Exception as exc:  # asyncio, too, ends the connection and logs what it was
             self.abort(exc)
             raise
+
+    def _read_once(self, sock: socket.socket) -> None:
+        try:
+            buffer = self.get_buffer(-1)
+            try:
+                nbytes = sock.recv_into(buffer)
+            except BlockingIOError:
+                return
+            except OSError as exc:
+                self.abort(exc)
+                return
+            if nbytes:
+                self.buffer_updated(nbytes)
+                return
+        except Exception as exc:  # as above
+            self.abort(exc)
+            raise
+        self._end_lending()  # asyncio knows what to do at the end
 
     def _end_lending(self) -> None:
         reading, self._reading = self._reading, None
