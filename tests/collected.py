@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 DEADLINE = 15.0
@@ -45,6 +46,17 @@ class Collected:
     def first(self) -> Any:
         """The first thing that comes."""
         return self.wait(1)[0]
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """While Python's collector does not run: what it calls swallows Ctrl-C, and complains of it."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def eventually(holds: Callable[[], bool], what: Callable[[], object] = lambda: "") -> None:

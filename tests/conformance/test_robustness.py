@@ -18,7 +18,7 @@ import pytest
 
 import strictly
 from brokers import Broker
-from collected import BUSY_SECONDS, DEADLINE, Collected, eventually
+from collected import BUSY_SECONDS, DEADLINE, Collected, eventually, interruptible
 from commlib._packet import MAX_PAYLOAD, PROPERTIES, Header
 from commlib.action import GoalHandler
 from commlib.exceptions import CommlibError, ConnectionLost, RPCTimeout, SerializationError
@@ -276,25 +276,37 @@ def test_a_signal_handler_may_call_while_its_thread_waits_for_a_reply(
     make_node: MakeNode, topic: str
 ) -> None:
     def answer(request: AddTwoInts.Request) -> AddTwoInts.Response:
+        nonlocal is_due
         if request.b == 1:  # it waits for what the handler of a signal calls in its turn
             eventually(lambda: where(main) in ("_read", "wait"))
-            signal.pthread_kill(main, signal.SIGUSR1)
-            assert has_called.acquire(timeout=DEADLINE)
+            is_due = True
+            # Again: one that comes on the way into a wait is not looked at before that is over.
+            for _ in range(int(DEADLINE / 0.05)):
+                signal.pthread_kill(main, signal.SIGUSR1)
+                if has_called.wait(0.05):
+                    break
         else:
-            has_called.release()
+            has_called.set()
         return add(request)
 
     main = threading.main_thread().ident or 0
-    has_called = threading.Semaphore(0)
+    has_called = threading.Event()
+    is_due = False
     inner: list[int] = []
     make_node().create_rpc(topic, answer, AddTwoInts)
     client = make_node().create_rpc_client(topic, AddTwoInts)
 
     def call() -> None:
-        inner.append(client.call(Request(a=len(inner), b=2), timeout=DEADLINE).c)
+        nonlocal is_due
+        if is_due:
+            is_due = False
+            inner.append(client.call(Request(a=len(inner), b=2), timeout=DEADLINE).c)
 
+    outer = []
     with on_signal(call):
-        outer = [client.call(Request(a=n, b=1), timeout=DEADLINE).c for n in range(20)]
+        for number in range(20):
+            has_called.clear()
+            outer.append(client.call(Request(a=number, b=1), timeout=DEADLINE).c)
     assert outer == [n + 1 for n in range(20)]
     assert inner == [n + 2 for n in range(20)]
 
@@ -313,32 +325,40 @@ def test_ctrl_c_at_any_moment_of_a_call_ends_that_and_nothing_else(
     got = Collected()
     node.create_subscriber(f"{topic}.said", got)
     publisher = make_node().create_publisher(f"{topic}.said")
-    has_ended = threading.Event()
+    is_ready, has_ended, is_silent = (threading.Event() for _ in range(3))
     said = done = interrupted = 0
 
     def interrupt() -> None:
         nonlocal said
-        while not has_ended.wait(0.001 + 0.004 * random.random()):
+        while not has_ended.is_set():
+            if not is_ready.wait(0.1):
+                continue
+            is_ready.clear()  # one at a time: the next may not come before this is dealt with
+            has_ended.wait(0.001 + 0.004 * random.random())
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
             if said < done // 10:  # else there would be no call with nothing in between
                 publisher.publish({"n": said})
                 said += 1
+        is_silent.set()
 
     sender = threading.Thread(target=interrupt)
     former = signal.signal(signal.SIGUSR1, signal.default_int_handler)
     try:
-        sender.start()
-        while done < 500 or sender.is_alive():
-            try:
-                while done < 500:
-                    assert client.call(Request(a=done, b=1), timeout=DEADLINE).c == done + 1
-                    done += 1
-                has_ended.set()
-                sender.join()
-            except KeyboardInterrupt:
-                interrupted += 1
+        with interruptible():
+            sender.start()
+            while not is_silent.is_set():  # `join` must not be interrupted, before Python 3.13
+                try:
+                    is_ready.set()
+                    while done < 500:
+                        assert client.call(Request(a=done, b=1), timeout=DEADLINE).c == done + 1
+                        done += 1
+                    has_ended.set()
+                    is_silent.wait(DEADLINE)
+                except KeyboardInterrupt:
+                    interrupted += 1
     finally:
         has_ended.set()
+        sender.join()
         signal.signal(signal.SIGUSR1, former)
     assert interrupted
     assert [data["n"] for data in got.wait(said)] == list(range(said))

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import pytest
 
-from collected import DEADLINE, eventually
+from collected import DEADLINE, eventually, interruptible
 from commlib.transports._reading import CAN_BE_LENT, Reading
 
 T = TypeVar("T")
@@ -252,22 +252,23 @@ def test_ctrl_c_at_any_moment_loses_nothing(lent: Lent) -> None:
     all_sent = [b"%05d" % number for number in range(3000)]
     former = signal.signal(signal.SIGALRM, signal.default_int_handler)
     try:
-        for number, sent in enumerate(all_sent):
+        with interruptible():
+            for number, sent in enumerate(all_sent):
 
-            def find(data: bytes, sent: bytes = sent) -> bytes | None:
-                if data == sent:
-                    found.append(data)
-                    return data
-                return None
+                def find(data: bytes, sent: bytes = sent) -> bytes | None:
+                    if data == sent:
+                        found.append(data)
+                        return data
+                    return None
 
-            lent.reading._skip = 0  # it is to try each time
-            lent.far.sendall(sent)
-            try:
-                signal.setitimer(signal.ITIMER_REAL, 1e-6 * (1 + number % 150))
-                lent.find(find, 0.001)  # if the loop was not quicker
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            except KeyboardInterrupt:
-                stopped += 1
+                lent.reading._skip = 0  # it is to try each time
+                lent.far.sendall(sent)
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 1e-6 * (1 + number % 150))
+                    lent.find(find, 0.001)  # if the loop was not quicker
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                except KeyboardInterrupt:
+                    stopped += 1
     finally:
         signal.signal(signal.SIGALRM, former)
     lent.far.sendall(b"last.")
