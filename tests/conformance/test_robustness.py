@@ -24,6 +24,8 @@ from commlib.action import GoalHandler
 from commlib.exceptions import CommlibError, ConnectionLost, RPCTimeout, SerializationError
 from commlib.msg import HeartbeatMessage
 from commlib.node import Node, NodeState
+from commlib.pubsub import Publisher
+from commlib.rpc import RPCClient
 from messages import AddTwoInts, Move, Sonar
 from raw_peer import RawPeer
 
@@ -316,15 +318,21 @@ def where(thread: int) -> str:
     return sys._current_frames()[thread].f_code.co_name
 
 
+def calling_and_hearing(
+    make_node: MakeNode, topic: str
+) -> tuple[RPCClient[AddTwoInts.Request, AddTwoInts.Response], Collected, Publisher[Any]]:
+    """A client whose node also hears what a publisher says."""
+    make_node().create_rpc(topic, add, AddTwoInts)
+    node, got = make_node(), Collected()
+    node.create_subscriber(f"{topic}.said", got)
+    client = node.create_rpc_client(topic, AddTwoInts)
+    return client, got, make_node().create_publisher(f"{topic}.said")
+
+
 def test_ctrl_c_at_any_moment_of_a_call_ends_that_and_nothing_else(
     make_node: MakeNode, topic: str
 ) -> None:
-    make_node().create_rpc(topic, add, AddTwoInts)
-    node = make_node()
-    client = node.create_rpc_client(topic, AddTwoInts)
-    got = Collected()
-    node.create_subscriber(f"{topic}.said", got)
-    publisher = make_node().create_publisher(f"{topic}.said")
+    client, got, publisher = calling_and_hearing(make_node, topic)
     is_ready, has_ended, is_silent = (threading.Event() for _ in range(3))
     said = done = interrupted = 0
 
@@ -363,18 +371,13 @@ def test_ctrl_c_at_any_moment_of_a_call_ends_that_and_nothing_else(
     assert interrupted
     assert [data["n"] for data in got.wait(said)] == list(range(said))
     assert client.call(Request(a=1, b=1), timeout=DEADLINE).c == 2
-    assert node.stats.reconnects == 0
+    assert client.stats.reconnects == 0
 
 
 def test_what_comes_while_threads_call_goes_where_it_belongs(
     make_node: MakeNode, topic: str
 ) -> None:
-    make_node().create_rpc(topic, add, AddTwoInts)
-    node = make_node()
-    client = node.create_rpc_client(topic, AddTwoInts)
-    got = Collected()
-    node.create_subscriber(f"{topic}.said", got)
-    publisher = make_node().create_publisher(f"{topic}.said")
+    client, got, publisher = calling_and_hearing(make_node, topic)
     has_called = threading.Event()
     said = 0
 
