@@ -13,6 +13,7 @@ from typing import Any
 from commlib._params import Offline
 from commlib._parts import Frame
 from commlib._session import Sink
+from commlib._signals import may_be_interrupted
 from commlib.exceptions import CommlibError, ConnectionLost, EndpointClosed
 from commlib.transports.base import LinkStats
 
@@ -35,6 +36,10 @@ class Outbox:
 
     That is done on the loop, or by a thread that was just about to write.
 
+    A signal may interrupt the main thread between any two steps, and its handler may wait for the
+    loop, as ``stop()`` does. So what the main thread puts here beside a loop in another thread, it
+    puts without the lock, in one step, and the loop takes it from there; or it ends with Ctrl-C.
+
     ``failure`` tells why no link will come, if none will; then ``put`` raises that. ``connecting``
     tells that the first attempt to connect is still under way: then a program that has just begun
     to publish waits, as with a full queue, rather than losing what is beyond the offline policy.
@@ -56,6 +61,11 @@ class Outbox:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread = 0
         self._main_thread: int | None = 0
+        self._beside_loop: int | None = 0
+        """The main thread, if the loop is in another one."""
+        self._of_main: deque[tuple[Frame, object]] = deque()
+        self._main_bytes = 0  # roughly: of those, without the lock
+        self._is_amid_put = False  # the main thread
         self._link: Sink | None = None
         self._paused = False
         # Re-entrant, because a signal handler may publish while the same thread is publishing.
@@ -84,6 +94,8 @@ class Outbox:
         ``let_go``.
         Raises ConnectionLost or AuthError as the offline policy says.
         """
+        if threading.get_ident() == self._beside_loop:
+            return self._put_of_main(frame, note, urgent)
         is_taken, is_news, must_wake = True, False, False
         may_write = is_queued = False
         with self._lock:
@@ -112,11 +124,66 @@ class Outbox:
                     must_wake = self._must_wake()
         if may_write and link is not None:
             return self._put_now(link, None if is_queued else frame, note, bool(urgent))
-        if is_news:  # logged without the lock: a handler may wait for one whose holder publishes
-            log.warning("%s is away for long: the oldest messages are dropped", self._name)
+        if is_news:
+            self._tell_of_excess()
         if must_wake:
             self._wake_loop()
         return is_taken
+
+    def _put_of_main(self, frame: Frame, note: object, urgent: bool | None) -> bool:
+        """As ``put``, by the main thread beside the loop."""
+        is_in_handler, self._is_amid_put = self._is_amid_put, True
+        try:
+            link = self._link
+            if link is None:
+                if not self._may_wait(frame):
+                    return False
+            elif self._write_of_main(link, frame, note, urgent):
+                return True
+            else:
+                waiting = self._bytes + self._main_bytes
+                if waiting and waiting + len(frame) + FRAME_COST > MAX_BYTES:
+                    return False
+            self._main_bytes += len(frame) + FRAME_COST
+            self._of_main.append((frame, note))
+            # Else the loop is about to come for those before; what was interrupted, perhaps not.
+            if is_in_handler or len(self._of_main) == 1:
+                self._wake_loop()
+            return True
+        except BaseException:
+            if self._of_main:  # Ctrl-C: perhaps the loop knows nothing of it
+                self._wake_loop()
+            raise
+        finally:
+            self._is_amid_put = is_in_handler
+
+    def _write_of_main(self, link: Sink, frame: Frame, note: object, urgent: bool | None) -> bool:
+        """Write a frame in the main thread, if nothing waits, and no handler may come between."""
+        # In this order: what the main thread has put before goes from each to the next.
+        if self._of_main or self._frames or self._flushing or self._writing:
+            return False
+        if urgent is None or not link.may_be_now(urgent) or may_be_interrupted():
+            return False
+        return link.write_now(frame, note, urgent)
+
+    def _adopt(self) -> bool:
+        """Take what the main thread has put here; whether that was something. Under the lock."""
+        is_some = bool(self._of_main)
+        while self._of_main:
+            frame, note = self._of_main[0]
+            if self._closed:
+                self._stats.expired += _messages((note,))
+            else:
+                self._frames.append(frame)
+                self._notes.append(note)
+                self._bytes += len(frame)
+                if self._link is None:
+                    self._born.append(time.monotonic())
+                else:
+                    self._bytes += FRAME_COST
+            self._of_main.popleft()
+        self._main_bytes = 0
+        return is_some
 
     def let_go(self) -> None:
         """Write what waits because more was to come. From any thread."""
@@ -202,6 +269,16 @@ class Outbox:
         return False
 
     def _put_offline(self, frame: Frame, note: object) -> bool:
+        if not self._may_wait(frame):
+            return False
+        self._frames.append(frame)
+        self._notes.append(note)
+        self._bytes += len(frame)
+        self._born.append(time.monotonic())
+        return True
+
+    def _may_wait(self, frame: Frame) -> bool:
+        """Whether the offline policy has a place for it, perhaps in that of an older one."""
         if self._closed:
             raise EndpointClosed(f"{self._name} was closed")
         failure = self._failure()
@@ -215,16 +292,10 @@ class Outbox:
                 f"{self._name} is away and offline='raise'; try again when it is connected, "
                 "or use offline='buffer' or 'wait'"
             )
-        full = len(self._frames) >= policy.max_messages or (
-            self._frames and self._bytes + len(frame) > policy.max_bytes
-        )
-        if full and self._connecting():
-            return False
-        self._frames.append(frame)
-        self._notes.append(note)
-        self._bytes += len(frame)
-        self._born.append(time.monotonic())
-        return True
+        count = len(self._frames) + len(self._of_main)
+        size = self._bytes + self._main_bytes
+        full = count >= policy.max_messages or (count and size + len(frame) > policy.max_bytes)
+        return not (full and self._connecting())
 
     def _drop_excess(self) -> bool:
         """Drop what is beyond the offline policy; whether that is the first loss of the outage."""
@@ -239,6 +310,10 @@ class Outbox:
         self._overflowing |= is_first
         return is_first
 
+    def _tell_of_excess(self) -> None:
+        # Without the lock: a handler of the log may wait for one whose holder publishes.
+        log.warning("%s is away for long: the oldest messages are dropped", self._name)
+
     def _drop_oldest(self) -> None:
         self._bytes -= len(self._frames.popleft())
         self._notes.popleft()
@@ -250,12 +325,19 @@ class Outbox:
             self._drop_oldest()
             self._stats.expired += 1
 
+    def attend(self) -> None:
+        """From here on this loop writes. On the loop."""
+        self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        self._main_thread = threading.main_thread().ident
+        is_beside = self._main_thread != self._loop_thread
+        self._beside_loop = self._main_thread if is_beside else 0
+
     def set_link(self, link: Sink | None) -> None:
         """The link is there, or away (None). On the loop."""
+        self.attend()
         with self._lock:
-            self._loop = asyncio.get_running_loop()
-            self._loop_thread = threading.get_ident()
-            self._main_thread = threading.main_thread().ident
+            self._adopt()
             self._link = link
             self._paused = False
             if link is None:
@@ -287,6 +369,7 @@ class Outbox:
         On the loop. What was revised may be so again.
         """
         with self._lock:
+            self._adopt()
             self._revision, self._is_unrevised = revised, False
             is_offline = self._link is None
             born = self._born if is_offline else [0.0] * len(self._frames)
@@ -308,6 +391,8 @@ class Outbox:
         Raises ConnectionLost when ``closed`` comes first. On the loop.
         """
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        with self._lock:
+            self._adopt()
         while not self.put(question, answer):
             await self.room()
         await asyncio.wait([answer, closed], return_when=asyncio.FIRST_COMPLETED)
@@ -324,22 +409,31 @@ class Outbox:
     def _flush(self) -> None:
         with self._lock:
             self._wake_pending = False
+            is_news = self._adopt() and self._link is None and self._drop_excess()
             link = self._link
-            if link is None or self._paused or self._writing:
-                return
-            if self._is_unrevised and self._revision is not None:
-                self.revise(self._revision)
-            # In one go: a signal handler that publishes must not come between the two.
-            frames, notes = self._frames, self._notes
-            self._frames, self._notes = deque(), deque()
-            self._bytes = 0
-            self._flushing = True  # until these are written nobody may overtake them
+            taken = None if link is None or self._paused or self._writing else self._begin_flush()
+        if is_news:
+            self._tell_of_excess()
+        if link is None or taken is None:
+            return
+        frames, notes = taken
         try:
             if frames:
                 link.write(frames, notes)
         finally:
             self._flushing = False
         self.wake()
+
+    def _begin_flush(self) -> tuple[deque[Frame], deque[object]]:
+        """All that waits, to be written now. Under the lock."""
+        if self._is_unrevised and self._revision is not None:
+            self.revise(self._revision)
+        self._flushing = True  # until these are written nobody may overtake them
+        # In one go: a signal handler that publishes must not come between the two.
+        frames, notes = self._frames, self._notes
+        self._frames, self._notes = deque(), deque()
+        self._bytes = 0
+        return frames, notes
 
     def wake(self) -> None:
         """Let those who wait for room try again. On the loop."""
@@ -356,6 +450,7 @@ class Outbox:
     def give_up(self) -> None:
         """Give up all that waits, counted as expired, and tell it. On the loop."""
         with self._lock:
+            self._adopt()
             given_up = _messages(self._notes)
             self._stats.expired += given_up
             self._frames.clear()
@@ -369,12 +464,13 @@ class Outbox:
 
     @property
     def empty(self) -> bool:
-        return not (self._writing or self._frames)  # in this order: a thread may put them back
+        # In this order: a thread may put them back.
+        return not (self._writing or self._of_main or self._frames)
 
     @property
     def is_written(self) -> bool:
         """Whether all that was put here is with the link. From any thread."""
-        return not (self._writing or self._frames or self._flushing)
+        return not (self._writing or self._of_main or self._frames or self._flushing)
 
     async def room(self) -> None:
         """Return when ``put`` may take something again. On the loop."""

@@ -12,6 +12,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count, pairwise
 from typing import Any
 
 import pytest
@@ -21,7 +22,13 @@ from brokers import Broker
 from collected import BUSY_SECONDS, DEADLINE, Collected, eventually, interruptible
 from commlib._packet import MAX_PAYLOAD, PROPERTIES, Header
 from commlib.action import GoalHandler
-from commlib.exceptions import CommlibError, ConnectionLost, RPCTimeout, SerializationError
+from commlib.exceptions import (
+    CommlibError,
+    ConnectionLost,
+    EndpointClosed,
+    RPCTimeout,
+    SerializationError,
+)
 from commlib.msg import HeartbeatMessage
 from commlib.node import Node, NodeState
 from commlib.pubsub import Publisher
@@ -38,6 +45,9 @@ LIMIT = 100_000
 """Bytes of a payload that the nodes here let in."""
 LINES = 10
 """Of a log, for garbage of any kind: one for each error, not for each message."""
+SERVERS = ["redis", "valkey", "mqtt", "mqtt311", "nats", "amqp"]
+"""The brokers that other processes can be on."""
+on_servers = pytest.mark.parametrize("broker", SERVERS, indirect=True)
 
 
 def add(request: AddTwoInts.Request) -> AddTwoInts.Response:
@@ -313,6 +323,54 @@ def test_a_signal_handler_may_call_while_its_thread_waits_for_a_reply(
     assert inner == [n + 2 for n in range(20)]
 
 
+@on_servers
+def test_a_signal_handler_may_wait_for_the_loop_while_its_thread_publishes(
+    make_node: MakeNode, topic: str
+) -> None:
+    """The loop must not wait for the one whom the signal has interrupted in turn."""
+    make_node().create_rpc(topic, add, AddTwoInts)
+    node, got = make_node(), Collected()
+    make_node().create_subscriber(f"{topic}.said", lambda msg: got(msg["number"]))
+    client = node.create_rpc_client(topic, AddTwoInts)
+    publisher = node.create_publisher(f"{topic}.said")
+    main = threading.main_thread().ident or 0
+    sums: list[int] = []
+    numbers = count()
+    has_called, is_over = threading.Event(), threading.Event()
+
+    def call() -> None:
+        sums.append(client.call(Request(a=len(sums), b=1), timeout=DEADLINE).c)
+        has_called.set()
+
+    def interrupt() -> None:
+        for _ in range(200):
+            has_called.clear()
+            signal.pthread_kill(main, signal.SIGUSR1)
+            if not has_called.wait(DEADLINE):
+                break
+        is_over.set()
+
+    def publish() -> None:
+        while not is_over.is_set():
+            publisher.publish({"number": next(numbers)})
+
+    with on_signal(call):
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        publish()
+        thread.join()
+    assert sums == [n + 1 for n in range(200)]
+    is_over.clear()
+    with on_signal(node.stop):
+        timer = threading.Timer(0.1, signal.pthread_kill, (main, signal.SIGUSR1))
+        timer.start()
+        with pytest.raises(EndpointClosed):
+            publish()
+        timer.join()
+    eventually(lambda: got.items)
+    assert all(before < after for before, after in pairwise(got.items))
+
+
 def where(thread: int) -> str:
     """The name of the function that a thread is in."""
     return sys._current_frames()[thread].f_code.co_name
@@ -456,9 +514,6 @@ def end():
     print(f"{time.monotonic()} end", flush=True)
 """
 )
-SERVERS = ["redis", "valkey", "mqtt", "mqtt311", "nats", "amqp"]
-"""The brokers that other processes can be on."""
-on_servers = pytest.mark.parametrize("broker", SERVERS, indirect=True)
 
 
 def run(program: str, broker: Broker, name: str, *before: str) -> float:

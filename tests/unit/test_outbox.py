@@ -8,9 +8,9 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -22,6 +22,8 @@ from commlib._params import Offline
 from commlib.exceptions import AuthError, CommlibError, ConnectionLost, EndpointClosed
 from commlib.transports.base import LinkStats
 from fake_link import FakeLink
+
+T = TypeVar("T")
 
 
 async def soon(awaitable: Awaitable[Any]) -> Any:
@@ -842,3 +844,132 @@ async def test_a_signal_handler_may_put_at_any_point_of_a_put_or_a_flush(
     assert ours == [b"%d" % n for n in range(50)]
     theirs = [frame for frame in link.frames if frame.startswith(b"signal")]
     assert sorted(theirs) == sorted(b"signal %d" % n for n in range(interruptions))
+
+
+# ---- the main thread beside the loop ----
+
+
+class Beside:
+    """An outbox whose loop runs in another thread; ``link`` takes nothing from this one."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever)
+        self._thread.start()
+        self.outbox, self.link = self.on_loop(self._make)
+
+    async def _make(self) -> tuple[Outbox_, FakeLink]:
+        outbox = Outbox_()
+        outbox.attend()
+        return outbox, FakeLink()
+
+    def on_loop(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        return asyncio.run_coroutine_threadsafe(work(), self.loop).result(DEADLINE)
+
+    def set_link(self, link: FakeLink | None) -> None:
+        async def set_it() -> None:
+            self.outbox.set_link(link)
+
+        self.on_loop(set_it)
+
+    def room(self) -> None:
+        self.on_loop(self.outbox.room)
+
+    def close(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+
+@pytest.fixture
+def beside() -> Iterator[Beside]:
+    made = Beside()
+    yield made
+    made.close()
+
+
+def test_the_main_thread_loses_nothing_and_keeps_its_order(
+    beside: Beside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_outbox, "MAX_BYTES", 20_000)  # full every now and then
+    beside.set_link(beside.link)
+    refused = 0
+    for number in range(3000):
+        while not beside.outbox.put(b"%d" % number, number):
+            refused += 1
+            beside.room()
+    beside.room()
+    assert beside.outbox.empty
+    assert beside.link.frames == [b"%d" % number for number in range(3000)]
+    assert [note for _, notes in beside.link.writes for note in notes] == [*range(3000)]
+    assert refused
+
+
+def test_what_the_main_thread_puts_while_the_link_is_away_follows_the_policy(
+    beside: Beside,
+) -> None:
+    beside.outbox._offline = Offline(max_messages=3)
+    for number in range(10):
+        assert beside.outbox.put(b"%d" % number, number)
+    beside.set_link(beside.link)
+    assert beside.link.frames == [b"7", b"8", b"9"]
+    assert beside.outbox.stats.overflow == 7
+
+
+def test_what_the_main_thread_puts_behind_the_end_is_refused_or_counted(beside: Beside) -> None:
+    async def close() -> None:
+        beside.outbox._of_main.append((b"amid", "amid"))  # it had looked before that
+        beside.outbox.close()
+
+    beside.on_loop(close)
+    with pytest.raises(EndpointClosed):
+        beside.outbox.put(b"late", "late")
+    assert beside.outbox.stats.expired == 1
+    assert beside.outbox.empty
+
+
+def test_ctrl_c_amid_a_put_of_the_main_thread_leaves_nothing_behind_unheard(
+    beside: Beside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside.set_link(beside.link)
+    wake, is_first = beside.outbox._wake_loop, True
+
+    def interrupted() -> None:
+        nonlocal is_first
+        was_first, is_first = is_first, False
+        if was_first:
+            raise KeyboardInterrupt
+        wake()
+
+    monkeypatch.setattr(beside.outbox, "_wake_loop", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        beside.outbox.put(b"a", "a")
+    beside.room()
+    assert beside.link.frames == [b"a"]
+    assert beside.outbox.put(b"b", "b")
+    beside.room()
+    assert beside.link.frames == [b"a", b"b"]
+
+
+def test_the_main_thread_leaves_writing_to_the_loop_where_a_handler_might_wait_for_it(
+    beside: Beside,
+) -> None:
+    beside.set_link(beside.link)
+    beside.link.takes_now = True
+    writers: list[int] = []
+    write = beside.link.write
+
+    def note(frames: Iterable[bytes], notes: Iterable[object]) -> None:
+        writers.append(threading.get_ident())
+        write(frames, notes)
+
+    beside.link.write = note  # type: ignore[method-assign]
+    assert beside.outbox.put(b"own", "a", True)
+    before = signal.signal(signal.SIGUSR1, lambda *args: None)
+    try:
+        assert beside.outbox.put(b"loop", "b", True)
+        beside.room()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert beside.link.frames == [b"own", b"loop"]
+    assert [writer == threading.get_ident() for writer in writers] == [True, False]

@@ -187,3 +187,20 @@ async def test_where_there_are_no_more_descriptors_the_loop_reads_on(left: int) 
         assert is_lent == (left == 4)
         assert transport.is_reading() != is_lent
         assert is_lent or os.listdir("/proc/self/fd") == before
+
+
+async def test_a_write_that_ctrl_c_has_interrupted_before_it_was_done_ends_the_link() -> None:
+    """An answer that never comes would be taken for that to what is asked next."""
+
+    def interrupt(notes: object) -> None:
+        raise KeyboardInterrupt
+
+    def write() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            link.write_now(b"PING\r\n", None, True)
+
+    async with linked(False) as (link, _):
+        link.allow_direct()
+        link._note = interrupt  # type: ignore[method-assign,assignment]
+        await asyncio.to_thread(write)
+        assert "interrupted" in str(await link.closed)

@@ -82,6 +82,8 @@ class MainTransport(ABC, Generic[D, P]):
     # The verbs that all have alike.
 
     async def connect(self) -> None:
+        self._outbox.attend()
+        self._reliable.attend()
         await self._main.ready()
 
     async def close(self) -> None:

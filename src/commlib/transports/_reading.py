@@ -15,14 +15,13 @@ from __future__ import annotations
 import asyncio
 import os
 import select
-import signal
 import socket
 import sys
-import threading
-from _signal import getsignal  # type: ignore[import-not-found] # quicker than that of signal
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from typing import Protocol, TypeVar
+
+from commlib._signals import may_be_interrupted
 
 T = TypeVar("T")
 
@@ -34,18 +33,6 @@ MOST_SKIPPED = 64  # calls whose replies are left to the loop where other things
 _READER = "reader"
 _ONCE = (READ_BYTES,)
 _FIRST = (0,)
-_SIGNALS = [int(number) for number in signal.valid_signals()]
-_QUIET = {signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler, None}
-
-
-def may_read_here() -> bool:
-    """Whether nothing of the program's own can come in between on this thread."""
-    if threading.get_ident() != threading.main_thread().ident:
-        return True
-    try:
-        return _QUIET.issuperset(map(getsignal, _SIGNALS))
-    except TypeError:  # a handler that cannot be hashed
-        return False
 
 
 class Taken(Protocol):
@@ -142,7 +129,7 @@ class Reading:
         None: it is left to the loop, or time is up. ``is_wanted`` is asked when the loop does not
         read any more: what it has read before is not waited for.
         """
-        if self._skip or not may_read_here():
+        if self._skip or may_be_interrupted():
             self._skip = max(0, self._skip - 1)
             return None
         turn = object()

@@ -16,7 +16,7 @@ from commlib._dial import connect
 from commlib._long_bytes import LongBytes
 from commlib._params import NetworkParameters
 from commlib._parts import Frame, Part, Parts, in_parts, parts_of, rest_of
-from commlib.exceptions import ConnectError
+from commlib.exceptions import ConnectError, ConnectionLost
 from commlib.transports._reading import CAN_BE_LENT, Reading, Taken
 
 T = TypeVar("T")
@@ -187,26 +187,35 @@ class StreamLink(asyncio.BufferedProtocol):
             # Here, too: it is so as long as nobody comes between.
             if not self.may_be_now(urgent) or self._is_held():
                 return False
-            self._note(notes)
-            sent = self._send_directly(frame)
-            self.written_bytes += sent
-            if sent < len(frame):
-                self._rest = rest_of(parts_of(frame), sent)
+            sent: list[int] = []
+            try:
+                self._note(notes)
+                self._send_directly(frame, sent)
+            except BaseException as exc:  # Ctrl-C
+                if sent != [len(frame)]:  # an answer is waited for that will not come
+                    reason = ConnectionLost(f"writing was interrupted: {exc!r}")
+                    self._loop.call_soon_threadsafe(self.abort, reason)
+                raise
+            self.written_bytes += sent[0]
+            if sent[0] < len(frame):
+                self._rest = rest_of(parts_of(frame), sent[0])
                 self._loop.call_soon_threadsafe(self.write, (), ())
             return True
         finally:
             self._write_lock.release()
 
-    def _send_directly(self, frame: Frame) -> int:
+    def _send_directly(self, frame: Frame, sent: list[int]) -> None:
+        """Note in ``sent`` how many bytes the socket has taken, in one step with that."""
         assert self._direct is not None, "looked at under the lock"
         try:
             if isinstance(frame, Parts):
-                return self._direct.sendmsg(parts_of(frame)[:MOST_PARTS])
-            return self._direct.send(frame)
+                sent.extend(map(self._direct.sendmsg, (parts_of(frame)[:MOST_PARTS],)))
+            else:
+                sent.extend(map(self._direct.send, (frame,)))
         except BlockingIOError:
-            return 0
+            sent.append(0)
         except OSError:
-            return len(frame)  # the connection is going: it counts as unconfirmed
+            sent.append(len(frame))  # the connection is going: it counts as unconfirmed
 
     def _send_parts(self, parts: Sequence[Part]) -> int:
         """Hand long parts to the socket as they are; how many bytes it has taken."""

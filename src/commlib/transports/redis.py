@@ -137,6 +137,7 @@ class RedisTransport:
     # The verbs.
 
     async def connect(self) -> None:
+        self._outbox.attend()
         await self._commands.ready()
 
     async def close(self) -> None:
