@@ -185,8 +185,8 @@ class Lane:
         """A callback has not ended in the time that it was given."""
         log.warning("%s: stopped while its callback was running", self.name)
 
-    async def close(self, grace: float) -> None:
-        """Take nothing more, work off what is there, up to ``grace`` seconds; then drop it."""
+    async def close(self, grace: float) -> list[Packet]:
+        """Take nothing more, work off what is there, up to ``grace`` seconds; what is left then."""
         if self._closed is None:
             self._closed = asyncio.Event()
         if self._active:
@@ -195,13 +195,14 @@ class Lane:
                     await self._closed.wait()
             except TimeoutError:
                 self._note_unfinished()
-        left = 0
-        while self._pop() is not None:
-            left += 1
+        left = []
+        while (packet := self._pop()) is not None:
+            left.append(packet)
         if left:
-            self.stats.dropped += left
+            self.stats.dropped += len(left)
             text = "%s: %d messages were still waiting when it was stopped"
-            log.warning(text, self.name, left, extra=about(self.name))
+            log.warning(text, self.name, len(left), extra=about(self.name))
+        return left
 
 
 class ThreadLane(Lane):
@@ -224,10 +225,10 @@ class ThreadLane(Lane):
             return False
         return True
 
-    async def close(self, grace: float) -> None:
+    async def close(self, grace: float) -> list[Packet]:
         if self._queue:
             self._take()  # a worker who is just about to leave has perhaps not seen it yet
-        await super().close(grace)
+        return await super().close(grace)
 
     def work(self) -> None:
         """Work the lane off. On a worker thread."""
@@ -291,11 +292,12 @@ class LoopLane(Lane):
     def _note_unfinished(self) -> None:
         log.debug("%s: its callback is cancelled", self.name)
 
-    async def close(self, grace: float) -> None:
-        await super().close(grace)
+    async def close(self, grace: float) -> list[Packet]:
+        left = await super().close(grace)
         # A callback that stops its own subscription goes on after that.
         tasks = {task for task in self._tasks if task is not _callback.get()}
         await end_tasks(tasks, grace, self.name)
+        return left
 
 
 class InlineLane(Lane):
@@ -334,9 +336,10 @@ class IterLane(Lane):
         while self._pop_alone() is not None:
             pass
 
-    async def close(self, grace: float) -> None:
-        await super().close(grace)
+    async def close(self, grace: float) -> list[Packet]:
+        left = await super().close(grace)
         self._take()
+        return left
 
 
 async def end_tasks(tasks: Collection[asyncio.Task[Any]], grace: float, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 
 from brokers import RabbitServer
 from collected import DEADLINE, Collected, eventually
+from commlib._packet import now_ms
+from commlib.aio import _caller
 from commlib.exceptions import CommlibError, RPCTimeout
 from commlib.node import Node
 
@@ -236,6 +239,29 @@ def test_a_queue_has_the_bounds_that_were_asked_for(
         for argument in ('"x-max-length",3', '"x-overflow","drop-head"', '"x-message-ttl",60000'):
             assert argument in line
         assert line.split()[-2:] == ["true", "true"]
+
+
+def test_whose_clock_is_behind_is_answered_though_its_requests_had_to_wait(
+    amqp_server: RabbitServer,
+    node: Node,
+    plain: PikaPeer,
+    topic: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They say how long somebody waits, which the broker sees to by its own clock."""
+    gate = threading.Event()
+    node.create_rpc(topic, lambda number: gate.wait(DEADLINE) and number, workers=1)
+    with Node("slow_clock", connection_params=amqp_server.url) as other:
+        monkeypatch.setattr(_caller, "now_ms", lambda: now_ms() - 3_600_000)
+        client = other.create_rpc_client(topic)
+        calls = [client.call_async(number, timeout=DEADLINE) for number in range(10)]
+        declare = plain.channel.queue_declare
+        eventually(lambda: declare(topic, passive=True).method.message_count == 9)
+        with Node("second", connection_params=amqp_server.url) as second:
+            service = second.create_rpc(topic, lambda number: number)
+            eventually(lambda: service.stats.sent == 9, lambda: service.stats)
+            gate.set()
+            assert [call.result(DEADLINE) for call in calls] == [*range(10)]
 
 
 def test_a_call_expires_on_the_broker_when_nobody_waits_any_more(

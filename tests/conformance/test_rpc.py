@@ -14,7 +14,7 @@ import pytest
 
 from brokers import Broker
 from collected import DEADLINE, Collected, eventually
-from commlib import aio
+from commlib import _workers, aio
 from commlib._packet import PROPERTIES, Header, now_ms
 from commlib._portal import Portal
 from commlib.exceptions import (
@@ -439,6 +439,27 @@ def test_a_late_reply_is_discarded_and_counted_and_reaches_nobody_else(
     )
     assert client.stats.late > 0
     assert client.call(Request(a=1, b=1)).c == 2
+
+
+def test_who_calls_a_service_that_is_stopped_before_it_comes_to_that_is_told(
+    make_node: MakeNode, topic: str, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_workers, "MAX_WORKERS", 1)
+    node, slow = make_node(), Blocking(gate)
+    node.create_rpc(f"{topic}.slow", slow, AddTwoInts)
+    service = node.create_rpc(topic, add, AddTwoInts, grace=0.1)
+    caller = make_node()
+    first = caller.create_rpc_client(f"{topic}.slow", AddTwoInts).call_async(Request(a=-1, b=0))
+    slow.entered.wait(1)
+    second = caller.create_rpc_client(topic, AddTwoInts).call_async(Request(a=1, b=1))
+    eventually(lambda: service.stats.received == 1, lambda: service.stats)
+
+    service.stop()
+
+    with pytest.raises(RPCRemoteError, match="EndpointClosed: the service was stopped before"):
+        second.result(DEADLINE)
+    gate.set()
+    assert first.result(DEADLINE).c == -1
 
 
 def test_a_call_that_is_given_up_reaches_no_other_call(

@@ -410,6 +410,35 @@ async def test_requests_to_two_services_are_two_though_they_have_one_number(is_d
     await found.end()
 
 
+async def test_one_id_of_two_strangers_is_two_requests() -> None:
+    """Many number what they ask from 1."""
+    found = await serving()
+    await found.join("work")
+    for number, reply_to in enumerate(("one", "two"), start=1):
+        about = BasicProperties(correlation_id="1", reply_to=reply_to)
+        found.hands("work", tag=number, redelivered=number == 2, about=about)
+        await found.done(*found.packets[-1:])
+    assert len(found.packets) == 2
+    await found.end()
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+async def test_what_is_worked_on_for_long_is_acknowledged_meanwhile(is_ours: bool) -> None:
+    """Or the broker would close the channel, and with it end the queue and what waits there."""
+    found = await serving()
+    await found.join("work")
+    for tag in (1, 2):
+        about = ours("ab", tag) if is_ours else BasicProperties()
+        found.hands("work", tag=tag, about=about)
+        found.services._look()
+    assert found.acked() == [1]
+    assert await found.done(*found.packets) == [2]
+    assert found.services._in_hand == {}
+    found.services._look()
+    assert found.acked() == []
+    await found.end()
+
+
 async def test_what_is_remembered_has_a_bound() -> None:
     found = await serving()
     await found.join("work")
@@ -419,7 +448,7 @@ async def test_what_is_remembered_has_a_bound() -> None:
         found.services.done(found.packets.pop())
     await asyncio.sleep(0)
     assert len(found.services._worked_off) <= module.MAX_REMEMBERED
-    assert found.services._in_hand == set()
+    assert found.services._in_hand == {}
     await found.end()
 
 

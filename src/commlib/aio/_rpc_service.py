@@ -40,6 +40,7 @@ from commlib.exceptions import (
     AuthError,
     CommlibError,
     ConnectionLost,
+    EndpointClosed,
     PayloadTooBig,
 )
 from commlib.transports.base import Address, Consumer, HoldingTransport, Subscription
@@ -243,7 +244,22 @@ class RPCService(Input):
         if self._consumer is not None:
             await self._consumer.close()
         if self._lane is not None:
-            await self._lane.close(self._given.grace)
+            for packet in await self._lane.close(self._given.grace):
+                self._refuse(packet)
+
+    def _refuse(self, packet: Packet) -> None:
+        """Tell a caller whose request was taken from the broker, and will not be handled."""
+        header = Header()
+        try:
+            header = self._read(packet).header
+        except Exception as exc:  # a message class may raise anything when it is decoded
+            error = exc
+        else:
+            text = "the service was stopped before it had come to this request"
+            error = Refused(text, header, EndpointClosed.__name__)
+        self._send(self._failure(packet, header, error))
+        if self._consumer is not None:
+            self._consumer.done(packet)
 
     def _handle(self, life: _Life, packet: Packet) -> None:
         """One request, from the bytes to the reply. On a worker thread."""
@@ -353,7 +369,7 @@ class RPCService(Input):
             )
         if header.deadline:
             stale = 0 < self.hub.transport.clock() - header.deadline < CREDIBLE_MS
-        elif packet.waited:
+        elif packet.waited and packet.ttl is None:  # else the broker has looked at that
             # A released client, whose clock may be anything: only what it says credibly counts.
             sent = unix_ms(header.timestamp)
             stale = sent is not None and sent < self._oldest

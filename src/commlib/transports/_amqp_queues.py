@@ -44,6 +44,10 @@ log = logging.getLogger("commlib.amqp")
 QUEUE_ARGUMENTS = {"x-expires": 600_000}  # ms that a queue stays without a consumer
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # s between attempts to get at a queue that others hold
 MAX_REMEMBERED = 1000  # requests that were worked off, and may come again
+LOOK_SECONDS = 300.0  # between looks for requests that are worked on for long
+"""What is found twice is acknowledged: for less than RabbitMQ closes the channel after 15 minutes,
+or 30, and with its last consumer a queue ends, and all that waits there.
+"""
 
 
 class Delivered(Packet, gc=False):
@@ -55,6 +59,8 @@ class Delivered(Packet, gc=False):
     key: str = ""
     settled: bool = False
     """Whether it was acknowledged, with its reply or alone."""
+    looks: int = 0
+    """How often it was found to be worked on still; from then on it is for the loop to settle."""
 
     def ack(self) -> bytes:
         """What acknowledges it; nothing if the broker does not know it any more. Any thread."""
@@ -121,8 +127,9 @@ class Services:
         self._done: deque[Delivered] = deque()
         self._wake_pending = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        # By what tells one request from all others, where something does.
-        self._in_hand: set[str] = set()
+        # By what tells one request from all others.
+        self._in_hand: dict[str, Delivered] = {}
+        self._is_watched = False
         self._worked_off: OrderedDict[str, None] = OrderedDict()
         # What has come before the link was announced: replies could not be sent yet.
         self._early: list[Callable[[], None]] | None = None
@@ -352,7 +359,8 @@ class Services:
             if not begins_as_envelope(payload):
                 header = Header()  # a peer that says nothing but what it wants
         else:  # not ours: perhaps of commlib-py 0.13
-            key = beside.correlation_id
+            if beside.correlation_id:
+                key = f"{beside.correlation_id}/{header.reply_to}/{found.queue}"
             if is_enveloped(payload, is_request=True):
                 reply_to, header = header.reply_to, None
         if again and (key in self._in_hand or key in self._worked_off):
@@ -360,24 +368,41 @@ class Services:
             return
         waited = found.backlog > 0
         found.backlog -= waited
-        if key:
-            self._in_hand.add(key)
-        found.handler(
-            Delivered(
-                payload,
-                found.queue,
-                header,
-                beside.ttl,
-                waited,
-                correlation_id=beside.correlation_id,
-                redelivered=again,
-                reply_to=reply_to,
-                tag=tag,
-                life=life,
-                channel=channel,
-                key=key,
-            )
+        request = Delivered(
+            payload,
+            found.queue,
+            header,
+            beside.ttl,
+            waited,
+            correlation_id=beside.correlation_id,
+            redelivered=again,
+            reply_to=reply_to,
+            tag=tag,
+            life=life,
+            channel=channel,
+            key=key or f"{channel.number}/{life}/{tag}",
         )
+        self._in_hand[request.key] = request
+        if not self._is_watched:
+            self._watch()
+        found.handler(request)
+
+    def _watch(self) -> None:
+        self._is_watched = True
+        asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        """Acknowledge what is worked on for long, which nobody else shall have anyway."""
+        self._is_watched = False
+        acks = []
+        for request in tuple(self._in_hand.values()):
+            if request.looks and not request.settled:
+                request.settled = True
+                acks.append(request.ack())
+            request.looks += 1
+        self._write(acks)
+        if self._in_hand:
+            self._watch()
 
     def _pass_on(
         self, channel: Channel, queue: str, tag: int, properties: bytes, payload: bytes
@@ -417,11 +442,10 @@ class Services:
 
     def _remember(self, key: str) -> None:
         """Know a request again, should the broker have missed that it was worked off."""
-        self._in_hand.discard(key)
-        if key:
-            self._worked_off[key] = None
-            if len(self._worked_off) > MAX_REMEMBERED:
-                self._worked_off.popitem(last=False)
+        self._in_hand.pop(key, None)
+        self._worked_off[key] = None
+        if len(self._worked_off) > MAX_REMEMBERED:
+            self._worked_off.popitem(last=False)
 
     def _write(self, acks: list[bytes]) -> None:
         if any(acks) and self._link is not None:
