@@ -41,6 +41,17 @@ def test_a_connection_is_closed_for_want_of_rights_or_for_something_else(
     assert str(error) == f"amqp://host: the broker says: reply code {code}"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "NOT_ALLOWED - access to vhost '/' refused for user 'a': connection limit (1) is reached",
+        "NOT_ALLOWED - connection refused for user 'a': user connection limit (1) is reached",
+    ],
+)
+def test_a_limit_on_connections_is_no_missing_right(text: str) -> None:
+    assert type(loss("amqp://host", Closing(530, text, b""), ConnectError)) is ConnectError
+
+
 def test_the_argument_that_a_queue_has_in_another_way_is_told() -> None:
     text = (
         "PRECONDITION_FAILED - inequivalent arg 'x-expires' for queue 'robot-1:a:1' in vhost '/': "

@@ -30,8 +30,13 @@ def refusal(what: str, closing: Closing) -> Refusal | AuthError:
 
 
 def loss(what: str, closing: Closing, otherwise: type[CommlibError]) -> CommlibError:
-    """The error for a connection that was closed."""
-    kind = AuthError if closing.code in _AUTH else otherwise
+    """The error for a connection that was closed.
+
+    RabbitMQ has the code of a missing right for a limit on connections, too, of which one is free
+    again soon: perhaps it is held by what is left of our own former one.
+    """
+    is_full = "connection limit" in closing.text
+    kind = AuthError if closing.code in _AUTH and not is_full else otherwise
     return kind(f"{what}: the broker says: {_text(closing)}")
 
 
