@@ -26,6 +26,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter, deque
 from collections.abc import Coroutine
 from struct import error as LayoutError
 from typing import TYPE_CHECKING, Any
@@ -121,6 +122,8 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
         self._first_frames: dict[str, bytes] = {}
         self._sends: dict[tuple[str, bool], bytes] = {}
         self._forbidden: dict[str, tuple[float, CommlibError]] = {}
+        self._refused_here: deque[tuple[str, CommlibError]] = deque()
+        self._is_refusal_told = False
 
     def _make_lasting(self) -> LastingTopics:
         from commlib.transports._amqp_lasting import LastingTopics  # hardly any program needs it
@@ -193,7 +196,10 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
             if error is None:
                 continue
             if time.monotonic() < until and self._loop is not None:
-                self._loop.call_soon_threadsafe(self._note_refused, topic, error)
+                self._refused_here.append((topic, error))
+                if not self._is_refusal_told:
+                    self._is_refusal_told = True
+                    self._loop.call_soon_threadsafe(self._tell_refused)
                 return None
             self._forbidden.pop(what, None)
         if len(self._first_frames) >= MAX_NAMES:
@@ -245,11 +251,13 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
             asking.open, asking.sent = self._inbox.open, self._inbox.sent
             asking.token = correlation_id
             return self._outbox.put(frame, asking, urgent)
-        if isinstance(request, Delivered) and not request.settled and (ack := request.ack()):
-            settling = Settling(queue)
-            settling.request = request
-            request.settled = self._outbox.put(ack + frame, settling, urgent)
-            return request.settled
+        if isinstance(request, Delivered) and not (request.settled or request.looks):
+            ack = request.ack()
+            if ack:
+                settling = Settling(queue)
+                settling.request = request
+                request.settled = self._outbox.put(ack + frame, settling, urgent)
+                return request.settled
         return self._outbox.put(frame, queue, urgent)
 
     def _revise(self) -> None:
@@ -360,6 +368,19 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
             if self._lasting is not None:
                 self._lasting.exchange_is_gone(self._link)
         self._note_refusal(refused_topic(error) or refused_exchange(error), error)
+
+    def _tell_refused(self) -> None:
+        """What was not even sent, all of one topic at once: there may be very many."""
+        self._is_refusal_told = False
+        counts: Counter[str] = Counter()
+        errors: dict[str, CommlibError] = {}
+        while self._refused_here:
+            topic, error = self._refused_here.popleft()
+            counts[topic] += 1
+            errors[topic] = error
+        for topic, error in errors.items():
+            self.stats.refused += counts[topic] - 1
+            self._note_refused(topic, error)
 
     def _note_refusal(self, target: str, error: Exception) -> None:
         """A message was refused; where a right is missing, those like it are for a while."""
