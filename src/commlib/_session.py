@@ -208,13 +208,17 @@ class Session:
         error = exc if isinstance(exc, CommlibError) else self._connect_error(exc)
         is_own = self._first is None or self._first.link is not None
         level = logging.WARNING if is_own and isinstance(error, AuthError) else self._level
-        log.log(logging.DEBUG if self._reported else level, "%s", error)
+        again = "; trying again, twice a minute" if self._waits_for_rights(error) else ""
+        log.log(logging.DEBUG if self._reported else level, "%s%s", error, again)
         error.logged = True
         self._reported = self.failed = True
         self.on_failure()
         if isinstance(error, AuthError) or not self._params.reconnect:
             self._fail(error)
         return error
+
+    def _waits_for_rights(self, error: CommlibError) -> bool:
+        return isinstance(error, AuthError) and self._params.reconnect
 
     def _fail(self, error: CommlibError) -> None:
         self.failure = error
@@ -233,8 +237,13 @@ class Session:
 
     def _connect_error(self, exc: OSError) -> ConnectError:
         kind = ConnectError
-        text = str(exc) or f"no answer within {self._params.connect_timeout:g} s"
-        if isinstance(exc, ConnectionRefusedError):
+        text = str(exc)
+        if not text:
+            speaks = "TLS" if self._uses_tls else "this protocol"
+            text = f"no answer within {self._params.connect_timeout:g} s; does it speak {speaks}?"
+        elif getattr(exc, "reason", None) == "WRONG_VERSION_NUMBER":  # of ssl
+            text += "; does it speak TLS?"
+        elif isinstance(exc, ConnectionRefusedError):
             text += "; is a broker running there?"
         elif isinstance(exc, gaierror):
             text += "; is the name right?"

@@ -190,6 +190,7 @@ def test_a_login_that_is_refused_raises_at_once_is_logged_once_and_tells_no_secr
     user, password = login
     params = kind.params(guarded.port, username=user, password=password)
     with refused(params) as (node, told, error):
+        assert repr(user) in str(error), "who was refused is no secret, and may be a mistake"
         the_warning(caplog)
         late = node.create_publisher("numbers")
         with pytest.raises(AuthError) as again:

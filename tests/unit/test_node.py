@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from commlib import aio
 from commlib._stats import Stats
 from commlib.aio._hub import shared_hub
+from commlib.exceptions import ConnectError
 from commlib.node import Node
 from commlib.transports import resolve
 from fickle import Fickle, FickleTransport
@@ -20,6 +22,21 @@ def turn(node: aio.Node, connected: bool) -> None:
     transport = node.hub.transport
     assert isinstance(transport, FickleTransport)
     transport.turn(connected)
+
+
+@pytest.mark.parametrize("scheme", ["redis", "mqtt", "amqp"])
+def test_who_shall_not_try_again_is_told_so_by_a_peer_that_says_nothing(
+    scheme: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        place = f"127.0.0.1:{silent.getsockname()[1]}"
+        node = Node(
+            "n", connection_params=f"{scheme}://{place}?reconnect=false&connect_timeout=0.2"
+        )
+        with pytest.raises(ConnectError, match=r"no answer within 0\.2 s; does it speak this prot"):
+            node.run()
+        node.stop()
+    assert "still trying" not in caplog.text
 
 
 async def test_records_that_still_wait_when_it_is_stopped_are_dropped_and_counted() -> None:

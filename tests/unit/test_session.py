@@ -300,10 +300,10 @@ async def test_a_refusal_is_told_by_the_first_connection_unless_that_is_let_in(
     assert await refused() == []
     with pytest.raises(AuthError):
         await soon(first.ready())
-    assert await refused() == ["wrong"]
+    assert await refused() == ["wrong; trying again, twice a minute"]
     first.hurry()
     await first.news.wait(1)
-    assert (await refused())[-1] == "refused"
+    assert (await refused())[-1].startswith("refused; ")
     await first.close()
 
 

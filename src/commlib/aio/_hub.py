@@ -25,6 +25,7 @@ from commlib.transports.base import LinkStats, Transport
 log = logging.getLogger("commlib")
 
 TASK_SECONDS = 0.5  # for our own tasks to end when they are cancelled; they take µs
+LAST_WORD_SECONDS = 1.0  # that an attempt may last beyond its time, to say what it was
 MAX_REFUSED = 20  # different refusals of a broker that are logged
 
 hubs: weakref.WeakSet[Hub] = weakref.WeakSet()
@@ -205,6 +206,10 @@ class Hub:
         It raises what the first of them raises; what others raise after that is logged.
         """
         timeout = self.params.connect_timeout
+        if not self.params.reconnect:
+            timeout += (
+                LAST_WORD_SECONDS  # its only attempt ends at about that time, with the reason
+            )
         if tasks:
             first = asyncio.FIRST_EXCEPTION
             await asyncio.wait(tasks, timeout=timeout, return_when=first)

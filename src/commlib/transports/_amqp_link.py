@@ -508,6 +508,11 @@ async def dial(name: str, params: ConnectionParameters) -> AmqpLink:
     except (Malformed, LayoutError) as exc:
         link.abort(None)
         raise ConnectError(f"{name} does not speak AMQP: {exc}") from exc
+    except AuthError as exc:
+        await link.give_up()
+        if "using authentication mechanism PLAIN" not in str(exc):
+            raise
+        raise AuthError(f"{exc} (as {params.credentials[0]!r})") from exc
     except BaseException:
         await link.give_up()
         raise
@@ -520,5 +525,5 @@ def _early_end(link: AmqpLink, exc: ConnectionLost, params: ConnectionParameters
         return reason
     if isinstance(reason, ConnectionLost):
         return ConnectError(str(reason))
-    hint = "" if params.ssl else "; does it want TLS, amqps://?"
+    hint = "" if params.ssl else "; does it want TLS, amqps://, or is it another kind of broker?"
     return ConnectError(f"{link.name}: the broker has closed the connection at once{hint}")

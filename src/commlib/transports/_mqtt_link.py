@@ -538,7 +538,7 @@ async def _greet(
         hint = (
             ""
             if params.ssl or params.transport == "websockets"
-            else "; does it want TLS, mqtts://?"
+            else "; does it want TLS, mqtts://, or is it another kind of broker?"
         )
         raise ClosedEarly(
             f"{link.name}: the broker has closed the connection at once{hint}"

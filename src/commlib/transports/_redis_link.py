@@ -193,8 +193,10 @@ async def dial(name: str, params: ConnectionParameters) -> RedisLink:
         if isinstance(reason, OSError):  # it says why
             raise reason from exc
         if reason is not None:
-            raise
-        hint = "" if params.ssl else "; does it want TLS, rediss://?"
+            raise ConnectError(str(reason)) from exc
+        hint = (
+            "" if params.ssl else "; does it want TLS, rediss://, or is it another kind of broker?"
+        )
         text = f"{name}: the server has closed the connection at once{hint}"
         raise ConnectError(text) from exc
     except BaseException:
@@ -205,6 +207,7 @@ async def dial(name: str, params: ConnectionParameters) -> RedisLink:
 
 async def _greet(link: RedisLink, params: ConnectionParameters) -> None:
     user, password = params.credentials
+    who = f"as {user or 'default'!r}" if password or user else "without a password"
     answers = []
     if password or user:
         words = ("AUTH", user, password) if user else ("AUTH", password)
@@ -214,5 +217,7 @@ async def _greet(link: RedisLink, params: ConnectionParameters) -> None:
     answers.append(link.ask("PING"))
     results = await asyncio.gather(*answers, return_exceptions=True)
     for result in results:
+        if isinstance(result, AuthError) and "DB index" not in str(result):
+            raise AuthError(f"{result} ({who})") from result
         if isinstance(result, BaseException):
             raise result
