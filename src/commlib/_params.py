@@ -202,6 +202,11 @@ class NetworkParameters(_Several):
     def _check_types(self) -> None:
         if not isinstance(self.host, str) or not self.host:
             raise ValueError(f"host={self.host!r}: it is the name or address of a machine")
+        if "://" in self.host or self.host.count(":") == 1:  # not shown: a URL may have a password
+            raise ValueError(
+                "host: the name or address of a machine alone; the port is port=, and a URL is "
+                "given whole, as connection_params"
+            )
         if not isinstance(self.port, int) or not 0 < self.port <= 65535:
             raise ValueError(f"port={self.port!r}: it is a number from 1 to 65535")
         if not all(isinstance(text, str) for text in self.credentials):

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Generic, Unpack, overload
 
 from commlib import aio
@@ -15,7 +16,7 @@ from commlib._face import Endpoint, params_anywhere
 from commlib._packet import Packet
 from commlib._portal import enter, home_of
 from commlib._typing import Req, Resp
-from commlib.aio._caller import Call, Caller
+from commlib.aio._caller import Call, Caller, Expired
 from commlib.aio._endpoint import Options, Params
 from commlib.aio.rpc import RPCClientOptions, RPCTypes, ServiceMap, ServiceOptions
 from commlib.exceptions import CommlibError, EndpointClosed
@@ -180,10 +181,10 @@ class _CallFuture(concurrent.futures.Future[Resp]):
             return
         call = self._core.new_call(msg, timeout, self._finish)
         self._call = call
-        expired = self._core.timeout_error(timeout)
+        expired = partial(self._core.timeout_error, timeout)
         enter(self._core.hub).post(self._begin, call, expired)
 
-    def _begin(self, call: Call, expired: CommlibError) -> None:
+    def _begin(self, call: Call, expired: Expired) -> None:
         self._expiry = call.caller.begin_until(call, expired)
         if self.done():
             self._expiry.cancel()

@@ -398,8 +398,9 @@ def test_a_client_refuses_what_is_no_request_of_its_class(node: Node, topic: str
             client.call(wrong)  # type: ignore[arg-type]
         with pytest.raises(SerializationError):
             client.call_async(wrong)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="timeout"):
-        client.call(Request(a=1, b=2), timeout=0)
+    for timeout in (0, -1, None, "5"):
+        with pytest.raises(ValueError, match=f"timeout={timeout!r}: a call needs some time"):
+            client.call(Request(a=1, b=2), timeout=timeout)  # type: ignore[arg-type]
     assert client.stats.sent == 0
 
 

@@ -58,7 +58,7 @@ async def asked(caller: Caller, call_id: str = "") -> tuple[Call, asyncio.Task[A
     call.id = call_id
     writer = Writer[Any](None)
     call.fill("service", writer, writer.encode({}), 5.0, lambda outcome: None)
-    waiting = asyncio.create_task(caller.ask(call, RPCTimeout("nobody")))
+    waiting = asyncio.create_task(caller.ask(call, lambda: RPCTimeout("nobody")))
     await asyncio.sleep(0)
     return call, waiting
 

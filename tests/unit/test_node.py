@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from commlib import aio
 from commlib._stats import Stats
 from commlib.aio._hub import shared_hub
-from commlib.exceptions import ConnectError
+from commlib.exceptions import ConnectError, RPCTimeout
 from commlib.node import Node
 from commlib.transports import resolve
 from fickle import Fickle, FickleTransport
@@ -37,6 +38,26 @@ def test_who_shall_not_try_again_is_told_so_by_a_peer_that_says_nothing(
             node.run()
         node.stop()
     assert "still trying" not in caplog.text
+
+
+def test_a_url_in_the_place_of_the_name_is_refused_and_not_shown() -> None:
+    with pytest.raises(ValueError, match="a URL is given as connection_params=") as caught:
+        Node("redis://:secret@robot")
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_timeout_tells_of_the_connection_as_it_is_then() -> None:
+    params = Fickle(name="timeouts")
+    async with aio.Node("robot", params, heartbeats=False) as node:
+        client = node.create_rpc_client("nobody")
+        turn(node, False)
+        calls = [asyncio.ensure_future(client.call({}, timeout=0.1 + n)) for n in (0, 0.1)]
+        with pytest.raises(RPCTimeout, match="there is no connection"):
+            await calls[0]
+        turn(node, True)
+        with pytest.raises(RPCTimeout) as caught:
+            await calls[1]
+        assert "no connection" not in str(caught.value)
 
 
 async def test_records_that_still_wait_when_it_is_stopped_are_dropped_and_counted() -> None:

@@ -204,6 +204,8 @@ def test_equal_parameters_are_equal_and_others_are_not() -> None:
     [
         ({"host": ""}, "host='': it is the name"),
         ({"host": 5}, "host=5: it is the name"),
+        ({"host": "redis://:secret@robot"}, "host: the name or address of a machine alone"),
+        ({"host": "127.0.0.1:6379"}, "the port is port=,"),
         ({"port": "6379"}, "port='6379': it is a number"),
         ({"port": -1}, "port=-1: it is a number from 1"),
         ({"username": 5}, "user name and password are text"),

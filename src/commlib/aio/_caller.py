@@ -17,6 +17,8 @@ from commlib.transports.base import Address, Inbox, ReadingInbox, Transport
 
 Finish = Callable[["Packet | CommlibError"], None]
 """Takes the outcome of a call, exactly once; on the loop."""
+Expired = Callable[[], CommlibError]
+"""Makes the outcome of a call whose time is up."""
 
 
 MAX_BOOKED = 16  # addresses kept ready for threads, at most a sixteenth of what the inbox has
@@ -219,14 +221,17 @@ class Caller:
             loop.call_soon_threadsafe(self._send_next)
         return packet
 
-    def begin_until(self, call: Call, expired: CommlibError) -> asyncio.TimerHandle:
+    def begin_until(self, call: Call, expired: Expired) -> asyncio.TimerHandle:
         """Send a call and end it with ``expired`` after its timeout; cancel the handle then."""
         loop = asyncio.get_running_loop()
-        handle = loop.call_later(call.timeout, self.give_up, call, expired)
+        handle = loop.call_later(call.timeout, self._expire, call, expired)
         self.begin(call)
         return handle
 
-    async def ask(self, call: Call, expired: CommlibError) -> Packet | CommlibError:
+    def _expire(self, call: Call, expired: Expired) -> None:
+        self.give_up(call, expired())
+
+    async def ask(self, call: Call, expired: Expired) -> Packet | CommlibError:
         """Send a call whose ``finish`` is not set, and wait for its outcome.
 
         It is ``expired`` after the call's timeout. Cancelling ends the call.

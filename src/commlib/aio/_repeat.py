@@ -15,12 +15,14 @@ LOST_PAUSE = 0.25  # s before the next one where it is known that no reply will 
 Outcome = Packet | CommlibError
 
 
-async def repeat(new_call: Callable[[float], Call], timeout: float, expired: RPCTimeout) -> Outcome:
+async def repeat(
+    new_call: Callable[[float], Call], timeout: float, expired: Callable[[], RPCTimeout]
+) -> Outcome:
     """The outcome of a call that ``new_call(timeout)`` makes, again and again if need be.
 
     All attempts have one id, by which a service knows them. They are under way together: the first
-    answer is the outcome, ``expired`` if there is none within ``timeout`` seconds. An error that
-    another attempt would not mend is the outcome as well.
+    answer is the outcome, that of ``expired`` if there is none within ``timeout`` seconds. An error
+    that another attempt would not mend is the outcome as well.
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + timeout
@@ -37,7 +39,7 @@ async def repeat(new_call: Callable[[float], Call], timeout: float, expired: RPC
             if outcome is not None:
                 return outcome
             pause = min(pause * 2, LONGEST_PAUSE)
-        return expired
+        return expired()
     finally:
         for task in asking:
             task.cancel()

@@ -188,7 +188,7 @@ class _Desk(RPCService):
         stamp = _Stamp(letter, bridge)
         call.fill(bridge.to_uri, stamp, None, timeout, call.finish)
         bridge.own_stats.forwarded += 1
-        return await caller.ask(call, RPCTimeout(f"no reply from {bridge.to_uri}"))
+        return await caller.ask(call, lambda: RPCTimeout(f"no reply from {bridge.to_uri}"))
 
 
 class _Stamp:

@@ -150,6 +150,8 @@ class Node(Ports):
         Writer[Any](None, **form)  # a wrong one is refused here, not with the first endpoint
         check_keys(sign, verify)
         security: SecurityOptions = {"sign": sign, "verify": verify}
+        if "://" in (node_name or ""):  # not shown: it may have a password
+            raise ValueError("node_name is a name; a URL is given as connection_params=")
         self.node_name = node_name or f"node_{urandom(4).hex()}"
         own_name = self.node_name.replace("-", "_")
         self.namespace = own_name if device_id is None else join("thing", device_id, own_name)

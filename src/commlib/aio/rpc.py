@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from os import urandom
 from threading import TIMEOUT_MAX
 from typing import Any, Generic, Unpack, overload
@@ -217,8 +218,12 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
 
     def encode(self, msg: Req, timeout: float) -> Any:
         """A request as it goes into an envelope. Raises SerializationError. From any thread."""
-        if not 0 < timeout <= TIMEOUT_MAX:
-            raise ValueError(f"timeout={timeout}: a call needs some time, in seconds")
+        try:
+            is_time = 0 < timeout <= TIMEOUT_MAX
+        except TypeError:  # None, or text
+            is_time = False
+        if not is_time:
+            raise ValueError(f"timeout={timeout!r}: a call needs some time, in seconds")
         return self._writer.encode(msg)
 
     def _call_with(self, body: Any, timeout: float, finish: Finish = _nobody) -> Call:
@@ -280,7 +285,7 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
         call = self.new_call(msg, timeout)
         if on_token is not None:
             on_token(call.token)
-        return await call.caller.ask(call, self.timeout_error(timeout))
+        return await call.caller.ask(call, partial(self.timeout_error, timeout))
 
     async def repeat(self, body: Any, timeout: float) -> Packet | CommlibError:
         """How a call ends that may be sent again: the first answer to any of its attempts.
@@ -294,7 +299,7 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
             return self._call_with(body, left)
 
         self.hub.start()
-        return await repeat(attempt, timeout, self.timeout_error(timeout))
+        return await repeat(attempt, timeout, partial(self.timeout_error, timeout))
 
     async def wait_for_service(self, timeout: float = 30) -> bool:
         """Whether a service of this name is there, or comes within ``timeout`` seconds.
