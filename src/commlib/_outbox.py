@@ -99,6 +99,8 @@ class Outbox:
         is_taken, is_news, must_wake = True, False, False
         may_write = is_queued = False
         with self._lock:
+            if self._of_main:
+                self._adopt()  # it was put before this: so it is written before
             link = self._link
             if link is None:
                 is_taken = self._put_offline(frame, note)
@@ -391,8 +393,6 @@ class Outbox:
         Raises ConnectionLost when ``closed`` comes first. On the loop.
         """
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        with self._lock:
-            self._adopt()
         while not self.put(question, answer):
             await self.room()
         await asyncio.wait([answer, closed], return_when=asyncio.FIRST_COMPLETED)

@@ -144,7 +144,8 @@ def test_a_node_of_a_broker_that_blocks_stops_in_time(server: RabbitServer, topi
 
 def _waiting(node: Node) -> int:
     """How many messages have not been written."""
-    return len(node._core.hub.transport._outbox._frames)  # type: ignore[attr-defined]
+    outbox = node._core.hub.transport._outbox  # type: ignore[attr-defined]
+    return len(outbox._of_main) + len(outbox._frames)
 
 
 def _publish_until_it_is_told(node: Node) -> None:

@@ -905,6 +905,21 @@ def test_the_main_thread_loses_nothing_and_keeps_its_order(
     assert refused
 
 
+def test_what_the_main_thread_has_put_is_written_before_what_others_put_after_that(
+    beside: Beside,
+) -> None:
+    beside.set_link(beside.link)
+    is_over = threading.Event()
+    beside.loop.call_soon_threadsafe(is_over.wait, DEADLINE)
+    assert beside.outbox.put(b"first", "a")
+    other = threading.Thread(target=beside.outbox.put, args=(b"second", "b", True))
+    other.start()
+    other.join()
+    is_over.set()
+    beside.room()
+    assert beside.link.frames == [b"first", b"second"]
+
+
 def test_what_the_main_thread_puts_while_the_link_is_away_follows_the_policy(
     beside: Beside,
 ) -> None:
