@@ -15,6 +15,7 @@ from commlib._packet import now_ms
 from commlib.aio import _caller
 from commlib.exceptions import CommlibError, RPCTimeout
 from commlib.node import Node
+from commlib.transports import _amqp_topics
 
 from .pika_peer import PikaPeer, Properties
 
@@ -166,9 +167,15 @@ def test_a_subscriber_whose_queue_was_deleted_comes_back(
     assert got.items.count("after") >= 1
 
 
+@pytest.mark.parametrize("qos", [0, 1])
 def test_an_exchange_that_was_deleted_is_made_again_and_heard_again(
-    amqp_server: RabbitServer, plain: PikaPeer, topic: str
+    amqp_server: RabbitServer,
+    plain: PikaPeer,
+    topic: str,
+    qos: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(_amqp_topics, "LOOK_SECONDS", 0.5)
     exchange = f"{topic}.x"
     url = amqp_server.url_with(exchange=exchange)
     with (
@@ -178,18 +185,44 @@ def test_an_exchange_that_was_deleted_is_made_again_and_heard_again(
         got, heard = Collected(), Collected()
         node.create_subscriber(topic, got)
         other.create_subscriber(topic, heard)
-        publisher = node.create_publisher(topic)
+        publisher = node.create_publisher(topic, qos=qos)
         publisher.publish("before")
         assert (got.first, heard.first) == ("before", "before")
         plain.channel.exchange_delete(exchange)
 
         def came() -> bool:
             publisher.publish("after")
-            return "after" in got.items
+            return "after" in got.items and "after" in heard.items
 
         eventually(came, lambda: publisher.stats)
         assert publisher.stats.rejected >= 1
         assert publisher.stats.reconnects == 0
+    plain.channel.exchange_delete(exchange)
+
+
+def test_one_that_others_have_made_again_is_heard_again(
+    amqp_server: RabbitServer, plain: PikaPeer, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing tells a subscriber of that: who publishes there does so in vain, without an error."""
+    monkeypatch.setattr(_amqp_topics, "LOOK_SECONDS", 0.5)
+    exchange = f"{topic}.x"
+    url = amqp_server.url_with(exchange=exchange)
+    with (
+        Node("n", connection_params=url, heartbeats=False, discovery=False) as node,
+        Node("other", connection_params=url, heartbeats=False, discovery=False) as other,
+    ):
+        got, everything = Collected(), Collected()
+        node.create_subscriber(topic, got)
+        other.create_psubscriber("#", lambda msg, name: everything(name))
+        plain.channel.exchange_delete(exchange)
+        plain.channel.exchange_declare(exchange, "topic", durable=True)
+
+        def came() -> bool:
+            plain.publish(topic, b'"after"', exchange=exchange)
+            return bool(got.items and everything.items)
+
+        eventually(came)
+        assert {*everything.items} == {topic}
     plain.channel.exchange_delete(exchange)
 
 

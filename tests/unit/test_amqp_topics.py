@@ -16,7 +16,7 @@ from commlib.exceptions import AuthError, ConnectionLost
 from commlib.transports import _amqp_topics as module
 from commlib.transports._amqp_methods import SETUP, TOPICS
 from commlib.transports._amqp_properties import PropertyReader
-from commlib.transports._amqp_topics import Topic, Topics
+from commlib.transports._amqp_topics import BOUND, Topic, Topics
 from commlib.transports.base import LinkStats
 
 
@@ -74,7 +74,8 @@ class Network:
         keys: set[str] = set()
         for _, method in self.wire.broker.asked:
             if isinstance(method, spec.Queue.Bind) and method.queue == queue:
-                keys.add(method.routing_key)
+                if not method.routing_key.startswith(BOUND):
+                    keys.add(method.routing_key)
             elif isinstance(method, spec.Queue.Unbind) and method.queue == queue:
                 keys.discard(method.routing_key)
             elif isinstance(method, spec.Queue.Declare):
@@ -404,6 +405,23 @@ async def test_an_exchange_that_was_deleted_is_made_again() -> None:
 
 
 # ---- rights ----
+
+
+async def test_who_may_not_look_whether_it_is_still_bound_does_so_once() -> None:
+    new = await network(exchange="robots")
+    new.add("a")
+    await new.wire.settle()
+    refusal = (
+        403,
+        "ACCESS_REFUSED - access to exchange 'robots' in vhost '/' refused for user 'r'",
+    )
+    new.refuses = lambda method: refusal if isinstance(method, spec.Basic.Publish) else None
+    for _ in range(3):
+        new.topics._look(new.wire.link, new.topics._queue)
+        await new.wire.settle()
+    assert len(new.asked(spec.Basic.Publish)) == 1
+    assert new.bindings() == {"a"}
+    await new.lose()
 
 
 async def test_a_topic_that_may_not_be_read_leaves_the_others_alone() -> None:

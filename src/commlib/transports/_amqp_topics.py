@@ -12,19 +12,21 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from itertools import count
+from os import urandom
 from typing import Any
 
 from commlib._anchors import Anchors
-from commlib._packet import Packet
+from commlib._packet import PROPERTIES, Header, Packet
 from commlib._session import AUTH_PAUSE
 from commlib._topics import amqp_binding, amqp_matcher, is_pattern, matcher, split
-from commlib.exceptions import AuthError, ConnectionLost
+from commlib.exceptions import AuthError, CommlibError, ConnectionLost
 from commlib.transports import _amqp_methods as methods
 from commlib.transports._amqp_bytes import read_short
-from commlib.transports._amqp_codes import NOT_FOUND, Refusal
+from commlib.transports._amqp_codes import NOT_FOUND, Refusal, refused_exchange
+from commlib.transports._amqp_frames import MANDATORY, content, publish_method
 from commlib.transports._amqp_link import AmqpLink
 from commlib.transports._amqp_methods import DURABLE, PASSIVE, SETUP, TOPICS
-from commlib.transports._amqp_properties import PropertyReader
+from commlib.transports._amqp_properties import PropertyReader, PropertyWriter
 from commlib.transports._confirmation import Confirmation
 from commlib.transports.base import Handler
 
@@ -35,6 +37,10 @@ WILDCARDS = "#"
 EVERYWHERE = "amq.topic"
 """An exchange that is there without being made."""
 PAUSE = 1.0  # s between attempts to get a queue
+LOOK_SECONDS = 30.0  # between looks whether we are still bound to an exchange
+BOUND = "$bound."
+"""What the names begin with that those looks go to."""
+_JSON = PropertyWriter().write(Header(0, PROPERTIES), "", None, False)
 MAX_ROUTES = 10_000  # routing keys whose receivers are remembered
 
 
@@ -78,6 +84,13 @@ class Topics:
         self._anchors: Anchors[Topic] = Anchors()  # of the patterns
         self._needed: Counter[str] = Counter()  # by how many topics each binding is
         self._routes: dict[bytes, tuple[str, tuple[Handler, ...]]] = {}
+        # Somebody may delete an exchange and make it anew, and the broker tells nobody who was
+        # bound to it. Those whose names begin with amq. stay as long as the broker does.
+        self._may_look = not exchange.startswith("amq.")
+        self._own_key = f"{BOUND}{urandom(8).hex()}"
+        self._next_look: asyncio.TimerHandle | None = None
+        self.on_gone = self.exchange_is_gone
+        """Told that the exchange, or all that was bound to it, is no more."""
 
     def add(self, topic: str, handler: Handler) -> Topic:
         """Note a handler; its topic is asked for if it is the first one."""
@@ -140,6 +153,8 @@ class Topics:
         """The link is away."""
         self._link = None
         self._queue = ""
+        if self._next_look is not None:
+            self._next_look.cancel()
         if self._opening is not None:
             self._opening.cancel()
             self._opening = None
@@ -209,6 +224,8 @@ class Topics:
             else:
                 for topic in self._all():
                     self._bind(topic)
+                if self._may_look:
+                    self._watch(link)
                 break
             if not (self._exact or self._patterns):
                 break
@@ -255,6 +272,36 @@ class Topics:
                 raise
             await setup.ask(methods.declare_exchange(SETUP, self._exchange, "topic", DURABLE))
 
+    def _watch(self, link: AmqpLink) -> None:
+        """Bind a name of our own, too, to be told when what goes there reaches nobody."""
+        setup = link.channel(SETUP)
+        setup.on_return = lambda key, properties: self.on_gone(link)
+        setup.on_reset = lambda error: self._note_reset(link, error)
+        setup.ask(methods.bind(SETUP, self._queue, self._exchange, self._own_key))
+        self._look_later(link)
+
+    def _look_later(self, link: AmqpLink) -> None:
+        if self._next_look is not None:
+            self._next_look.cancel()
+        loop = asyncio.get_running_loop()
+        self._next_look = loop.call_later(LOOK_SECONDS, self._look, link, self._queue)
+
+    def _look(self, link: AmqpLink, queue: str) -> None:
+        if self._link is not link or self._queue != queue or not self._may_look:
+            return
+        if link.channel(SETUP).is_open and not link.is_held:
+            first = publish_method(SETUP, self._exchange, self._own_key, MANDATORY)
+            link.write([first + content(SETUP, _JSON, b"{}", link.tuning.frame)], [])
+        self._look_later(link)
+
+    def _note_reset(self, link: AmqpLink, error: CommlibError) -> None:
+        if refused_exchange(error) != self._exchange:
+            return
+        if isinstance(error, AuthError):
+            self._may_look = False
+        elif isinstance(error, Refusal) and error.code == NOT_FOUND:
+            self.on_gone(link)
+
     def exchange_is_gone(self, link: AmqpLink) -> None:
         """Somebody has deleted it."""
         if self._queue:
@@ -297,6 +344,8 @@ class Topics:
         _, at = read_short(where, 0)
         name, _ = read_short(where, at)
         topics = [topic for topic in self._anchors.find(split(name)) if topic.matches(name)]
+        if name.startswith(BOUND):
+            topics = []  # a look of ours or of others, for nobody
         if name in self._exact:
             topics.append(self._exact[name])
         route = name, tuple(handler for topic in topics for handler in topic.handlers)

@@ -108,6 +108,7 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
         self._deliveries.on_room = self._reliable.on_room
         self._reader = PropertyReader(self.stats)
         self._topics = Topics(params.exchange, params.queue_arguments, self._reader, self._spawn)
+        self._topics.on_gone = self._exchange_is_gone
         if params.session_expiry:
             self.traits = msgspec.structs.replace(self.traits, lasting=True)
         self._lasting = self._make_lasting() if self.traits.lasting else None
@@ -361,13 +362,12 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
 
     def _reset(self, error: CommlibError) -> None:
         """The broker has closed the channel for something that was published on it."""
-        if isinstance(error, Refusal) and error.code == NOT_FOUND and self._link is not None:
-            self._forbidden[""] = time.monotonic() + PAUSE, error
-            self._first_frames.clear()
-            self._topics.exchange_is_gone(self._link)
-            if self._lasting is not None:
-                self._lasting.exchange_is_gone(self._link)
         self._note_refusal(refused_topic(error) or refused_exchange(error), error)
+
+    def _exchange_is_gone(self, link: AmqpLink) -> None:
+        self._topics.exchange_is_gone(link)
+        if self._lasting is not None:
+            self._lasting.exchange_is_gone(link)
 
     def _tell_refused(self) -> None:
         """What was not even sent, all of one topic at once: there may be very many."""
@@ -384,6 +384,10 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
 
     def _note_refusal(self, target: str, error: Exception) -> None:
         """A message was refused; where a right is missing, those like it are for a while."""
+        if isinstance(error, Refusal) and error.code == NOT_FOUND and self._link is not None:
+            self._forbidden[""] = time.monotonic() + PAUSE, error
+            self._first_frames.clear()
+            self._exchange_is_gone(self._link)
         if isinstance(error, AuthError) and refused_exchange(error) == self.params.exchange:
             # Before anybody is told of it: who goes on then must not get the channel closed again.
             if len(self._forbidden) >= MAX_NAMES:
