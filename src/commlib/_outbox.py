@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from commlib._params import Offline
@@ -138,7 +139,7 @@ class Outbox:
         try:
             link = self._link
             if link is None:
-                if not self._may_wait(frame):
+                if not self._may_wait(frame) or self._is_beyond_policy():
                     return False
             elif self._write_of_main(link, frame, note, urgent):
                 return True
@@ -146,18 +147,24 @@ class Outbox:
                 waiting = self._bytes + self._main_bytes
                 if waiting and waiting + len(frame) + FRAME_COST > MAX_BYTES:
                     return False
-            self._main_bytes += len(frame) + FRAME_COST
+            self._main_bytes += len(frame) + (FRAME_COST if link is not None else 0)
             self._of_main.append((frame, note))
             # Else the loop is about to come for those before; what was interrupted, perhaps not.
-            if is_in_handler or len(self._of_main) == 1:
+            if is_in_handler or len(self._of_main) <= 1:
                 self._wake_loop()
             return True
         except BaseException:
             if self._of_main:  # Ctrl-C: perhaps the loop knows nothing of it
-                self._wake_loop()
+                with suppress(EndpointClosed):
+                    self._wake_loop()
             raise
         finally:
             self._is_amid_put = is_in_handler
+
+    def _is_beyond_policy(self) -> bool:
+        """Whether the main thread has put here more than is kept; then it waits for the loop."""
+        policy = self._offline
+        return len(self._of_main) >= policy.max_messages or self._main_bytes > policy.max_bytes
 
     def _write_of_main(self, link: Sink, frame: Frame, note: object, urgent: bool | None) -> bool:
         """Write a frame in the main thread, if nothing waits, and no handler may come between."""
@@ -216,10 +223,13 @@ class Outbox:
 
     def _wake_loop(self) -> None:
         assert self._loop is not None, "the link has brought it"
-        if threading.get_ident() == self._loop_thread:
-            self._loop.call_soon(self._flush)
-        else:
-            self._loop.call_soon_threadsafe(self._flush)
+        try:
+            if threading.get_ident() == self._loop_thread:
+                self._loop.call_soon(self._flush)
+            else:
+                self._loop.call_soon_threadsafe(self._flush)
+        except RuntimeError:  # the loop is closed
+            raise EndpointClosed(f"{self._name} was closed") from None
 
     def _put_now(self, link: Sink, frame: Frame | None, note: object, urgent: bool) -> bool:
         """Write a frame in this thread, None for what waits, and what others bring meanwhile.
@@ -476,6 +486,9 @@ class Outbox:
         """Return when ``put`` may take something again. On the loop."""
         if self._closed or self._failure() is not None:
             return  # put() has the reason
+        if self._link is None and self._offline.policy == "buffer" and not self._connecting():
+            self._flush()  # there is room for the newest, when what the main thread put is here
+            return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         if self._link is not None and not self._paused:

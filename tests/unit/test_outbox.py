@@ -194,6 +194,7 @@ async def test_a_frame_larger_than_the_outbox_is_taken_when_it_is_alone(
 
 async def test_who_gives_up_waiting_for_room_leaves_nothing_behind() -> None:
     outbox = Outbox_()
+    outbox.first = True  # the connection is on its way, and so is room
     outbox.set_link(None)
     for _ in range(10):
         with pytest.raises(TimeoutError):
@@ -925,7 +926,8 @@ def test_what_the_main_thread_puts_while_the_link_is_away_follows_the_policy(
 ) -> None:
     beside.outbox._offline = Offline(max_messages=3)
     for number in range(10):
-        assert beside.outbox.put(b"%d" % number, number)
+        while not beside.outbox.put(b"%d" % number, number):
+            beside.room()
     beside.set_link(beside.link)
     assert beside.link.frames == [b"7", b"8", b"9"]
     assert beside.outbox.stats.overflow == 7
@@ -941,6 +943,28 @@ def test_what_the_main_thread_puts_behind_the_end_is_refused_or_counted(beside: 
         beside.outbox.put(b"late", "late")
     assert beside.outbox.stats.expired == 1
     assert beside.outbox.empty
+
+
+def test_while_the_link_is_away_no_more_is_kept_than_the_policy_says(beside: Beside) -> None:
+    """Whatever keeps the loop from taking it."""
+    beside.outbox._offline = Offline(max_messages=10)
+    is_over = threading.Event()
+    beside.loop.call_soon_threadsafe(is_over.wait, DEADLINE)
+    puts = [beside.outbox.put(b"%d" % number, number) for number in range(12)]
+    assert puts == [True] * 10 + [False] * 2
+    is_over.set()
+    beside.room()
+    assert beside.outbox.put(b"10", 10)
+    beside.set_link(beside.link)
+    assert beside.link.frames == [b"%d" % number for number in range(1, 11)]
+
+
+def test_what_the_main_thread_puts_behind_the_end_of_the_loop_is_refused() -> None:
+    beside = Beside()
+    beside.set_link(beside.link)
+    beside.close()
+    with pytest.raises(EndpointClosed):
+        beside.outbox.put(b"a", "a")
 
 
 def test_ctrl_c_amid_a_put_of_the_main_thread_leaves_nothing_behind_unheard(

@@ -178,10 +178,13 @@ class StreamLink(asyncio.BufferedProtocol):
 
         The loop writes nothing else, and that when nothing is under way: it can gather what comes.
         """
-        if not self._write_lock.acquire(blocking=False):
-            return False
+        # Ctrl-C may come on the return from any call.
+        is_taken: list[bool] = []
         try:
+            is_taken.extend(map(self._write_lock.acquire, (False,)))
             transport = self._transport
+            if not is_taken[0]:
+                return False
             if transport is None or self._rest or transport.get_write_buffer_size():
                 return False
             # Here, too: it is so as long as nobody comes between.
@@ -191,18 +194,20 @@ class StreamLink(asyncio.BufferedProtocol):
             try:
                 self._note(notes)
                 self._send_directly(frame, sent)
-            except BaseException as exc:  # Ctrl-C
-                if sent != [len(frame)]:  # an answer is waited for that will not come
+                self.written_bytes += sent[0]
+                if sent[0] < len(frame):
+                    self._rest = rest_of(parts_of(frame), sent[0])
+                    self._loop.call_soon_threadsafe(self.write, (), ())
+            except BaseException as exc:
+                # What follows would be taken for the rest, or its answer for one that never comes.
+                if sent != [len(frame)]:
                     reason = ConnectionLost(f"writing was interrupted: {exc!r}")
                     self._loop.call_soon_threadsafe(self.abort, reason)
                 raise
-            self.written_bytes += sent[0]
-            if sent[0] < len(frame):
-                self._rest = rest_of(parts_of(frame), sent[0])
-                self._loop.call_soon_threadsafe(self.write, (), ())
             return True
         finally:
-            self._write_lock.release()
+            if is_taken == [True]:
+                self._write_lock.release()
 
     def _send_directly(self, frame: Frame, sent: list[int]) -> None:
         """Note in ``sent`` how many bytes the socket has taken, in one step with that."""
