@@ -248,17 +248,21 @@ class RPCService(Input):
                 self._refuse(packet)
 
     def _refuse(self, packet: Packet) -> None:
-        """Tell a caller whose request was taken from the broker, and will not be handled."""
-        header = Header()
+        """Tell a caller whose request was taken from the broker, and will not be handled.
+
+        Not one who asks again by itself, or whom another service may answer.
+        """
+        assert self._consumer is not None, "it has brought the packet"
         try:
             header = self._read(packet).header
         except Exception as exc:  # a message class may raise anything when it is decoded
-            error = exc
+            self._report(packet, exc)
         else:
-            text = "the service was stopped before it had come to this request"
-            error = Refused(text, header, EndpointClosed.__name__)
-        self._send(self._failure(packet, header, error))
-        if self._consumer is not None:
+            if not header.attempt and self.hub.transport.traits.competing:
+                text = "the service was stopped before it had come to this request"
+                error = Refused(text, header, EndpointClosed.__name__)
+                self._send(self._answer(packet, header, error))
+        finally:
             self._consumer.done(packet)
 
     def _handle(self, life: _Life, packet: Packet) -> None:
@@ -418,6 +422,11 @@ class RPCService(Input):
     ) -> tuple[Address, Packet] | None:
         """Count and log an error, and the reply that tells the caller, if there is one."""
         self._report(packet, error)
+        return self._answer(packet, header, error)
+
+    def _answer(
+        self, packet: Packet, header: Header, error: BaseException
+    ) -> tuple[Address, Packet] | None:
         is_verified = True
         if isinstance(error, Refused):
             header, is_verified = error.header, error.is_verified

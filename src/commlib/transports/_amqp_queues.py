@@ -59,6 +59,8 @@ class Delivered(Packet, gc=False):
     key: str = ""
     settled: bool = False
     """Whether it was acknowledged, with its reply or alone."""
+    share: int = 0
+    """How many of its kind the service works on at once."""
     looks: int = 0
     """How often it was found to be worked on still; from then on it is for the loop to settle."""
 
@@ -129,7 +131,8 @@ class Services:
         self._loop: asyncio.AbstractEventLoop | None = None
         # By what tells one request from all others.
         self._in_hand: dict[str, Delivered] = {}
-        self._is_watched = False
+        self._numbers_in_hand = count()
+        self._next_look: asyncio.TimerHandle | None = None
         self._worked_off: OrderedDict[str, None] = OrderedDict()
         # What has come before the link was announced: replies could not be sent yet.
         self._early: list[Callable[[], None]] | None = None
@@ -380,29 +383,41 @@ class Services:
             tag=tag,
             life=life,
             channel=channel,
-            key=key or f"{channel.number}/{life}/{tag}",
+            key=key or f"#{next(self._numbers_in_hand)}",
+            share=found.prefetch,
         )
         self._in_hand[request.key] = request
-        if not self._is_watched:
-            self._watch()
+        if self._next_look is None:
+            self._look_later()
         found.handler(request)
 
-    def _watch(self) -> None:
-        self._is_watched = True
-        asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+    def _look_later(self) -> None:
+        self._next_look = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
 
     def _look(self) -> None:
-        """Acknowledge what is worked on for long, which nobody else shall have anyway."""
-        self._is_watched = False
+        """Acknowledge what is worked on for long, which nobody else shall have anyway.
+
+        Of each service no more than it has workers, or one that hangs would get ever more.
+        """
+        self._next_look = None
+        requests = tuple(self._in_hand.values())
+        early = Counter(request.topic for request in requests if request.settled)
         acks = []
-        for request in tuple(self._in_hand.values()):
-            if request.looks and not request.settled:
+        for request in requests:
+            if request.looks and not request.settled and early[request.topic] < request.share:
                 request.settled = True
+                early[request.topic] += 1
                 acks.append(request.ack())
             request.looks += 1
         self._write(acks)
         if self._in_hand:
-            self._watch()
+            self._look_later()
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._next_look is not None:
+            self._next_look.cancel()
+        self._in_hand.clear()
 
     def _pass_on(
         self, channel: Channel, queue: str, tag: int, properties: bytes, payload: bytes
