@@ -240,7 +240,10 @@ class Session:
         text = str(exc)
         if not text:
             speaks = "TLS" if self._uses_tls else "this protocol"
-            text = f"no answer within {self._params.connect_timeout:g} s; does it speak {speaks}?"
+            text = (
+                f"no answer within {self._params.connect_timeout:g} s; is the machine on, and does "
+                f"it speak {speaks}?"
+            )
         elif getattr(exc, "reason", None) == "WRONG_VERSION_NUMBER":  # of ssl
             text += "; does it speak TLS?"
         elif isinstance(exc, ConnectionRefusedError):

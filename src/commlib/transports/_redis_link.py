@@ -190,7 +190,7 @@ async def dial(name: str, params: ConnectionParameters) -> RedisLink:
     except ConnectionLost as exc:
         reason = link.closed.result() if link.closed.done() else None
         link.abort(None)
-        if isinstance(reason, OSError):  # it says why
+        if isinstance(reason, OSError) and not isinstance(reason, CommlibError):  # it says why
             raise reason from exc
         if reason is not None:
             raise ConnectError(str(reason)) from exc

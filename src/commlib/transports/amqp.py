@@ -124,7 +124,6 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
         self._sends: dict[tuple[str, bool], bytes] = {}
         self._forbidden: dict[str, tuple[float, CommlibError]] = {}
         self._refused_here: deque[tuple[str, CommlibError]] = deque()
-        self._is_refusal_told = False
 
     def _make_lasting(self) -> LastingTopics:
         from commlib.transports._amqp_lasting import LastingTopics  # hardly any program needs it
@@ -140,6 +139,7 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
     # The verbs.
 
     async def _close_rest(self) -> None:
+        self._services.close()
         for task in list(self._tasks):
             task.cancel()
             await asyncio.wait([task])
@@ -198,9 +198,12 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
                 continue
             if time.monotonic() < until and self._loop is not None:
                 self._refused_here.append((topic, error))
-                if not self._is_refusal_told:
-                    self._is_refusal_told = True
+                try:
+                    if len(self._refused_here) <= 1:  # else it is about to come for those before
+                        self._loop.call_soon_threadsafe(self._tell_refused)
+                except BaseException:  # Ctrl-C: perhaps it is not
                     self._loop.call_soon_threadsafe(self._tell_refused)
+                    raise
                 return None
             self._forbidden.pop(what, None)
         if len(self._first_frames) >= MAX_NAMES:
@@ -371,7 +374,6 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
 
     def _tell_refused(self) -> None:
         """What was not even sent, all of one topic at once: there may be very many."""
-        self._is_refusal_told = False
         counts: Counter[str] = Counter()
         errors: dict[str, CommlibError] = {}
         while self._refused_here:
