@@ -141,7 +141,7 @@ class Outbox:
             if link is None:
                 if not self._may_wait(frame) or self._is_beyond_policy():
                     return False
-            elif self._write_of_main(link, frame, note, urgent):
+            elif not self._of_main and self._write_of_main(link, frame, note, urgent):
                 return True
             else:
                 waiting = self._bytes + self._main_bytes
@@ -177,22 +177,26 @@ class Outbox:
 
     def _adopt(self) -> bool:
         """Take what the main thread has put here; whether that was something. Under the lock."""
-        is_some = bool(self._of_main)
-        while self._of_main:
-            frame, note = self._of_main[0]
-            if self._closed:
-                self._stats.expired += _messages((note,))
-            else:
-                self._frames.append(frame)
-                self._notes.append(note)
-                self._bytes += len(frame)
-                if self._link is None:
-                    self._born.append(time.monotonic())
-                else:
-                    self._bytes += FRAME_COST
-            self._of_main.popleft()
+        of_main, frames, notes = self._of_main, self._frames, self._notes
+        if not of_main:
+            return False
+        is_offline, before, size = self._link is None, len(frames), 0
+        while of_main and not self._closed:
+            frame, note = of_main[0]
+            frames.append(frame)
+            notes.append(note)
+            size += len(frame)
+            of_main.popleft()  # only now: it is always somewhere
+        count = len(frames) - before
+        self._bytes += size
+        if is_offline:
+            self._born.extend([time.monotonic()] * count)
+        else:
+            self._bytes += FRAME_COST * count
+        while of_main:  # nobody will write it any more
+            self._stats.expired += _messages(of_main.popleft()[1:])
         self._main_bytes = 0
-        return is_some
+        return True
 
     def let_go(self) -> None:
         """Write what waits because more was to come. From any thread."""
