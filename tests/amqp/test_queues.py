@@ -175,7 +175,7 @@ def test_an_exchange_that_was_deleted_is_made_again_and_heard_again(
     qos: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_amqp_topics, "LOOK_SECONDS", 0.5)
+    monkeypatch.setattr(_amqp_topics, "AGAIN_SECONDS", 0.5)
     exchange = f"{topic}.x"
     url = amqp_server.url_with(exchange=exchange)
     with (
@@ -204,7 +204,7 @@ def test_one_that_others_have_made_again_is_heard_again(
     amqp_server: RabbitServer, plain: PikaPeer, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing tells a subscriber of that: who publishes there does so in vain, without an error."""
-    monkeypatch.setattr(_amqp_topics, "LOOK_SECONDS", 0.5)
+    monkeypatch.setattr(_amqp_topics, "AGAIN_SECONDS", 0.5)
     exchange = f"{topic}.x"
     url = amqp_server.url_with(exchange=exchange)
     with (

@@ -16,7 +16,7 @@ from commlib.exceptions import AuthError, ConnectionLost
 from commlib.transports import _amqp_topics as module
 from commlib.transports._amqp_methods import SETUP, TOPICS
 from commlib.transports._amqp_properties import PropertyReader
-from commlib.transports._amqp_topics import BOUND, Topic, Topics
+from commlib.transports._amqp_topics import Topic, Topics
 from commlib.transports.base import LinkStats
 
 
@@ -74,8 +74,7 @@ class Network:
         keys: set[str] = set()
         for _, method in self.wire.broker.asked:
             if isinstance(method, spec.Queue.Bind) and method.queue == queue:
-                if not method.routing_key.startswith(BOUND):
-                    keys.add(method.routing_key)
+                keys.add(method.routing_key)
             elif isinstance(method, spec.Queue.Unbind) and method.queue == queue:
                 keys.discard(method.routing_key)
             elif isinstance(method, spec.Queue.Declare):
@@ -404,24 +403,34 @@ async def test_an_exchange_that_was_deleted_is_made_again() -> None:
     await new.lose()
 
 
-# ---- rights ----
-
-
-async def test_who_may_not_look_whether_it_is_still_bound_does_so_once() -> None:
+async def test_what_is_bound_is_bound_again_now_and_then_some_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MOST_AGAIN", 2)
     new = await network(exchange="robots")
-    new.add("a")
+    for name in "abc":
+        new.add(name)
     await new.wire.settle()
-    refusal = (
-        403,
-        "ACCESS_REFUSED - access to exchange 'robots' in vhost '/' refused for user 'r'",
+    asked = len(new.asked(spec.Queue.Bind))
+    # A right that was withdrawn meanwhile costs what is bound nothing.
+    new.refuses = lambda method: (
+        (403, "ACCESS_REFUSED") if isinstance(method, spec.Queue.Bind) else None
     )
-    new.refuses = lambda method: refusal if isinstance(method, spec.Basic.Publish) else None
-    for _ in range(3):
-        new.topics._look(new.wire.link, new.topics._queue)
+    for begin, count in ((0, 2), (2, 1)):
+        new.topics._bind_all_again(new.wire.link, begin)
         await new.wire.settle()
-    assert len(new.asked(spec.Basic.Publish)) == 1
-    assert new.bindings() == {"a"}
+        asked += count
+        assert len(new.asked(spec.Queue.Bind)) == asked
+    new.refuses = lambda method: (
+        (404, "NOT_FOUND - no exchange") if isinstance(method, spec.Queue.Bind) else None
+    )
+    new.topics._bind_all_again(new.wire.link, 0)
+    await new.wire.settle()
+    assert new.topics._queue == "", "it begins anew"
     await new.lose()
+
+
+# ---- rights ----
 
 
 async def test_a_topic_that_may_not_be_read_leaves_the_others_alone() -> None:

@@ -12,21 +12,19 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from itertools import count
-from os import urandom
 from typing import Any
 
 from commlib._anchors import Anchors
-from commlib._packet import PROPERTIES, Header, Packet
+from commlib._packet import Packet
 from commlib._session import AUTH_PAUSE
 from commlib._topics import amqp_binding, amqp_matcher, is_pattern, matcher, split
-from commlib.exceptions import AuthError, CommlibError, ConnectionLost
+from commlib.exceptions import AuthError, ConnectionLost
 from commlib.transports import _amqp_methods as methods
 from commlib.transports._amqp_bytes import read_short
-from commlib.transports._amqp_codes import NOT_FOUND, Refusal, refused_exchange
-from commlib.transports._amqp_frames import MANDATORY, content, publish_method
+from commlib.transports._amqp_codes import NOT_FOUND, Refusal
 from commlib.transports._amqp_link import AmqpLink
 from commlib.transports._amqp_methods import DURABLE, PASSIVE, SETUP, TOPICS
-from commlib.transports._amqp_properties import PropertyReader, PropertyWriter
+from commlib.transports._amqp_properties import PropertyReader
 from commlib.transports._confirmation import Confirmation
 from commlib.transports.base import Handler
 
@@ -37,10 +35,8 @@ WILDCARDS = "#"
 EVERYWHERE = "amq.topic"
 """An exchange that is there without being made."""
 PAUSE = 1.0  # s between attempts to get a queue
-LOOK_SECONDS = 30.0  # between looks whether we are still bound to an exchange
-BOUND = "$bound."
-"""What the names begin with that those looks go to."""
-_JSON = PropertyWriter().write(Header(0, PROPERTIES), "", None, False)
+AGAIN_SECONDS = 30.0  # between the binds of an exchange that somebody may delete
+MOST_AGAIN = 100  # of them at a time: each takes the broker 1 ms
 MAX_ROUTES = 10_000  # routing keys whose receivers are remembered
 
 
@@ -84,13 +80,7 @@ class Topics:
         self._anchors: Anchors[Topic] = Anchors()  # of the patterns
         self._needed: Counter[str] = Counter()  # by how many topics each binding is
         self._routes: dict[bytes, tuple[str, tuple[Handler, ...]]] = {}
-        # Somebody may delete an exchange and make it anew, and the broker tells nobody who was
-        # bound to it. Those whose names begin with amq. stay as long as the broker does.
-        self._may_look = not exchange.startswith("amq.")
-        self._own_key = f"{BOUND}{urandom(8).hex()}"
-        self._next_look: asyncio.TimerHandle | None = None
-        self.on_gone = self.exchange_is_gone
-        """Told that the exchange, or all that was bound to it, is no more."""
+        self._again: asyncio.TimerHandle | None = None
 
     def add(self, topic: str, handler: Handler) -> Topic:
         """Note a handler; its topic is asked for if it is the first one."""
@@ -153,8 +143,8 @@ class Topics:
         """The link is away."""
         self._link = None
         self._queue = ""
-        if self._next_look is not None:
-            self._next_look.cancel()
+        if self._again is not None:
+            self._again.cancel()
         if self._opening is not None:
             self._opening.cancel()
             self._opening = None
@@ -184,21 +174,55 @@ class Topics:
 
         def answered(answer: asyncio.Future[bytes]) -> None:
             error = answer.exception()
-            if isinstance(error, Refusal) and error.code == NOT_FOUND:
-                self._begin_anew(link, PAUSE)  # somebody has deleted the queue or the exchange
-            elif error is None or isinstance(error, Refusal | AuthError):
+            if self._is_missing(link, error):
+                return
+            if error is None or isinstance(error, Refusal | AuthError):
                 topic.confirm(error)
                 if error is not None:
                     later = asyncio.get_running_loop().call_later
                     later(AUTH_PAUSE, self._bind_again, link, topic)
             # Else the connection is away, and the next one begins with this.
 
+        self._ask_to_bind(link, topic).add_done_callback(answered)
+
+    def _ask_to_bind(self, link: AmqpLink, topic: Topic) -> asyncio.Future[bytes]:
         frame = methods.bind(SETUP, self._queue, self._exchange, topic.binding)
-        link.channel(SETUP).ask(frame).add_done_callback(answered)
+        return link.channel(SETUP).ask(frame)
+
+    def _is_missing(self, link: AmqpLink, error: BaseException | None) -> bool:
+        """Whether somebody has deleted the queue or the exchange; then it begins anew."""
+        if not isinstance(error, Refusal) or error.code != NOT_FOUND:
+            return False
+        self._begin_anew(link, PAUSE)
+        return True
 
     def _bind_again(self, link: AmqpLink, topic: Topic) -> None:
         if self._link is link and self._queue and topic.handlers:
             self._bind(topic)
+
+    def _bind_all_later(self, link: AmqpLink, begin: int) -> None:
+        if self._again is not None:
+            self._again.cancel()
+        if not self._exchange.startswith("amq."):  # those stay as long as the broker does
+            loop = asyncio.get_running_loop()
+            self._again = loop.call_later(AGAIN_SECONDS, self._bind_all_again, link, begin)
+
+    def _bind_all_again(self, link: AmqpLink, begin: int) -> None:
+        """Bind once more what is bound, some at a time.
+
+        Somebody may have deleted the exchange, and others made it again: the broker tells that
+        nobody who was bound to it. It makes nothing of a binding that is there.
+        """
+        if self._link is not link or not self._queue:
+            return
+        topics = self._all()
+        for topic in topics[begin : begin + MOST_AGAIN]:
+            bound = topic.confirmed
+            if bound.done() and not bound.cancelled() and bound.exception() is None:
+                asked = self._ask_to_bind(link, topic)
+                asked.add_done_callback(lambda done: self._is_missing(link, done.exception()))
+        begin += MOST_AGAIN
+        self._bind_all_later(link, begin if begin < len(topics) else 0)
 
     async def _open_all(self, link: AmqpLink, pause: float) -> None:
         """The queue and its consumer, and a binding for each topic."""
@@ -224,8 +248,7 @@ class Topics:
             else:
                 for topic in self._all():
                     self._bind(topic)
-                if self._may_look:
-                    self._watch(link)
+                self._bind_all_later(link, 0)
                 break
             if not (self._exact or self._patterns):
                 break
@@ -272,36 +295,6 @@ class Topics:
                 raise
             await setup.ask(methods.declare_exchange(SETUP, self._exchange, "topic", DURABLE))
 
-    def _watch(self, link: AmqpLink) -> None:
-        """Bind a name of our own, too, to be told when what goes there reaches nobody."""
-        setup = link.channel(SETUP)
-        setup.on_return = lambda key, properties: self.on_gone(link)
-        setup.on_reset = lambda error: self._note_reset(link, error)
-        setup.ask(methods.bind(SETUP, self._queue, self._exchange, self._own_key))
-        self._look_later(link)
-
-    def _look_later(self, link: AmqpLink) -> None:
-        if self._next_look is not None:
-            self._next_look.cancel()
-        loop = asyncio.get_running_loop()
-        self._next_look = loop.call_later(LOOK_SECONDS, self._look, link, self._queue)
-
-    def _look(self, link: AmqpLink, queue: str) -> None:
-        if self._link is not link or self._queue != queue or not self._may_look:
-            return
-        if link.channel(SETUP).is_open and not link.is_held:
-            first = publish_method(SETUP, self._exchange, self._own_key, MANDATORY)
-            link.write([first + content(SETUP, _JSON, b"{}", link.tuning.frame)], [])
-        self._look_later(link)
-
-    def _note_reset(self, link: AmqpLink, error: CommlibError) -> None:
-        if refused_exchange(error) != self._exchange:
-            return
-        if isinstance(error, AuthError):
-            self._may_look = False
-        elif isinstance(error, Refusal) and error.code == NOT_FOUND:
-            self.on_gone(link)
-
     def exchange_is_gone(self, link: AmqpLink) -> None:
         """Somebody has deleted it."""
         if self._queue:
@@ -344,8 +337,6 @@ class Topics:
         _, at = read_short(where, 0)
         name, _ = read_short(where, at)
         topics = [topic for topic in self._anchors.find(split(name)) if topic.matches(name)]
-        if name.startswith(BOUND):
-            topics = []  # a look of ours or of others, for nobody
         if name in self._exact:
             topics.append(self._exact[name])
         route = name, tuple(handler for topic in topics for handler in topic.handlers)

@@ -108,7 +108,6 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
         self._deliveries.on_room = self._reliable.on_room
         self._reader = PropertyReader(self.stats)
         self._topics = Topics(params.exchange, params.queue_arguments, self._reader, self._spawn)
-        self._topics.on_gone = self._exchange_is_gone
         if params.session_expiry:
             self.traits = msgspec.structs.replace(self.traits, lasting=True)
         self._lasting = self._make_lasting() if self.traits.lasting else None
@@ -124,6 +123,7 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
         self._sends: dict[tuple[str, bool], bytes] = {}
         self._forbidden: dict[str, tuple[float, CommlibError]] = {}
         self._refused_here: deque[tuple[str, CommlibError]] = deque()
+        self._is_refusal_told = False
 
     def _make_lasting(self) -> LastingTopics:
         from commlib.transports._amqp_lasting import LastingTopics  # hardly any program needs it
@@ -198,12 +198,13 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
                 continue
             if time.monotonic() < until and self._loop is not None:
                 self._refused_here.append((topic, error))
-                try:
-                    if len(self._refused_here) <= 1:  # else it is about to come for those before
+                if not self._is_refusal_told:
+                    try:
+                        self._is_refusal_told = True
                         self._loop.call_soon_threadsafe(self._tell_refused)
-                except BaseException:  # Ctrl-C: perhaps it is not
-                    self._loop.call_soon_threadsafe(self._tell_refused)
-                    raise
+                    except BaseException:  # Ctrl-C: perhaps it will not be
+                        self._is_refusal_told = False
+                        raise
                 return None
             self._forbidden.pop(what, None)
         if len(self._first_frames) >= MAX_NAMES:
@@ -367,13 +368,9 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
         """The broker has closed the channel for something that was published on it."""
         self._note_refusal(refused_topic(error) or refused_exchange(error), error)
 
-    def _exchange_is_gone(self, link: AmqpLink) -> None:
-        self._topics.exchange_is_gone(link)
-        if self._lasting is not None:
-            self._lasting.exchange_is_gone(link)
-
     def _tell_refused(self) -> None:
         """What was not even sent, all of one topic at once: there may be very many."""
+        self._is_refusal_told = False  # first: what comes from here on is told by itself
         counts: Counter[str] = Counter()
         errors: dict[str, CommlibError] = {}
         while self._refused_here:
@@ -389,7 +386,9 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
         if isinstance(error, Refusal) and error.code == NOT_FOUND and self._link is not None:
             self._forbidden[""] = time.monotonic() + PAUSE, error
             self._first_frames.clear()
-            self._exchange_is_gone(self._link)
+            self._topics.exchange_is_gone(self._link)
+            if self._lasting is not None:
+                self._lasting.exchange_is_gone(self._link)
         if isinstance(error, AuthError) and refused_exchange(error) == self.params.exchange:
             # Before anybody is told of it: who goes on then must not get the channel closed again.
             if len(self._forbidden) >= MAX_NAMES:
