@@ -774,7 +774,7 @@ class Late:
     def __init__(self, link: AmqpLink) -> None:
         self._link = link
 
-    def acquire(self, *, blocking: bool) -> bool:
+    def acquire(self, blocking: bool) -> bool:
         self._link.hold("it")
         return True
 
