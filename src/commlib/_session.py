@@ -31,6 +31,7 @@ from commlib.exceptions import (
 log = logging.getLogger("commlib.session")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # s between attempts; a restarted broker is back in ~1 s
+SETTLING_SECONDS = 5.0  # a longest pause, drawn as long as can be, and time to dial
 AUTH_PAUSE = 30.0  # s; a person has to mend it, and brokers count failed logins (and take-overs)
 PROBE_GRACE = 5.0  # s from when the broker has the probe of a silent link to the end of it
 
@@ -114,6 +115,8 @@ class Session:
         self.was_linked = False
         self.failure: CommlibError | None = None
         """Why there is no link, where only a person can mend it."""
+        self._back_since: float | None = None
+        """When the link came, in the loop's time, if it had been away or out of reach before."""
         self._reported = False
         self._first = first
         self._level = logging.INFO if first is not None else logging.WARNING
@@ -157,6 +160,7 @@ class Session:
             task.cancel()
             await asyncio.wait([task])
         self.failure, self.failed, self.was_linked = None, False, False
+        self._back_since = None
 
     async def _supervise(self) -> None:
         loop = asyncio.get_running_loop()
@@ -177,6 +181,12 @@ class Session:
                 async with asyncio.timeout(pause * uniform(0.5, 1.5)):
                     await self._hurry.wait()
             pause = min(pause * 2, LONGEST_PAUSE)
+
+    @property
+    def is_just_back(self) -> bool:
+        """Whether others may not have found the broker yet after it was away. On the loop."""
+        since = self._back_since
+        return since is not None and asyncio.get_running_loop().time() - since < SETTLING_SECONDS
 
     def hurry(self) -> None:
         """Try again at once: another connection has just found the broker."""
@@ -264,6 +274,7 @@ class Session:
         if link is not None:
             if self.was_linked or self._reported:
                 log.log(self._level, "%s: connected", self.name)
+                self._back_since = asyncio.get_running_loop().time()
             self.failure, self.failed = None, False
             self._reported, self.was_linked = False, True
             log.debug("%s is there", self.name)

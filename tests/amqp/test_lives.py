@@ -15,8 +15,14 @@ import uvloop
 
 from brokers import RabbitServer, running
 from collected import BUSY_SECONDS, DEADLINE, Collected, eventually, met
-from commlib import _portal, aio
-from commlib.exceptions import CommlibError, ConnectionLost, RPCRemoteError
+from commlib import _portal, _session, aio
+from commlib.exceptions import (
+    CommlibError,
+    ConnectionLost,
+    RPCRemoteError,
+    RPCTimeout,
+    ServiceNotFound,
+)
 from commlib.node import Node
 from commlib.transports import _amqp_methods as methods
 from commlib.transports import _main_transport, resolve
@@ -252,6 +258,41 @@ def test_a_request_that_is_worked_on_when_the_connection_breaks_is_worked_on_onc
         assert calling.result(DEADLINE) == 10
         assert client.call(6, timeout=DEADLINE) == 12
         assert begun.items == [5, 6]
+
+
+def test_a_call_to_a_service_that_comes_back_a_little_later_is_answered(
+    server: RabbitServer, topic: str
+) -> None:
+    with Node("client", connection_params=server.url, heartbeats=False) as caller:
+        client = caller.create_rpc_client(topic)
+        with pytest.raises(ServiceNotFound):
+            client.call(1, timeout=DEADLINE)
+        cut(caller)
+        eventually(lambda: client.stats.reconnects == 1)
+        calling = [client.call_async(n, timeout=DEADLINE) for n in range(20)]
+        with pytest.raises(RPCTimeout) as found:
+            client.call(1, timeout=0.3)
+        assert not isinstance(found.value, ServiceNotFound)
+        with Node("service", connection_params=server.url, heartbeats=False) as node:
+            service = node.create_rpc(topic, lambda n: n * 2)
+            assert [each.result(DEADLINE) for each in calling] == [n * 2 for n in range(20)]
+            assert service.stats.received == 20
+
+
+def test_nobody_waits_for_a_service_longer_than_others_need_to_come_back(
+    server: RabbitServer, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Node("client", connection_params=server.url, heartbeats=False) as caller:
+        client = caller.create_rpc_client(topic)
+        with pytest.raises(ServiceNotFound):
+            client.call(1, timeout=DEADLINE)
+        cut(caller)
+        eventually(lambda: client.stats.reconnects == 1)
+        calling = client.call_async(1, timeout=600)
+        assert not calling.done()
+        monkeypatch.setattr(_session, "SETTLING_SECONDS", 0.0)
+        with pytest.raises(ServiceNotFound):
+            calling.result(DEADLINE)
 
 
 def test_one_that_ends_while_there_is_no_connection_is_answered_on_the_next(

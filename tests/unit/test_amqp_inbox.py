@@ -13,7 +13,7 @@ from commlib.exceptions import AuthError, CommlibError, ConnectionLost, ServiceN
 from commlib.transports._amqp_inbox import DIRECT, Inbox
 from commlib.transports._amqp_methods import CALLS
 from commlib.transports._amqp_properties import PropertyReader
-from commlib.transports.base import LinkStats
+from commlib.transports.base import LinkStats, NotServedYet
 
 Told = tuple[str | None, "bytes | CommlibError"]
 
@@ -26,7 +26,9 @@ class Calling:
         self.told: list[Told] = []
         self.headers: list[Header | None] = []
         self.takes = True
-        self.inbox = Inbox(PropertyReader(LinkStats()), self._take)
+        self.is_settling = False
+        reader = PropertyReader(LinkStats())
+        self.inbox = Inbox(reader, self._take, lambda: self.is_settling)
 
     def _take(self, token: str | None, what: Packet | CommlibError) -> bool:
         self.told.append((token, what.payload if isinstance(what, Packet) else what))
@@ -85,7 +87,19 @@ async def test_what_nobody_serves_comes_back_at_once_as_an_error() -> None:
     ((token, error),) = found.told
     assert token == "a"
     assert isinstance(error, ServiceNotFound)
+    assert not isinstance(error, NotServedYet)
     assert "nobody serves absent" in str(error)
+
+
+async def test_while_others_may_be_on_their_way_back_that_is_not_the_last_word() -> None:
+    found = await calling("a")
+    found.is_settling = True
+    about = BasicProperties(correlation_id="a")
+    found.wire.comes(returned(CALLS, "absent", b"request", about))
+    ((token, error),) = found.told
+    assert token == "a"
+    assert isinstance(error, NotServedYet)
+    assert "a" not in found.inbox.open
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,14 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from collected import DEADLINE
 from commlib._packet import Header, Packet
 from commlib._wire import Writer
+from commlib.aio import _caller
 from commlib.aio._caller import Call, Caller
 from commlib.compression import compressor
-from commlib.exceptions import RPCTimeout
-from commlib.transports.base import Address, ReplyHandler, Traits, Transport
+from commlib.exceptions import CommlibError, RPCTimeout
+from commlib.transports.base import Address, NotServedYet, ReplyHandler, Traits, Transport
 
 
 class Lines:
@@ -25,6 +27,7 @@ class Lines:
 
     def __init__(self) -> None:
         self.sent: list[Packet] = []
+        self._is_sent = asyncio.Event()
 
     async def open_inbox(self, handler: ReplyHandler) -> Lines:
         self.handler = handler
@@ -36,9 +39,19 @@ class Lines:
     def release(self, token: str, *, unused: bool = False) -> None:
         """It has none to take back."""
 
+    async def close(self) -> None:
+        """It leaves nothing."""
+
     def send(self, to: str, packet: Packet) -> bool:
         self.sent.append(packet)
+        self._is_sent.set()
         return True
+
+    async def has_sent(self, count: int) -> None:
+        async with asyncio.timeout(DEADLINE):
+            while len(self.sent) < count:
+                self._is_sent.clear()
+                await self._is_sent.wait()
 
 
 @pytest.fixture
@@ -127,6 +140,37 @@ async def test_an_id_of_its_own_is_what_a_reply_echoes(lines: Lines) -> None:
     assert lines.handler(call.token, Packet(reply("the-first-attempt")))
     outcome = await waiting
     assert outcome.correlation_id == "the-first-attempt"
+
+
+async def test_a_request_that_has_reached_nobody_is_sent_again_as_it_was(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_caller, "UNSERVED_PAUSE", 0.0)
+    caller = await opened(lines)
+    call, waiting = await asked(caller)
+    for sent in (2, 3):
+        assert lines.handler(call.token, NotServedYet("nobody"))
+        await lines.has_sent(sent)
+    assert lines.sent[0] is lines.sent[1] is lines.sent[2]
+    assert lines.handler(call.token, Packet(reply(call.token, 5)))
+    assert (await waiting).payload == reply(call.token, 5)
+
+
+@pytest.mark.parametrize("end", ["time is up", "it is closed"])
+async def test_one_that_nobody_waits_for_any_more_is_not(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    monkeypatch.setattr(_caller, "UNSERVED_PAUSE", 0.0)
+    caller = await opened(lines)
+    call, waiting = await asked(caller)
+    assert lines.handler(call.token, NotServedYet("nobody"))
+    if end == "it is closed":
+        await caller.close()
+    else:
+        caller.drop(call.token, RPCTimeout("nobody"))
+    assert isinstance(await waiting, CommlibError)
+    await asyncio.sleep(0.01)  # the loop's timer of no time at all is over by then
+    assert len(lines.sent) == 1
 
 
 async def test_so_many_addresses_are_kept_ready_and_each_is_used_once(

@@ -249,6 +249,30 @@ async def test_a_lost_link_is_replaced_and_both_are_told(hasty: None) -> None:
     await session.close()
 
 
+async def test_for_a_while_it_is_just_back_where_the_broker_was_away_and_only_there(
+    hasty: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = FakeLink(), FakeLink()
+    session = Session_(Dialled(first, second))
+    assert not session.is_just_back
+    await session.ready()
+    assert not session.is_just_back
+    first.abort(ConnectionLost("cut by the test"))
+    await session.news.wait(3)
+    assert session.is_just_back
+    monkeypatch.setattr(_session, "SETTLING_SECONDS", 0.0)
+    assert not session.is_just_back
+    await session.close()
+
+
+async def test_it_is_just_back_as_well_if_it_was_not_there_at_first(hasty: None) -> None:
+    session = Session_(Dialled(ConnectError("away"), FakeLink()))
+    await session.ready()
+    assert session.is_just_back
+    await session.close()
+    assert not session.is_just_back
+
+
 async def test_a_link_that_the_broker_closes_is_lost_for_a_reason(
     hasty: None, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -13,7 +13,7 @@ from commlib._courtesy import Courtesy
 from commlib._packet import Header, Packet, Properties, now_ms, reply_id
 from commlib._sequence import Sequence, new_origin
 from commlib.exceptions import CommlibError, EndpointClosed
-from commlib.transports.base import Address, Inbox, ReadingInbox, Transport
+from commlib.transports.base import Address, Inbox, NotServedYet, ReadingInbox, Transport
 
 Finish = Callable[["Packet | CommlibError"], None]
 """Takes the outcome of a call, exactly once; on the loop."""
@@ -21,6 +21,7 @@ Expired = Callable[[], CommlibError]
 """Makes the outcome of a call whose time is up."""
 
 
+UNSERVED_PAUSE = 0.1  # s before what has reached nobody is sent again
 MAX_BOOKED = 16  # addresses kept ready for threads, at most a sixteenth of what the inbox has
 
 
@@ -269,6 +270,9 @@ class Caller:
         call.end(outcome)  # it was not under way when the client was stopped
 
     def _take(self, token: str | None, packet: Packet | CommlibError) -> bool:
+        if isinstance(packet, NotServedYet) and token is not None:
+            asyncio.get_running_loop().call_later(UNSERVED_PAUSE, self._send_again, token)
+            return True
         if isinstance(packet, CommlibError):
             if token is not None:
                 self._end_sent(token, packet)
@@ -315,13 +319,21 @@ class Caller:
         try:
             if call.address is None:
                 call.address = self._inbox.address(call.token)
-            call.packet = self._pack(call, call.address)
+            if call.packet is None:
+                call.packet = self._pack(call, call.address)
             if self._unsent or not self._hand_over(call, call.packet):
                 self._send_later(call)
         except CommlibError as exc:
             # Not `drop`, which would send the next one from in here, and that the next.
             self._end_unsent(call, exc)
             self._send_next_soon()
+
+    def _send_again(self, token: str) -> None:
+        """Send a request that has reached nobody once more, if its reply is wanted still."""
+        call = self._calls.get(token)
+        if call is not None and not self._closed:
+            call.address = None  # the inbox has taken it back
+            self._send(call)
 
     def _end_unsent(self, call: Call, outcome: CommlibError) -> None:
         _, was_under_way = self._calls.drop(call.token)

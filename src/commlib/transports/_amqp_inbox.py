@@ -7,6 +7,7 @@ Source: rabbitmq.com/direct-reply-to.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from commlib._packet import Packet
@@ -18,20 +19,29 @@ from commlib.transports._amqp_envelopes import is_enveloped
 from commlib.transports._amqp_link import AmqpLink
 from commlib.transports._amqp_methods import CALLS
 from commlib.transports._amqp_properties import PropertyReader
-from commlib.transports.base import Address, ReplyHandler
+from commlib.transports.base import Address, NotServedYet, ReplyHandler
 
 DIRECT = "amq.rabbitmq.reply-to"
 REPLY_TAG = "r"
 
 
 class Inbox:
-    """Return addresses: one queue that is none, and a correlation id for each call."""
+    """Return addresses: one queue that is none, and a correlation id for each call.
+
+    ``is_settling`` says whether those who serve may be on their way back to the broker.
+    """
 
     capacity = 10_000
 
-    def __init__(self, reader: PropertyReader, handler: ReplyHandler) -> None:
+    def __init__(
+        self,
+        reader: PropertyReader,
+        handler: ReplyHandler,
+        is_settling: Callable[[], bool],
+    ) -> None:
         self._reader = reader
         self._handler = handler
+        self._is_settling = is_settling
         self.open: set[str] = set()
         """The tokens of calls that a reply is wanted for."""
         self.wrapped: set[str] = set()
@@ -140,4 +150,5 @@ class Inbox:
         token = self._reader.read(properties).correlation_id
         if token in self.open:
             self.release(token)
-            self._handler(token, ServiceNotFound(f"nobody serves {queue}, the broker says"))
+            kind = NotServedYet if self._is_settling() else ServiceNotFound
+            self._handler(token, kind(f"nobody serves {queue}, the broker says"))

@@ -287,7 +287,7 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
 
     async def open_inbox(self, handler: ReplyHandler) -> Inbox:
         await self._main.ready()
-        inbox = self._inbox = Inbox(self._reader, handler)
+        inbox = self._inbox = Inbox(self._reader, handler, lambda: self._main.is_just_back)
         try:
             if self._link is not None:
                 await inbox.restore(self._link)

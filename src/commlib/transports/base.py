@@ -24,7 +24,7 @@ from commlib._packet import Packet as Packet
 from commlib._params import BaseParameters as BaseParameters
 from commlib._topics import MAX_NAME_BYTES
 from commlib._topics import matcher as matcher
-from commlib.exceptions import CommlibError
+from commlib.exceptions import CommlibError, ServiceNotFound
 
 Handler = Callable[[Packet], None]
 """Takes one packet, on the loop; quick, never raises."""
@@ -177,6 +177,14 @@ Instead of a reply it may be what the broker has said: that none will come, and 
 False: it was not the reply to this call but a second one to a former call; the address stays in
 use.
 """
+
+
+class NotServedYet(ServiceNotFound):
+    """What a handler of replies is told of a request that has reached nobody, and may yet.
+
+    It is sent again in a moment. Never told to a program.
+    """
+
 
 StateHandler = Callable[[bool, Exception | None], None]
 """Told that the connection is there (True), or away and why; on the loop, never raises."""
