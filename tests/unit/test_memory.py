@@ -357,6 +357,24 @@ async def test_close_hands_over_what_has_come_and_refuses_what_comes_then(make: 
         place.send("q", Packet(b"x"))
 
 
+async def test_what_nobody_has_closed_ends_with_the_connection(make: Make) -> None:
+    gone, there, sender = make(), make(), make()
+    left, right = Handler(), Handler()
+    for topic in ("a", "a.*"):
+        await gone.subscribe(topic, left)
+    await gone.consume("work", left, 9)
+    await gone.close()
+    await there.consume("work", right, 1)
+    for number in range(3):
+        assert sender.send("work", Packet(b"%d" % number))
+        assert sender.publish("a", Packet(b"x"))
+    await there.drained()
+    assert left.got == []
+    assert right.got == [("work", b"0")]
+    for transport in (there, sender):
+        await transport.close()
+
+
 async def test_the_clock_is_that_of_this_machine_in_ms(make: Make) -> None:
     assert abs(make().clock() - time.time() * 1000) < 1000 * DEADLINE
 

@@ -94,9 +94,13 @@ class _Subscription:
         if self.open:
             self._handler(packet)
 
-    async def close(self) -> None:
+    def end(self) -> None:
         self.open = False
         self.transport.broker.remove(self)
+
+    async def close(self) -> None:
+        self.transport.taking.pop(self, None)
+        self.end()
 
 
 class _Consumer:
@@ -118,8 +122,12 @@ class _Consumer:
     def done(self, packet: Packet) -> None:
         self.transport.broker.give_back(self)
 
-    async def close(self) -> None:
+    def end(self) -> None:
         self.transport.broker.leave(self)
+
+    async def close(self) -> None:
+        self.transport.taking.pop(self, None)
+        self.end()
         await self.transport.drained()
 
 
@@ -291,6 +299,8 @@ class MemoryTransport:
         self._drained: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._blocked_by: MemoryTransport | None = None
         self._inboxes: list[_Inbox] = []
+        self.taking: dict[_Subscription | _Consumer, None] = {}
+        """What takes packets here, and ends with the connection if nobody has closed it before."""
         self._closed = False
 
     # The verbs.
@@ -305,6 +315,9 @@ class MemoryTransport:
         self._closed = True
         for inbox in self._inboxes:
             await inbox.close()
+        for each in self.taking:
+            each.end()
+        self.taking.clear()
         if self._loop is not None:
             self._loop = None
             self.on_state(False, None)
@@ -317,6 +330,7 @@ class MemoryTransport:
         await self.connect()
         subscription = _Subscription(self, topic, handler)
         self.broker.add(subscription)
+        self.taking[subscription] = None
         return subscription
 
     def send(self, to: str | Address, packet: Packet) -> bool:
@@ -328,6 +342,7 @@ class MemoryTransport:
         await self.connect()
         consumer = _Consumer(self, queue, handler, prefetch)
         self.broker.join(consumer)
+        self.taking[consumer] = None
         return consumer
 
     async def open_inbox(self, handler: ReplyHandler) -> _Inbox:
