@@ -216,6 +216,58 @@ def test_a_node_works_again_after_it_was_stopped_and_run(broker: Broker) -> None
     assert [msg.distance for msg, _ in got.items] == [0.0, 1.0, 2.0, 3.0, 4.0]
 
 
+def test_who_stops_a_node_that_is_being_stopped_takes_nothing_from_its_next_run(
+    make_node: MakeNode, topic: str
+) -> None:
+    node, other = make_node(), make_node()
+    begun, gate = Collected(), threading.Event()
+    publisher = other.create_publisher(topic)
+    client = other.create_rpc_client(f"{topic}.add", AddTwoInts)
+
+    def work(msg: str) -> None:
+        begun(msg)
+        gate.wait(DEADLINE)
+
+    node.create_subscriber(topic, work)
+    node.create_rpc(f"{topic}.add", add, AddTwoInts)
+    for turn in range(1, 4):
+        gate.clear()
+        publisher.publish("hello")
+        begun.wait(turn)
+        stopping = [threading.Thread(target=node.stop) for _ in range(3)]
+        for thread in stopping:
+            thread.start()
+        eventually(lambda: all(core.stopped for core in node._core.endpoints))
+        node.stop()
+        gate.set()
+        for thread in stopping:
+            thread.join()
+        node.run()
+        assert client.call(AddTwoInts.Request(a=turn, b=1), timeout=DEADLINE).c == turn + 1
+
+
+def test_threads_that_run_and_stop_a_node_at_once_leave_it_whole(
+    make_node: MakeNode, topic: str
+) -> None:
+    node, other = make_node(), make_node()
+    got = Collected()
+    node.create_subscriber(topic, got)
+    node.create_rpc(f"{topic}.add", add, AddTwoInts)
+    for _ in range(10):
+        threads = [threading.Thread(target=turn) for turn in (node.run, node.stop) * 2]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    node.stop()
+    node.run()
+    client = other.create_rpc_client(f"{topic}.add", AddTwoInts)
+    assert client.call(AddTwoInts.Request(a=1, b=1), timeout=DEADLINE).c == 2
+    other.create_publisher(topic).publish("hello")
+    assert got.first == "hello"
+
+
 def test_a_stopped_node_neither_hears_nor_serves(
     broker: Broker, make_node: MakeNode, topic: str
 ) -> None:

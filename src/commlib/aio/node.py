@@ -8,7 +8,7 @@ import inspect
 import logging
 import signal
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from enum import IntEnum
 from os import urandom
 from typing import TYPE_CHECKING, Any, Self, Unpack
@@ -181,6 +181,8 @@ class Node(Ports):
         self._own: list[Endpoint] = []
         """What is no port, but a part of the node: it goes on while the ports are stopped."""
         self._turning = asyncio.Lock()
+        self._leaving: asyncio.Future[None] | None = None
+        """Set while it is being stopped; its ports are stopped then, and not done with."""
         self._has_discovery = discovery
         self._beacon: Beacon | None = None
         self._appears_on: Transport | None = None
@@ -275,6 +277,10 @@ class Node(Ports):
         """Whether an endpoint that is made now has to begin at once."""
         return self.state is NodeState.RUNNING
 
+    @property
+    def present(self) -> list[Endpoint]:
+        return super().present if self._leaving is None else [*self.endpoints]
+
     async def run(self, wait: bool = True) -> None:
         """Start all endpoints; idempotent.
 
@@ -284,13 +290,15 @@ class Node(Ports):
         async with self._turning:
             pass  # what somebody has begun from afar is finished first
         await self.hub.reopen()
+        while await self._until_left():
+            await self.hub.reopen()
         self.hub.users.add(self)
         self._listen()
         self.hub.start()
         if self._remote_logger is not None:
             self.log.addHandler(self._remote_logger)
         self.state = NodeState.RUNNING
-        runs = [self._run_all((*self._own, *self.endpoints), wait)]
+        runs = self._begin_all((*self._own, *self.endpoints), wait)
         if wait:
             runs.append(
                 self.hub.settle(self.node_name, self.hub.spawn(self.hub.transport.connect()))
@@ -298,8 +306,11 @@ class Node(Ports):
         try:
             await asyncio.gather(*runs)
         except Exception:
-            self.state = NodeState.IDLE
+            if self.running:
+                self.state = NodeState.IDLE
             raise
+        if not self.running:
+            return  # somebody has stopped it meanwhile
         if self._has_discovery and self._appears_on is not self.hub.transport:
             # What is there of a former life has ended with it, or with the parent of a fork.
             self._appears_on, self._beacon = self.hub.transport, None
@@ -325,9 +336,12 @@ class Node(Ports):
         if beacon is not None and is_here and beacon.loop is asyncio.get_running_loop():
             beacon.remove(self)
 
-    async def _run_all(self, parts: Sequence[Endpoint], wait: bool) -> None:
-        """Run them with one wait for all: one for each costs as much again as to begin."""
-        others = []
+    def _begin_all(self, parts: Sequence[Endpoint], wait: bool) -> list[Awaitable[None]]:
+        """Begin with all of them; what is to be awaited.
+
+        One wait for all: one for each costs as much again as to begin.
+        """
+        others: list[Awaitable[None]] = []
         begun: dict[asyncio.Future[Any], str] = {}
         for part in parts:
             if part.hub is self.hub and type(part).run is Endpoint.run:
@@ -336,7 +350,7 @@ class Node(Ports):
                 others.append(part.run(wait))
         if wait:
             others.append(self.hub.settle_all(begun, quiet=True))
-        await asyncio.gather(*others)
+        return others
 
     async def run_forever(self) -> None:
         """Run until SIGINT, SIGTERM, ``stop()`` or cancellation, then stop."""
@@ -370,8 +384,29 @@ class Node(Ports):
         self.hub.leave_loop()
         if self._stopping is not None:
             self._stopping.set()
+        if await self._until_left() and not self.alive:
+            return  # who was quicker has done it
         if self.running:
             self._forget_stopped()  # or the next run would begin with them
+        leaving = self._leaving = asyncio.get_running_loop().create_future()
+        try:
+            await self._leave()
+        finally:
+            if self.state is NodeState.RUNNING:
+                self.state = NodeState.STOPPED
+            self._leaving = None
+            leaving.set_result(None)
+
+    async def _until_left(self) -> bool:
+        """Return when nobody is stopping it any more; whether somebody was."""
+        has_waited, loop = False, asyncio.get_running_loop()
+        # One of another loop is that of the parent of a fork.
+        while (leaving := self._leaving) is not None and leaving.get_loop() is loop:
+            has_waited = True
+            await asyncio.wait([leaving])
+        return has_waited
+
+    async def _leave(self) -> None:
         self._disappear()
         self._keep_ports()
         # First the control services, so that nobody starts again what is being stopped.
@@ -385,8 +420,6 @@ class Node(Ports):
             for listener in self._listeners:
                 self.hub.listeners.discard(listener)
         self._turning = asyncio.Lock()  # the next life may be on another loop
-        if self.state is NodeState.RUNNING:
-            self.state = NodeState.STOPPED
 
     async def _stop_logging(self) -> None:
         """Stop the remote log: last, for callbacks that come to their end may have much to tell."""
@@ -460,7 +493,7 @@ class Node(Ports):
             self.log.info("%s: started by a call", self.node_name)
             self.state = NodeState.RUNNING
             try:
-                await asyncio.gather(*(endpoint.run() for endpoint in self.endpoints))
+                await asyncio.gather(*self._begin_all(self.endpoints, True))
             except CommlibError as exc:
                 self.state = NodeState.STOPPED
                 await self._stop_ports()
