@@ -29,9 +29,6 @@ log = logging.getLogger("commlib.lanes")
 
 TURN = 1000  # messages of one lane before a worker looks whether another lane waits
 
-CALLBACK_ERRORS = (Exception, SystemExit, GeneratorExit, asyncio.CancelledError)
-"""All that a function on the loop can raise of its own; Ctrl-C is for the program."""
-
 Overflow = Literal["drop_oldest", "drop_newest", "latest"]
 
 
@@ -281,7 +278,7 @@ class LoopLane(Lane):
             while (packet := self._pop_alone()) is not None:
                 try:
                     await self._handle(packet)
-                except (Exception, SystemExit, asyncio.CancelledError) as exc:
+                except BaseException as exc:
                     if is_end_of_task(exc):
                         raise
                     self._on_error(packet, exc)
@@ -310,7 +307,9 @@ class InlineLane(Lane):
         self.stats.received += 1
         try:
             self._handle(packet)
-        except CALLBACK_ERRORS as exc:
+        except BaseException as exc:
+            if is_for_program(exc):
+                raise
             self._on_error(packet, exc)
 
 
@@ -352,10 +351,21 @@ async def end_tasks(tasks: Collection[asyncio.Task[Any]], grace: float, name: st
             log.warning("%s: did not end when it was cancelled: %r", name, task)
 
 
+def is_for_program(error: BaseException) -> bool:
+    """Whether it is Ctrl-C, which may come amid any callback on a loop in the main thread.
+
+    All else that a plain function on the loop lets out is its own, and the loop has to go on.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    return isinstance(error, KeyboardInterrupt) and is_main
+
+
 def is_end_of_task(error: BaseException) -> bool:
     """Whether this task is to end, and not only something cancelled that it has waited for."""
-    task = asyncio.current_task()
-    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+    return isinstance(error, GeneratorExit) or is_for_program(error)
 
 
 def is_async(callback: Any) -> bool:

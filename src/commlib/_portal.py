@@ -54,7 +54,11 @@ class Portal:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
+        while not self.ending:
+            try:
+                self.loop.run_forever()
+            except BaseException:  # SystemExit of a task that a callback has begun: all need it yet
+                log.exception("something on the event loop wanted to end it")
         self.loop.run_until_complete(_end_tasks())
         if _former is self and self.hubs:
             # What was cancelled just now had begun anew in the last turn.

@@ -409,11 +409,16 @@ def test_goals_of_many_threads_get_their_own_feedback_and_results(
         (ValueError("no such arm"), "ValueError", "no such arm"),
         (KeyError("arm"), "KeyError", "'arm'"),
         (SystemExit(3), "SystemExit", "3"),
+        (KeyboardInterrupt("no"), "KeyboardInterrupt", "no"),
+        (BaseException("of no kind"), "BaseException", "of no kind"),
         (asyncio.CancelledError(), "CancelledError", "what it waited for was cancelled"),
         (StopIteration(), "StopIteration", ""),
         (RuntimeError("größer\n" + "x" * 10_000), "RuntimeError", "größer\n" + "x" * 10_000),
     ],
-    ids=["ValueError", "KeyError", "SystemExit", "CancelledError", "StopIteration", "long"],
+    ids=[
+        *("ValueError", "KeyError", "SystemExit", "Ctrl-C", "BaseException"),
+        *("CancelledError", "StopIteration", "long"),
+    ],
 )
 @pytest.mark.parametrize("is_async", [False, True], ids=["plain", "async"])
 def test_a_goal_that_raises_is_aborted_with_the_error_and_the_service_goes_on(

@@ -236,10 +236,12 @@ def test_a_large_request_and_its_response_arrive_whole(node: Node, topic: str) -
         (ValueError("no such arm"), "ValueError", "no such arm"),
         (KeyError("arm"), "KeyError", "'arm'"),
         (SystemExit(3), "SystemExit", "3"),
+        (KeyboardInterrupt("no"), "KeyboardInterrupt", "no"),
+        (BaseException("of no kind"), "BaseException", "of no kind"),
         (RuntimeError("größer\n" + "x" * 10_000), "RuntimeError", "größer\n" + "x" * 10_000),
         (ValueError(), "ValueError", ""),
     ],
-    ids=["ValueError", "KeyError", "SystemExit", "long", "empty"],
+    ids=["ValueError", "KeyError", "SystemExit", "Ctrl-C", "BaseException", "long", "empty"],
 )
 @pytest.mark.parametrize("is_async", [False, True], ids=["plain", "async"])
 def test_what_a_handler_raises_reaches_its_caller_and_the_service_goes_on(

@@ -213,7 +213,8 @@ async def test_inline_calls_at_once_on_the_loop(make: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError(), SystemExit(), GeneratorExit(), asyncio.CancelledError()]
+    "error",
+    [ValueError(), SystemExit(), GeneratorExit(), asyncio.CancelledError(), BaseException()],
 )
 async def test_whatever_an_inline_callback_raises_stays_in_its_lane(
     make: Make, error: BaseException
@@ -426,7 +427,7 @@ async def test_every_message_is_either_handled_or_counted_as_dropped(make: Make)
 
 
 @pytest.mark.parametrize("kind", ["thread", "loop", "inline"])
-@pytest.mark.parametrize("error", [KeyError("mine"), SystemExit(3)])
+@pytest.mark.parametrize("error", [KeyError("mine"), SystemExit(3), BaseException("not a kind")])
 async def test_what_a_callback_raises_is_told_and_the_lane_goes_on(
     make: Make, kind: str, error: BaseException
 ) -> None:
@@ -447,6 +448,16 @@ async def test_what_a_callback_raises_is_told_and_the_lane_goes_on(
     await lane.close(DEADLINE)
     assert got.items == [b"0", b"2", b"4"]
     assert errors.items == [(b"1", error), (b"3", error)]
+
+
+def test_ctrl_c_is_for_the_program_in_the_main_thread_and_nowhere_else() -> None:
+    found = Collected()
+    assert _lanes.is_for_program(KeyboardInterrupt())
+    assert not _lanes.is_for_program(SystemExit())
+    other = threading.Thread(target=lambda: found(_lanes.is_for_program(KeyboardInterrupt())))
+    other.start()
+    assert found.first is False
+    other.join()
 
 
 async def test_the_worker_of_a_callback_that_exits_is_used_again(

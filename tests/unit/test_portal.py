@@ -827,27 +827,59 @@ def test_threads_that_run_and_stop_one_node_at_once_never_hang_and_leave_nothing
         eventually(lambda: server.cli("CLIENT", "LIST").count(b" addr=") == 1)
 
 
-def exit_in_a_callback(*args: Any) -> None:
-    raise SystemExit("not for the loop")
-
-
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, BaseException])
 @pytest.mark.parametrize("inline", [False, True])
-def test_sys_exit_in_callbacks_of_any_kind_does_not_end_the_loop(inline: bool) -> None:
-    got = Collected()
-    node = Node("stoic", connection_params="memory://stoic", on_state=exit_in_a_callback)
-    node.create_subscriber("t", exit_in_a_callback, on_error=exit_in_a_callback, inline=inline)
-    node.create_subscriber("t", _exit_in_a_coroutine, on_error=exit_in_a_callback)
+def test_what_callbacks_of_any_kind_raise_does_not_end_the_loop(
+    inline: bool, error: type[BaseException]
+) -> None:
+    def end_all(*args: Any) -> None:
+        raise error("not for the loop")
+
+    async def end_all_later(*args: Any) -> None:
+        end_all()
+
+    got, told = Collected(), Collected()
+
+    def tell_and_raise(error: BaseException, topic: str) -> None:
+        told(type(error))
+        end_all()
+
+    node = Node("stoic", connection_params="memory://stoic", on_state=end_all)
+    node.create_subscriber("t", end_all, on_error=tell_and_raise, inline=inline)
+    node.create_subscriber("t", end_all_later, on_error=tell_and_raise)
     node.create_subscriber("t", got)
     publisher = node.create_publisher("t")
     node.run()
     for number in range(3):
         publisher.publish(number)
     assert got.wait(3) == [0, 1, 2]
+    assert told.wait(6) == [error] * 6
     node.stop()
 
 
-async def _exit_in_a_coroutine(msg: object) -> None:
-    raise SystemExit("not for the loop")
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_nor_does_what_a_task_of_theirs_raises(
+    error: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    tasks: list[asyncio.Task[None]] = []
+
+    async def end_all() -> None:
+        raise error("not for the loop")
+
+    async def begin(msg: object) -> None:
+        tasks.append(asyncio.create_task(end_all()))
+
+    got = Collected()
+    with Node("stoic", connection_params="memory://stoic") as node:
+        node.create_subscriber("t", begin)
+        node.create_subscriber("t", got)
+        publisher = node.create_publisher("t")
+        for number in range(3):
+            publisher.publish(number)
+            got.wait(number + 1)
+            eventually(lambda number=number: len(tasks) > number and tasks[number].done())
+    assert [type(task.exception()) for task in tasks] == [error] * 3
+    assert caplog.text.count("not for the loop") >= 3
 
 
 @pytest.mark.parametrize("scheme", ["memory", "redis"])

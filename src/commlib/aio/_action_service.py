@@ -14,7 +14,7 @@ import msgspec
 
 from commlib._goal import Finished, GoalStatus
 from commlib._json import NOT_ENCODABLE, cannot_write
-from commlib._lanes import CALLBACK_ERRORS, _callback, end_tasks, is_async, is_end_of_task
+from commlib._lanes import _callback, end_tasks, is_async, is_end_of_task
 from commlib._packet import Envelope, Fault, Packet
 from commlib._types import enc_hook
 from commlib._wire import Reader, Refused, Writer
@@ -426,7 +426,7 @@ async def _outcome_of(
     _callback.set(asyncio.current_task())
     try:
         return await callback(goal), None
-    except CALLBACK_ERRORS as exc:
+    except BaseException as exc:
         if is_end_of_task(exc):
             raise
         return None, exc

@@ -11,7 +11,7 @@ from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypedDict
 
 from commlib._forms import AnySerializer
-from commlib._lanes import CALLBACK_ERRORS, Bounds, Lane, is_async, make_lane
+from commlib._lanes import Bounds, Lane, is_async, is_for_program, make_lane
 from commlib._packet import Packet, peek
 from commlib._params import nearest
 from commlib._records import about
@@ -348,7 +348,9 @@ class Endpoint:
         if self._on_error is not None:
             try:
                 self._on_error(error, topic)
-            except CALLBACK_ERRORS as exc:  # the worker, or the loop, has to go on
+            except BaseException as exc:  # the worker, or the loop, has to go on
+                if is_for_program(exc):
+                    raise
                 level = logging.ERROR if self._is_news(ON_ERROR) else logging.DEBUG
                 self.log.log(
                     level,
@@ -438,7 +440,9 @@ def text_of(error: BaseException) -> str:
     """What an error says, fit to be logged and sent."""
     try:
         text = str(error)[:MAX_TEXT]
-    except CALLBACK_ERRORS as exc:
+    except BaseException as exc:
+        if is_for_program(exc):
+            raise
         text = f"its text could not be made: {type(exc).__name__}"
     return text.encode("utf8", "replace").decode()  # a file's name need not be UTF-8
 

@@ -12,7 +12,7 @@ from os import urandom
 from typing import Any, Protocol
 
 from commlib._courtesy import Courtesy
-from commlib._lanes import CALLBACK_ERRORS, end_tasks
+from commlib._lanes import end_tasks, is_for_program
 from commlib._last_word import ANNOUNCE, last_word
 from commlib._params import BaseParameters
 from commlib._records import about
@@ -336,7 +336,9 @@ class Hub:
         for listener in self.listeners:
             try:
                 listener(connected, reason)
-            except CALLBACK_ERRORS:
+            except BaseException as exc:
+                if is_for_program(exc):
+                    raise
                 log.exception("%s: on_state failed", self.name)
         if self.witness is not None:
             self.witness.note_state(self, connected)

@@ -120,7 +120,7 @@ class _Desk(RPCService):
                 header = letter.header
                 if not self._is_stale(header, packet):
                     reply = await self._relay(letter)
-            except (Exception, SystemExit, asyncio.CancelledError) as exc:
+            except BaseException as exc:
                 if is_end_of_task(exc):
                     raise
                 reply = self._failure(packet, header, exc)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -297,7 +296,7 @@ class RPCService(Input):
                 is_wanted = self._is_wanted(header, packet)
                 if is_wanted:
                     reply = self._reply(packet, header, await self._call(envelope))
-            except (Exception, SystemExit, asyncio.CancelledError) as exc:
+            except BaseException as exc:
                 if is_end_of_task(exc):
                     raise
                 reply = self._failure(packet, header, exc)

@@ -6,7 +6,7 @@ from typing import Any, Unpack
 
 from commlib import _topics
 from commlib._hops import is_loop
-from commlib._lanes import CALLBACK_ERRORS
+from commlib._lanes import is_for_program
 from commlib._letter import check_signed, open_letter, pass_on
 from commlib._packet import Packet
 from commlib._routes import Pairs, Route, checked_pairs, prefixed, samples, spelled
@@ -105,7 +105,9 @@ class _Topics(Bridge):
         self._stats.received += 1
         try:
             self._pass_on(packet)
-        except CALLBACK_ERRORS as exc:  # the transport has to go on
+        except BaseException as exc:  # the transport has to go on
+            if is_for_program(exc):
+                raise
             self._report(packet, exc)
 
     def _pass_on(self, packet: Packet) -> None:

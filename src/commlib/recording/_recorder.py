@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from commlib import __version__, _topics
 from commlib._discovery import Event
-from commlib._lanes import CALLBACK_ERRORS
+from commlib._lanes import is_for_program
 from commlib._letter import Letter
 from commlib._packet import Packet
 from commlib._stats import Stats
@@ -261,7 +261,9 @@ class Recorder(Endpoint):
         def handle(packet: Packet) -> None:
             try:
                 take(packet)
-            except CALLBACK_ERRORS as exc:  # the transport has to go on
+            except BaseException as exc:  # the transport has to go on
+                if is_for_program(exc):
+                    raise
                 self._report(packet, exc)
 
         self._subscriptions.append(await self.hub.transport.subscribe(topic, handle))
