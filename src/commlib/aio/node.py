@@ -6,8 +6,6 @@ import asyncio
 import dataclasses
 import inspect
 import logging
-import signal
-import threading
 from collections.abc import Awaitable, Iterable, Sequence
 from enum import IntEnum
 from os import urandom
@@ -19,6 +17,7 @@ from commlib._stats import Stats
 from commlib._topics import join
 from commlib._wire import Writer
 from commlib.aio._control import NodeStartMessage, NodeStopMessage
+from commlib.aio._endings import ended_by_signals
 from commlib.aio._endpoint import (
     GRACE,
     Endpoint,
@@ -356,22 +355,16 @@ class Node(Ports):
         """Run until SIGINT, SIGTERM, ``stop()`` or cancellation, then stop."""
         loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        # Only the main thread hears signals.
-        is_main = threading.current_thread() is threading.main_thread()
-        signals = (signal.SIGINT, signal.SIGTERM) if is_main else ()
-        for number in signals:
-            loop.add_signal_handler(number, self._stopping.set)
         stopping = loop.create_task(self._stopping.wait())
         running = loop.create_task(self.run())
         try:
-            # A signal while it still looks for its broker ends that search.
-            await asyncio.wait([stopping, running], return_when=asyncio.FIRST_COMPLETED)
-            if running.done():
-                running.result()
-            await stopping
+            with ended_by_signals(self._stopping):
+                # A signal while it still looks for its broker ends that search.
+                await asyncio.wait([stopping, running], return_when=asyncio.FIRST_COMPLETED)
+                if running.done():
+                    running.result()
+                await stopping
         finally:
-            for number in signals:
-                loop.remove_signal_handler(number)
             for task in (running, stopping):
                 task.cancel()
             await self.stop()
