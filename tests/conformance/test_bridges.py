@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from brokers import Broker
-from collected import Collected, eventually
+from collected import DEADLINE, Collected, eventually
 from commlib import aio
 from commlib._hops import MAX_HOPS
 from commlib._packet import PROPERTIES, Envelope, Header, Packet
@@ -779,6 +779,33 @@ def test_a_call_that_nobody_answers_ends_with_the_callers_own_timeout(pair: Pair
     assert time.monotonic() - begun < 5
     eventually(lambda: bridge.stats.expired == 1)
     assert bridge.stats.sent == 0
+
+
+@in_every_pair
+def test_a_service_is_there_for_those_who_wait_for_it_if_it_is_behind_the_bridge(
+    pair: Pair,
+) -> None:
+    pair.rpc_bridge()
+    client = pair.near().create_rpc_client(pair.topic)
+    assert not client.wait_for_service(0.3)
+    service = pair.far().create_rpc(pair.far_topic, lambda n: n)
+    assert client.wait_for_service(DEADLINE)
+    assert client.call(5, timeout=DEADLINE) == 5
+    service.stop()
+    assert not client.wait_for_service(0.3)
+
+
+def test_who_waits_for_a_service_behind_a_circle_of_bridges_waits_in_vain(pair: Pair) -> None:
+    there, back = (
+        pair.run(RPCBridge(None, *names))
+        for names in (
+            (pair.topic, pair.far_topic, pair.source.url, pair.sink.url),
+            (pair.far_topic, pair.topic, pair.sink.url, pair.source.url),
+        )
+    )
+    client = pair.near().create_rpc_client(pair.topic)
+    assert not client.wait_for_service(0.6)
+    assert there.stats.errors == back.stats.errors == 0
 
 
 def test_the_time_that_the_caller_has_left_bounds_the_call(pair: Pair) -> None:

@@ -73,6 +73,7 @@ class ActionBridge(Bridge):
         for name in CALLS:
             names = part_name(from_uri, name), part_name(to_uri, name)
             part = RPCBridge(None, *names, concurrency=concurrency, timeout=timeout, **there)
+            part.may_be_heard_of = name == "send_goal"
             self.parts.append(part)
 
     @property

@@ -13,7 +13,9 @@ from commlib._packet import PROPERTIES, Header, Packet, now_ms
 from commlib._routes import spelled
 from commlib._wire import Reader, Refused
 from commlib.aio._bridge import Bridge, BridgeOptions, BridgeType
+from commlib.aio._caller import Call
 from commlib.aio._endpoint import Params
+from commlib.aio._far_presence import FarPresence
 from commlib.aio._hub import Hub
 from commlib.aio._rpc_service import CREDIBLE_MS, TASKS, RPCService, addressed, types_of
 from commlib.exceptions import CommlibError, RPCTimeout, SerializationError
@@ -67,6 +69,8 @@ class RPCBridge(Bridge):
             raise ValueError(f"timeout={timeout}: a call needs some time, in seconds")
         super().__init__(btype, from_uri, to_uri, from_broker_params, to_broker_params, **options)
         self.msg_type = msg_type
+        self.may_be_heard_of = False
+        """Whether callers hear of what they have set going, though its reply is lost."""
         self.source_place = self._place(self.hub, from_uri)
         self.sink_place = self._place(self.sink, to_uri)
         if self.source_place == self.sink_place:
@@ -107,10 +111,25 @@ class _Desk(RPCService):
         self.log = bridge.log
         self._bridge = bridge
         self._limit = bridge.hub.params.max_payload
+        self._far = FarPresence(bridge, super()._say_present, self._report)
 
     def stats_of(self, stats: Any) -> None:
         """Count there."""
         self._stats = stats
+
+    async def _end(self) -> None:
+        await self._far.close()
+        await super()._end()
+
+    def _say_present(self, question: Packet) -> None:
+        bridge = self._bridge
+        try:
+            hops = Reader(None, always_wrapped=True, limit=self._limit).read(question).header.hops
+        except CommlibError as exc:
+            self._report(question, exc)
+            return
+        if not is_loop(hops, bridge.source_place, bridge.sink_place):
+            self._far.ask(question, hops)
 
     async def _handle_async(self, life: Any, packet: Packet) -> None:
         header, reply = Header(), None
@@ -136,11 +155,17 @@ class _Desk(RPCService):
             return None
         if bridge.request_reader is not None:
             bridge.request_reader.read(letter.packet)
-        outcome = await self._ask(letter, self._time_left(letter.packet, header))
+        call = self._new_call(letter, self._time_left(letter.packet, header))
+        bridge.own_stats.forwarded += 1
+        caller = bridge.sink.caller
+        outcome = await caller.ask(call, lambda: RPCTimeout(f"no reply from {bridge.to_uri}"))
         if isinstance(outcome, RPCTimeout):
             bridge.own_stats.expired += 1
             return None
         if isinstance(outcome, CommlibError):
+            if not self._is_last_word(header, call):
+                self._report(letter.packet, outcome)
+                return None
             raise outcome
         answer = self._open_answer(outcome)
         if not header.reply_to:
@@ -180,15 +205,19 @@ class _Desk(RPCService):
                 return left
         return packet.ttl or self._bridge.timeout
 
-    async def _ask(self, letter: Letter, timeout: float) -> Packet | CommlibError:
+    def _is_last_word(self, header: Header, call: Call) -> bool:
+        """Whether the trouble that the bridge has with the sink ends the call of its caller.
+
+        Else who calls asks again by itself, or perhaps hears of what it has set going.
+        """
+        return not (header.attempt or (call.sent and self._bridge.may_be_heard_of))
+
+    def _new_call(self, letter: Letter, timeout: float) -> Call:
         bridge = self._bridge
-        caller = bridge.sink.caller
-        call = caller.new_call()
+        call = bridge.sink.caller.new_call()
         call.id = letter.header.id
-        stamp = _Stamp(letter, bridge)
-        call.fill(bridge.to_uri, stamp, None, timeout, call.finish)
-        bridge.own_stats.forwarded += 1
-        return await caller.ask(call, lambda: RPCTimeout(f"no reply from {bridge.to_uri}"))
+        call.fill(bridge.to_uri, _Stamp(letter, bridge), None, timeout, call.finish)
+        return call
 
 
 class _Stamp:
