@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0  # s without news of a goal after which one asks for them
 ANSWER_SECONDS = 2.0  # for the service to answer that; then it is asked again
 SILENCE_SECONDS = 10.0  # without a word of the service, after which its goal is lost
+MOST_IN_VAIN = 2  # questions for what is left of a failed goal, the first may have got lost
 LAG_SECONDS = 0.25  # that what is published may be later than the answer to a question
 DOUBT_SECONDS = 0.05  # that a released service may know a result later than it publishes the end
 MAX_DOUBTS = 5
@@ -398,18 +399,20 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
         time = asyncio.get_running_loop().time
         is_first_look = pause == 0
         doubts = 0
+        in_vain = 0  # questions after the end was heard
         silent_since: float | None = None
         while not goal.done:
             await goal.until_end_is_heard(pause)
             if goal.end_was_heard and goal.knows_result_late:
                 await asyncio.sleep(DOUBT_SECONDS)
-            asked_at = time()
+            asked_at, knew_end = time(), goal.end_was_heard
             answer = await self._ask(goal)
             if answer is None:
                 silent_since = silent_since or asked_at
+                in_vain += knew_end
                 has_failed = goal.status in (GoalStatus.ABORTED, GoalStatus.CANCELED)
                 silence = time() - max(silent_since, goal.heard_at)
-                if has_failed or silence >= SILENCE_SECONDS:
+                if (has_failed and in_vain >= MOST_IN_VAIN) or silence >= SILENCE_SECONDS:
                     self._conclude(goal, None, None)
                     return
                 await asyncio.sleep(max(0, asked_at + FIRST_PAUSE - time()))
