@@ -11,7 +11,7 @@ import pytest
 
 from collected import DEADLINE, eventually
 from commlib import aio
-from commlib.aio import _outlet
+from commlib.aio import _action_client, _outlet
 from commlib.aio.bridges import ActionBridge
 from commlib.bridges import Keep
 from fickle import Fickle, FickleTransport
@@ -81,6 +81,36 @@ async def test_no_state_overtakes_feedback_that_waits_to_be_confirmed(
     async with pursuit("window") as goal:
         await goal.happen()
         assert await goal.hear() == NEWS
+
+
+async def test_a_goal_has_not_ended_for_its_sender_before_its_feedback_has_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_action_client, "FIRST_PAUSE", 0.05)
+    begun, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def work(goal: Any) -> dict[str, bool]:
+        begun.set()
+        await may_go_on.wait()
+        for n in range(COUNT):
+            await goal.send_feedback(n)
+        return {"done": True}
+
+    async with (
+        pursuit("result") as goal,
+        aio.Node("here", "memory://result-clients") as here,
+        aio.Node("there", "memory://result-services") as there,
+    ):
+        there.create_action("there", None, work)
+        sent = await here.create_action_client("here").send_goal({}, timeout=DEADLINE)
+        await begun.wait()
+        goal.clients.turn(False)  # calls still pass, what is published waits
+        may_go_on.set()
+        await asyncio.to_thread(eventually, lambda: goal.bridge.stats.waiting > COUNT)
+        assert not await sent.wait(2 * _action_client.LAG_SECONDS)
+        goal.clients.turn(True)
+        assert await sent.result(DEADLINE) == {"done": True}
+        assert [feedback async for feedback in sent] == [*range(COUNT)]
 
 
 async def test_it_keeps_so_much_of_both_together_and_counts_the_rest() -> None:

@@ -74,6 +74,8 @@ class ActionBridge(Bridge):
             names = part_name(from_uri, name), part_name(to_uri, name)
             part = RPCBridge(None, *names, concurrency=concurrency, timeout=timeout, **there)
             part.may_be_heard_of = name == "send_goal"
+            if name == "get_result":  # a goal has ended for who has the result: its feedback first
+                part.before_reply = self._outlet.sent
             self.parts.append(part)
 
     @property

@@ -73,7 +73,8 @@ class Outlet:
         self._resuming: asyncio.TimerHandle | None = None
         self._unconfirmed = self._unconfirmed_bytes = 0
         self._confirming: asyncio.Task[None] | None = None
-        self._news, self._done = asyncio.Event(), asyncio.Event()
+        self._news, self._moved = asyncio.Event(), asyncio.Event()
+        self._stored = 0  # all that has ever had to wait
         self._sink.listeners.add(self._note_state)
         if self._transport.connected:
             self._open()
@@ -92,8 +93,8 @@ class Outlet:
             with suppress(TimeoutError):
                 async with asyncio.timeout(grace):
                     while self._store and self._is_open:
-                        self._done.clear()
-                        await self._done.wait()
+                        self._moved.clear()
+                        await self._moved.wait()
         self._sink.listeners.discard(self._note_state)
         self._shut()
         self._task.cancel()
@@ -106,11 +107,19 @@ class Outlet:
             self._stats.dropped += len(self._store)
             self._stats.waiting = 0
 
+    async def sent(self) -> None:
+        """Return when nothing of what was put here so far waits any more."""
+        end = self._stored
+        while self._stored - len(self._store) < end:
+            self._moved.clear()
+            await self._moved.wait()
+
     def put(self, topic: str, packet: Packet) -> None:
         """Send a packet, now or when the sink is there and those before it are sent."""
         if self._is_open and not self._store and self._has_window and self._send(topic, packet):
             return
         dropped = self._store.put(topic, packet, self._loop.time())
+        self._stored += 1
         self._stats.waiting = len(self._store)
         if dropped:
             self._note_overflow(dropped)
@@ -147,7 +156,7 @@ class Outlet:
         self._end_wait()
         self._is_open = False
         self._store.keep = self._keep
-        self._done.set()
+        self._moved.set()
 
     def _end_wait(self) -> None:
         if self._confirming is not None:
@@ -202,13 +211,15 @@ class Outlet:
             turn = 0
             while self._is_open and self._store and self._has_window:
                 if not self._send_first() and self._is_open:
+                    self._moved.set()
                     await self._transport.room(self._store.first()[1])
                 turn += 1
                 if turn % TURN == 0:
+                    self._moved.set()
                     await asyncio.sleep(0)
             if not self._store:
                 self._overflowing = False
-                self._done.set()
+            self._moved.set()
 
     def _send_first(self) -> bool:
         """Send the oldest that waits, if it is not too old; False when there is no room."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Unpack
 
 from commlib import _topics
@@ -71,6 +73,8 @@ class RPCBridge(Bridge):
         self.msg_type = msg_type
         self.may_be_heard_of = False
         """Whether callers hear of what they have set going, though its reply is lost."""
+        self.before_reply: Callable[[], Awaitable[None]] | None = None
+        """What has to be awaited before a reply is sent."""
         self.source_place = self._place(self.hub, from_uri)
         self.sink_place = self._place(self.sink, to_uri)
         if self.source_place == self.sink_place:
@@ -155,7 +159,8 @@ class _Desk(RPCService):
             return None
         if bridge.request_reader is not None:
             bridge.request_reader.read(letter.packet)
-        call = self._new_call(letter, self._time_left(letter.packet, header))
+        timeout = self._time_left(letter.packet, header)
+        call = self._new_call(letter, timeout)
         bridge.own_stats.forwarded += 1
         caller = bridge.sink.caller
         outcome = await caller.ask(call, lambda: RPCTimeout(f"no reply from {bridge.to_uri}"))
@@ -168,6 +173,10 @@ class _Desk(RPCService):
                 return None
             raise outcome
         answer = self._open_answer(outcome)
+        if bridge.before_reply is not None:
+            with suppress(TimeoutError):  # then the caller asks again
+                async with asyncio.timeout(timeout):
+                    await bridge.before_reply()
         if not header.reply_to:
             return None
         back = _passed_on(answer.header, Header())
