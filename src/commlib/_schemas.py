@@ -76,9 +76,9 @@ def _schema_of_unknown(kind: type) -> Schema:
 
 def _schema_of_model(model: Any) -> Schema:
     """That of a pydantic model, with a note if it has validators of its own, or aliases."""
-    schema: Schema = model.model_json_schema()
+    schema: Schema = model.model_json_schema(by_alias=False)  # as its fields travel
     has_functions = "'function-" in str(model.__pydantic_core_schema__)
-    if has_functions or schema != model.model_json_schema(by_alias=False):
+    if has_functions or schema != model.model_json_schema():
         return {**schema, "$comment": PLIABLE}
     return schema
 

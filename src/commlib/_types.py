@@ -13,7 +13,8 @@ import os
 import sys
 from collections import defaultdict, deque
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
+from inspect import signature
 from typing import Any, TypeAlias, get_args, get_origin
 
 import msgspec
@@ -81,8 +82,8 @@ def dec_hook(type_: Any, obj: Any) -> Any:
     cls: Any = get_origin(type_) or type_
     if cls is type_ and isinstance(obj, cls):
         return obj
-    if hasattr(cls, "model_validate"):
-        return cls.model_validate(obj)
+    if (validate := validator_of(cls)) is not None:
+        return validate(obj)
     if cls.__module__.partition(".")[0] == "numpy":
         return _numpy(cls, type_, obj)
     if (plain := _decoded_as(cls, type_)) is not None:
@@ -90,6 +91,22 @@ def dec_hook(type_: Any, obj: Any) -> Any:
     if isinstance(obj, cls):  # an abstract type, such as Iterable[int], is content with a list
         return obj
     raise _nothing_for(cls)
+
+
+def validator_of(cls: Any) -> Callable[[Any], Any] | None:
+    """What makes a pydantic model of decoded data; None for any other class.
+
+    Fields have their own names in messages, whatever their aliases are. Before pydantic 2.11 only a
+    model with ``populate_by_name=True`` takes a field that has an alias by its name.
+    """
+    validate = getattr(cls, "model_validate", None)
+    return None if validate is None else _by_name(validate)
+
+
+@lru_cache(maxsize=1024)
+def _by_name(validate: Callable[..., Any]) -> Callable[[Any], Any]:
+    can = "by_name" in signature(validate).parameters
+    return partial(validate, by_name=True) if can else validate
 
 
 def check_kind(kind: Any) -> None:

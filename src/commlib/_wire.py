@@ -31,7 +31,14 @@ from commlib._packet import (
 )
 from commlib._params import nearest
 from commlib._parts import Parts
-from commlib._types import check_decodable, check_kind, dec_hook, null_to_nan, null_to_nan_in
+from commlib._types import (
+    check_decodable,
+    check_kind,
+    dec_hook,
+    null_to_nan,
+    null_to_nan_in,
+    validator_of,
+)
 from commlib.compression import Compression, compressor, expand
 from commlib.exceptions import PayloadTooBig, SerializationError
 from commlib.serializer import BytesSerializer, ContentType, MessagePackSerializer
@@ -466,7 +473,7 @@ class _Shape:
     """How one class is decoded: strictly from JSON in one pass, or from a tree."""
 
     def __init__(self, kind: Any) -> None:
-        self._validate = getattr(kind, "model_validate", None)  # pydantic
+        self._validate = validator_of(kind)
         self._kind = Any if kind is None or self._validate else kind
         wrapped = msgspec.defstruct(
             "Wrapped",

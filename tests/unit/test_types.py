@@ -220,6 +220,24 @@ def test_a_pydantic_model_travels_and_comes_back() -> None:
         decode({"x": 1.5}, model)
 
 
+def test_the_fields_of_a_pydantic_model_travel_by_their_names_whatever_their_aliases() -> None:
+    pydantic = pytest.importorskip("pydantic")
+    field = pydantic.Field
+    inner = pydantic.create_model("Inner", value=(int, field(alias="Value")))
+    outer = pydantic.create_model(
+        "Outer",
+        inner=(inner, field(alias="Inner")),
+        read=(int, field(default=1, validation_alias="Read")),
+        written=(int, field(default=1, serialization_alias="Written")),
+    )
+    sent = outer(Inner=inner(Value=4), Read=5, written=6)
+    names = {"inner": {"value": 4}, "read": 5, "written": 6}
+    assert encode(sent) == names
+    assert decode(names, outer) == sent
+    assert decode([names], list[outer]) == [sent]  # type: ignore[valid-type]
+    assert decode({"Inner": {"Value": 4}, "Read": 5, "written": 6}, outer) == sent
+
+
 def test_numpy_travels_as_numbers_and_comes_back_as_numpy() -> None:
     numpy = pytest.importorskip("numpy")
     assert encode(numpy.arange(3.0)) == [0.0, 1.0, 2.0]
