@@ -26,6 +26,7 @@ from commlib.exceptions import (
     RPCTimeout,
     SerializationError,
 )
+from commlib.msg import ActionMessage
 from commlib.node import Node
 from commlib.serializer import MessagePackSerializer
 from messages import Move, Pose, Sonar
@@ -853,6 +854,35 @@ def test_a_goal_that_waits_for_room_is_cancelled_by_the_next_one(
     assert goals[0].result(DEADLINE) == Result(cm=0)
     assert goals[3].result(DEADLINE) == Result(cm=3)
     assert entered.items == [0, 3]
+
+
+class Easy(ActionMessage):
+    class Goal(ActionMessage.Goal):
+        cm: int = 0
+
+    class Result(ActionMessage.Result):
+        cm: int = 0
+
+    class Feedback(ActionMessage.Feedback):
+        pass
+
+
+@pytest.mark.parametrize("kind", [Easy, None])
+def test_of_a_cancelled_goal_that_has_left_no_result_none_is_made_up(
+    make_service: MakeService, make_client: MakeClient, kind: Any
+) -> None:
+    entered = Collected()
+
+    async def on_goal(goal_h: Any) -> None:
+        entered(goal_h)
+        await asyncio.sleep(3600)
+
+    make_service(on_goal, kind)
+    goal = make_client(kind).send_goal({} if kind is None else kind.Goal())
+    entered.wait(1)
+    assert goal.cancel()
+    with pytest.raises(GoalCanceled):
+        goal.result(DEADLINE)
 
 
 def test_a_goal_that_waits_for_room_can_be_cancelled(

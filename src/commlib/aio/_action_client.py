@@ -488,6 +488,8 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
         """How a goal ended whose last state is known; ``data`` is None if there is no result."""
         is_aborted = goal.status == GoalStatus.ABORTED
         result, error = None, None
+        if goal.status == GoalStatus.CANCELED and data == {}:
+            data = None  # as services say that there is none
         if not (data is None or (is_aborted and not data)):
             try:
                 result = self._result_reader.convert(data, Header())
