@@ -270,11 +270,10 @@ class Caller:
         call.end(outcome)  # it was not under way when the client was stopped
 
     def _take(self, token: str | None, packet: Packet | CommlibError) -> bool:
-        if isinstance(packet, NotServedYet) and token is not None:
-            asyncio.get_running_loop().call_later(UNSERVED_PAUSE, self._send_again, token)
-            return True
         if isinstance(packet, CommlibError):
-            if token is not None:
+            if isinstance(packet, NotServedYet):
+                asyncio.get_running_loop().call_later(UNSERVED_PAUSE, self._send_again, token)
+            elif token is not None:
                 self._end_sent(token, packet)
             return True
         if token is not None and (
@@ -328,9 +327,9 @@ class Caller:
             self._end_unsent(call, exc)
             self._send_next_soon()
 
-    def _send_again(self, token: str) -> None:
+    def _send_again(self, token: str | None) -> None:
         """Send a request that has reached nobody once more, if its reply is wanted still."""
-        call = self._calls.get(token)
+        call = self._calls.get(token) if token is not None else None
         if call is not None and not self._closed:
             call.address = None  # the inbox has taken it back
             self._send(call)
