@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from brokers import Broker
-from collected import DEADLINE, Collected, eventually
+from collected import Collected, eventually
 from commlib import aio
 from commlib._hops import MAX_HOPS
 from commlib._packet import PROPERTIES, Envelope, Header, Packet
@@ -781,33 +781,6 @@ def test_a_call_that_nobody_answers_ends_with_the_callers_own_timeout(pair: Pair
     assert bridge.stats.sent == 0
 
 
-@in_every_pair
-def test_a_service_is_there_for_those_who_wait_for_it_if_it_is_behind_the_bridge(
-    pair: Pair,
-) -> None:
-    pair.rpc_bridge()
-    client = pair.near().create_rpc_client(pair.topic)
-    assert not client.wait_for_service(0.3)
-    service = pair.far().create_rpc(pair.far_topic, lambda n: n)
-    assert client.wait_for_service(DEADLINE)
-    assert client.call(5, timeout=DEADLINE) == 5
-    service.stop()
-    assert not client.wait_for_service(0.3)
-
-
-def test_who_waits_for_a_service_behind_a_circle_of_bridges_waits_in_vain(pair: Pair) -> None:
-    there, back = (
-        pair.run(RPCBridge(None, *names))
-        for names in (
-            (pair.topic, pair.far_topic, pair.source.url, pair.sink.url),
-            (pair.far_topic, pair.topic, pair.sink.url, pair.source.url),
-        )
-    )
-    client = pair.near().create_rpc_client(pair.topic)
-    assert not client.wait_for_service(0.6)
-    assert there.stats.errors == back.stats.errors == 0
-
-
 def test_the_time_that_the_caller_has_left_bounds_the_call(pair: Pair) -> None:
     told = pair.far_peer().consume(pair.far_topic)
     bridge = pair.rpc_bridge(timeout=1000.0)
@@ -1120,7 +1093,6 @@ async def test_bridges_for_asyncio_run_on_the_loop_of_the_program(pair: Pair) ->
         async def echo(request: Any) -> Any:
             return request
 
-        # The bridge says that it is there, and not whether somebody serves behind it.
         await far.create_rpc(f"{pair.far_topic}.echo", echo).run()
         client = near.create_rpc_client(f"{pair.topic}.echo")
         assert await client.wait_for_service(5)

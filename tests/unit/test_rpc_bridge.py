@@ -14,7 +14,7 @@ from commlib import aio
 from commlib._packet import Packet
 from commlib.aio import _repeat
 from commlib.aio.bridges import ActionBridge, RPCBridge
-from commlib.exceptions import ConnectionLost, RPCRemoteError
+from commlib.exceptions import CommlibError, ConnectionLost, PayloadTooBig, RPCRemoteError
 from commlib.transports.base import Address
 
 HERE, THERE = "memory://rpc-bridge-here", "memory://rpc-bridge-there"
@@ -41,12 +41,12 @@ async def nodes() -> AsyncIterator[tuple[aio.Node, aio.Node]]:
         yield here, there
 
 
-def lose(bridge: aio.bridges.Bridge) -> None:
-    """The connection to the services breaks: no reply to what was asked will come."""
+def lose(bridge: aio.bridges.Bridge, error: CommlibError | None = None) -> None:
+    """No reply to what was asked will come: the connection breaks, or it is another error."""
     caller = bridge.sink.caller
     assert caller._calls._under_way, "it waits for a reply"
     for token in list(caller._calls._under_way):
-        caller._take(token, ConnectionLost("cut by the test"))
+        caller._take(token, error or ConnectionLost("cut by the test"))
 
 
 async def soon(awaitable: Any) -> Any:
@@ -81,6 +81,19 @@ async def test_a_call_that_may_be_repeated_is_and_handled_once(
         assert await soon(calling) == {"n": 7}
         assert work.count == 1
         assert bridge.stats.errors == 1
+
+
+async def test_what_no_repetition_mends_is_told_at_once() -> None:
+    work = Work()
+    async with nodes() as (here, there), RPCBridge(None, "near", "far", HERE, THERE) as bridge:
+        there.create_rpc("far", work)
+        client = here.create_rpc_client("near", idempotent=True)
+        calling = asyncio.ensure_future(client.call({}, timeout=3600))
+        await soon(work.begun.wait())
+        lose(bridge, PayloadTooBig(2, 1))
+        with pytest.raises(RPCRemoteError, match="PayloadTooBig"):
+            await soon(calling)
+        work.may_end.set()
 
 
 async def test_a_goal_that_was_heard_of_is_followed_though_its_answer_is_lost(

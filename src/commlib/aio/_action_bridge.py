@@ -75,7 +75,7 @@ class ActionBridge(Bridge):
             part = RPCBridge(None, *names, concurrency=concurrency, timeout=timeout, **there)
             part.may_be_heard_of = name == "send_goal"
             if name == "get_result":  # a goal has ended for who has the result: its feedback first
-                part.before_reply = self._outlet.sent
+                part.before_reply = self._outlet.opened
             self.parts.append(part)
 
     @property

@@ -401,6 +401,7 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
         doubts = 0
         in_vain = 0  # questions after the end was heard
         silent_since: float | None = None
+        reconnects = self.hub.link_stats.reconnects
         while not goal.done:
             await goal.until_end_is_heard(pause)
             if goal.end_was_heard and goal.knows_result_late:
@@ -408,11 +409,15 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
             asked_at, knew_end = time(), goal.end_was_heard
             answer = await self._ask(goal)
             if answer is None:
+                if self.hub.link_stats.reconnects != reconnects:
+                    # Since then one may be answered; a bridge sends first what has waited for us.
+                    reconnects, silent_since = self.hub.link_stats.reconnects, time()
                 silent_since = silent_since or asked_at
                 in_vain += knew_end
                 has_failed = goal.status in (GoalStatus.ABORTED, GoalStatus.CANCELED)
                 silence = time() - max(silent_since, goal.heard_at)
-                if (has_failed and in_vain >= MOST_IN_VAIN) or silence >= SILENCE_SECONDS:
+                is_enough = in_vain >= MOST_IN_VAIN and silence >= ANSWER_SECONDS
+                if (has_failed and is_enough) or silence >= SILENCE_SECONDS:
                     self._conclude(goal, None, None)
                     return
                 await asyncio.sleep(max(0, asked_at + FIRST_PAUSE - time()))

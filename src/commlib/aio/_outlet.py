@@ -74,7 +74,6 @@ class Outlet:
         self._unconfirmed = self._unconfirmed_bytes = 0
         self._confirming: asyncio.Task[None] | None = None
         self._news, self._moved = asyncio.Event(), asyncio.Event()
-        self._stored = 0  # all that has ever had to wait
         self._sink.listeners.add(self._note_state)
         if self._transport.connected:
             self._open()
@@ -107,10 +106,9 @@ class Outlet:
             self._stats.dropped += len(self._store)
             self._stats.waiting = 0
 
-    async def sent(self) -> None:
-        """Return when nothing of what was put here so far waits any more."""
-        end = self._stored
-        while self._stored - len(self._store) < end:
+    async def opened(self) -> None:
+        """Return when nothing waits because the sink is away, or has just come back."""
+        while self._store and not self._is_open:
             self._moved.clear()
             await self._moved.wait()
 
@@ -119,7 +117,6 @@ class Outlet:
         if self._is_open and not self._store and self._has_window and self._send(topic, packet):
             return
         dropped = self._store.put(topic, packet, self._loop.time())
-        self._stored += 1
         self._stats.waiting = len(self._store)
         if dropped:
             self._note_overflow(dropped)

@@ -17,11 +17,22 @@ from commlib._wire import Reader, Refused
 from commlib.aio._bridge import Bridge, BridgeOptions, BridgeType
 from commlib.aio._caller import Call
 from commlib.aio._endpoint import Params
-from commlib.aio._far_presence import FarPresence
 from commlib.aio._hub import Hub
 from commlib.aio._rpc_service import CREDIBLE_MS, TASKS, RPCService, addressed, types_of
-from commlib.exceptions import CommlibError, RPCTimeout, SerializationError
+from commlib.exceptions import (
+    AuthError,
+    CommlibError,
+    ConnectError,
+    ConnectionLost,
+    EndpointClosed,
+    OutboxFull,
+    RPCTimeout,
+    SerializationError,
+)
 from commlib.transports.base import Address
+
+PASSING = (ConnectError, ConnectionLost, EndpointClosed, OutboxFull)
+"""What befalls a call because of the connection to the sink."""
 
 
 class RPCOptions(BridgeOptions, total=False):
@@ -115,25 +126,10 @@ class _Desk(RPCService):
         self.log = bridge.log
         self._bridge = bridge
         self._limit = bridge.hub.params.max_payload
-        self._far = FarPresence(bridge, super()._say_present, self._report)
 
     def stats_of(self, stats: Any) -> None:
         """Count there."""
         self._stats = stats
-
-    async def _end(self) -> None:
-        await self._far.close()
-        await super()._end()
-
-    def _say_present(self, question: Packet) -> None:
-        bridge = self._bridge
-        try:
-            hops = Reader(None, always_wrapped=True, limit=self._limit).read(question).header.hops
-        except CommlibError as exc:
-            self._report(question, exc)
-            return
-        if not is_loop(hops, bridge.source_place, bridge.sink_place):
-            self._far.ask(question, hops)
 
     async def _handle_async(self, life: Any, packet: Packet) -> None:
         header, reply = Header(), None
@@ -168,13 +164,13 @@ class _Desk(RPCService):
             bridge.own_stats.expired += 1
             return None
         if isinstance(outcome, CommlibError):
-            if not self._is_last_word(header, call):
+            if not self._is_last_word(outcome, header, call):
                 self._report(letter.packet, outcome)
                 return None
             raise outcome
         answer = self._open_answer(outcome)
         if bridge.before_reply is not None:
-            with suppress(TimeoutError):  # then the caller asks again
+            with suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
                     await bridge.before_reply()
         if not header.reply_to:
@@ -214,12 +210,14 @@ class _Desk(RPCService):
                 return left
         return packet.ttl or self._bridge.timeout
 
-    def _is_last_word(self, header: Header, call: Call) -> bool:
+    def _is_last_word(self, error: CommlibError, header: Header, call: Call) -> bool:
         """Whether the trouble that the bridge has with the sink ends the call of its caller.
 
         Else who calls asks again by itself, or perhaps hears of what it has set going.
         """
-        return not (header.attempt or (call.sent and self._bridge.may_be_heard_of))
+        is_passing = isinstance(error, PASSING) and not isinstance(error, AuthError)
+        is_followed_up = header.attempt or (call.sent and self._bridge.may_be_heard_of)
+        return not (is_passing and is_followed_up)
 
     def _new_call(self, letter: Letter, timeout: float) -> Call:
         bridge = self._bridge
