@@ -57,6 +57,26 @@ BOUNDS = Bounds()
 EMPTY: deque[Packet] = deque(maxlen=0)  # which is what nothing can be put into
 
 
+class Turn:
+    """A turn of one who works off a lane: callbacks are called within one."""
+
+    __slots__ = ("is_over", "lane")
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        self.is_over = False
+
+
+_turn: ContextVar[Turn | None] = ContextVar("commlib_turn", default=None)
+"""The turn that this is done in, or on behalf of, on the same thread or another."""
+
+
+def is_in_callback() -> bool:
+    """Whether this is done in a callback, or on behalf of one that waits for it."""
+    turn = _turn.get()
+    return turn is not None and not turn.is_over
+
+
 class Lane:
     """A bounded queue of packets on their way to one callback.
 
@@ -92,6 +112,8 @@ class Lane:
         self._bytes_in = self._bytes_out = 0
         self._overflowing = False
         self._closed: asyncio.Event | None = None
+        self._spared = 0
+        """How many of those who work it off are not waited for: who closes it from a callback."""
         self._lock = threading.Lock() if concurrency > 1 else None
 
     @property
@@ -175,7 +197,7 @@ class Lane:
 
     def _leave(self) -> None:
         """The last of those who worked on a closed lane turns off the light. On the loop."""
-        if self._closed is not None and self._active == 0:
+        if self._closed is not None and self._active <= self._spared:
             self._closed.set()
 
     def _note_unfinished(self) -> None:
@@ -186,7 +208,9 @@ class Lane:
         """Take nothing more, work off what is there, up to ``grace`` seconds; what is left then."""
         if self._closed is None:
             self._closed = asyncio.Event()
-        if self._active:
+        turn = _turn.get()
+        self._spared = int(turn is not None and turn.lane is self and not turn.is_over)
+        if self._active > self._spared:
             try:
                 async with asyncio.timeout(grace):
                     await self._closed.wait()
@@ -229,6 +253,14 @@ class ThreadLane(Lane):
 
     def work(self) -> None:
         """Work the lane off. On a worker thread."""
+        turn = Turn(self)
+        _turn.set(turn)
+        try:
+            self._work_off()
+        finally:
+            turn.is_over = True
+
+    def _work_off(self) -> None:
         pop, handle = self._pop, self._handle
         while True:
             for _ in range(TURN):
@@ -273,6 +305,8 @@ class LoopLane(Lane):
         task.add_done_callback(self._tasks.discard)
 
     async def _work(self) -> None:
+        turn = Turn(self)
+        _turn.set(turn)
         _callback.set(asyncio.current_task())
         try:
             while (packet := self._pop_alone()) is not None:
@@ -283,6 +317,7 @@ class LoopLane(Lane):
                         raise
                     self._on_error(packet, exc)
         finally:
+            turn.is_over = True
             self._places.append(None)
             self._leave()
 
@@ -361,11 +396,23 @@ def is_for_program(error: BaseException) -> bool:
 
 
 def is_end_of_task(error: BaseException) -> bool:
-    """Whether this task is to end, and not only something cancelled that it has waited for."""
+    """Whether this task is to end, and not only something cancelled that it has waited for.
+
+    So it is with Ctrl-C, and where a coroutine of a loop that has ended is closed.
+    """
     if isinstance(error, asyncio.CancelledError):
         task = asyncio.current_task()
         return task is not None and task.cancelling() > 0
-    return isinstance(error, GeneratorExit) or is_for_program(error)
+    if isinstance(error, GeneratorExit):
+        return _callback.get() is None or _callback.get() is not _current_task()
+    return is_for_program(error)
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no loop runs here
+        return None
 
 
 def is_async(callback: Any) -> bool:

@@ -57,7 +57,7 @@ class Portal:
         while not self.ending:
             try:
                 self.loop.run_forever()
-            except BaseException:  # SystemExit of a task that a callback has begun: all need it yet
+            except (SystemExit, KeyboardInterrupt):  # of a task: all nodes need the loop yet
                 log.exception("something on the event loop wanted to end it")
         self.loop.run_until_complete(_end_tasks())
         if _former is self and self.hubs:

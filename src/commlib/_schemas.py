@@ -76,7 +76,7 @@ def _schema_of_unknown(kind: type) -> Schema:
 
 def _schema_of_model(model: Any) -> Schema:
     """That of a pydantic model, with a note if it has validators of its own, or aliases."""
-    schema: Schema = model.model_json_schema(by_alias=False)  # as its fields travel
+    schema: Schema = model.model_json_schema(by_alias=False)  # as its fields are sent
     has_functions = "'function-" in str(model.__pydantic_core_schema__)
     if has_functions or schema != model.model_json_schema():
         return {**schema, "$comment": PLIABLE}

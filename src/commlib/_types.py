@@ -15,7 +15,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from functools import lru_cache, partial
 from inspect import signature
-from typing import Any, TypeAlias, get_args, get_origin
+from typing import Any, TypeAlias, cast, get_args, get_origin
 
 import msgspec
 from msgspec import inspect
@@ -96,11 +96,16 @@ def dec_hook(type_: Any, obj: Any) -> Any:
 def validator_of(cls: Any) -> Callable[[Any], Any] | None:
     """What makes a pydantic model of decoded data; None for any other class.
 
-    Fields have their own names in messages, whatever their aliases are. Before pydantic 2.11 only a
-    model with ``populate_by_name=True`` takes a field that has an alias by its name.
+    Fields are written by their own names, and taken by those or by their aliases. Before pydantic
+    2.11 only a model with ``populate_by_name=True`` takes a field that has an alias by its name.
     """
     validate = getattr(cls, "model_validate", None)
-    return None if validate is None else _by_name(validate)
+    if validate is None:
+        return None
+    try:
+        return _by_name(validate)
+    except (TypeError, ValueError):  # no function of pydantic's
+        return cast("Callable[[Any], Any]", validate)
 
 
 @lru_cache(maxsize=1024)

@@ -412,12 +412,13 @@ def test_goals_of_many_threads_get_their_own_feedback_and_results(
         (SystemExit(3), "SystemExit", "3"),
         (KeyboardInterrupt("no"), "KeyboardInterrupt", "no"),
         (BaseException("of no kind"), "BaseException", "of no kind"),
+        (GeneratorExit("closed"), "GeneratorExit", "closed"),
         (asyncio.CancelledError(), "CancelledError", "what it waited for was cancelled"),
         (StopIteration(), "StopIteration", ""),
         (RuntimeError("größer\n" + "x" * 10_000), "RuntimeError", "größer\n" + "x" * 10_000),
     ],
     ids=[
-        *("ValueError", "KeyError", "SystemExit", "Ctrl-C", "BaseException"),
+        *("ValueError", "KeyError", "SystemExit", "Ctrl-C", "BaseException", "GeneratorExit"),
         *("CancelledError", "StopIteration", "long"),
     ],
 )

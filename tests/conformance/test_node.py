@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
@@ -11,6 +12,7 @@ import pytest
 
 from brokers import Broker
 from collected import DEADLINE, Collected, eventually
+from commlib import aio
 from commlib._portal import Portal
 from commlib.exceptions import EndpointClosed, RPCTimeout
 from commlib.node import Node, NodeState
@@ -350,6 +352,64 @@ def test_a_callback_may_stop_its_own_node(make_node: MakeNode, topic: str) -> No
 
     assert stopped.first == "hello"
     assert node.state is NodeState.STOPPED
+
+
+FOR_EVER = 3600.0  # s of grace, of which nobody would see the end
+
+
+def test_who_stops_a_node_from_its_own_callback_is_not_waited_for(
+    broker: Broker, topic: str
+) -> None:
+    node = Node("own", connection_params=broker.url, grace=FOR_EVER)
+    stopped = Collected()
+
+    def stop_it(msg: str) -> None:
+        node.stop()
+        stopped(msg)
+
+    node.create_subscriber(topic, stop_it)
+    publisher = node.create_publisher(topic)
+    node.run()
+    publisher.publish("hello")
+    assert stopped.first == "hello"
+    assert node.state is NodeState.STOPPED
+
+
+async def test_nor_is_a_coroutine_that_ends_run_forever_by_that(broker: Broker, topic: str) -> None:
+    node = aio.Node("own", connection_params=broker.url, grace=FOR_EVER)
+    stopped = []
+
+    async def stop_it(msg: str) -> None:
+        await node.stop()
+        stopped.append(msg)
+
+    node.create_subscriber(topic, stop_it)
+    async with asyncio.timeout(DEADLINE):
+        await node.run()
+        running = asyncio.create_task(node.run_forever())
+        await node.create_publisher(topic).publish("hello")
+        await running
+    assert stopped == ["hello"]
+    assert node.state is NodeState.STOPPED
+
+
+def test_a_callback_and_another_thread_may_stop_their_node_at_once(
+    make_node: MakeNode, topic: str
+) -> None:
+    node = make_node(grace=FOR_EVER)
+    begun, stopped = Collected(), Collected()
+
+    def stop_it(msg: str) -> None:
+        begun(msg)
+        eventually(lambda: node._core._leaving is not None)
+        node.stop()
+        stopped(msg)
+
+    node.create_subscriber(topic, stop_it)
+    node.create_publisher(topic).publish("hello")
+    begun.wait(1)
+    node.stop()
+    assert stopped.items == ["hello"]
 
 
 def test_a_node_that_fails_inside_with_is_stopped(broker: Broker) -> None:

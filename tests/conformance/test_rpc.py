@@ -238,10 +238,14 @@ def test_a_large_request_and_its_response_arrive_whole(node: Node, topic: str) -
         (SystemExit(3), "SystemExit", "3"),
         (KeyboardInterrupt("no"), "KeyboardInterrupt", "no"),
         (BaseException("of no kind"), "BaseException", "of no kind"),
+        (GeneratorExit("closed"), "GeneratorExit", "closed"),
         (RuntimeError("größer\n" + "x" * 10_000), "RuntimeError", "größer\n" + "x" * 10_000),
         (ValueError(), "ValueError", ""),
     ],
-    ids=["ValueError", "KeyError", "SystemExit", "Ctrl-C", "BaseException", "long", "empty"],
+    ids=[
+        *("ValueError", "KeyError", "SystemExit", "Ctrl-C", "BaseException", "GeneratorExit"),
+        *("long", "empty"),
+    ],
 )
 @pytest.mark.parametrize("is_async", [False, True], ids=["plain", "async"])
 def test_what_a_handler_raises_reaches_its_caller_and_the_service_goes_on(

@@ -145,13 +145,14 @@ async def test_an_id_of_its_own_is_what_a_reply_echoes(lines: Lines) -> None:
 async def test_a_request_that_has_reached_nobody_is_sent_again_as_it_was(
     lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_caller, "UNSERVED_PAUSE", 0.0)
+    monkeypatch.setattr(_caller, "FIRST_PAUSE", 0.0)
     caller = await opened(lines)
     call, waiting = await asked(caller)
     for sent in (2, 3):
         assert lines.handler(call.token, NotServedYet("nobody"))
         await lines.has_sent(sent)
     assert lines.sent[0] is lines.sent[1] is lines.sent[2]
+    assert 0 < (lines.sent[0].ttl or 0) < call.timeout
     assert lines.handler(call.token, Packet(reply(call.token, 5)))
     assert (await waiting).payload == reply(call.token, 5)
 
@@ -160,7 +161,7 @@ async def test_a_request_that_has_reached_nobody_is_sent_again_as_it_was(
 async def test_one_that_nobody_waits_for_any_more_is_not(
     lines: Lines, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
-    monkeypatch.setattr(_caller, "UNSERVED_PAUSE", 0.0)
+    monkeypatch.setattr(_caller, "FIRST_PAUSE", 0.0)
     caller = await opened(lines)
     call, waiting = await asked(caller)
     assert lines.handler(call.token, NotServedYet("nobody"))

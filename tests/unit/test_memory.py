@@ -375,6 +375,30 @@ async def test_what_nobody_has_closed_ends_with_the_connection(make: Make) -> No
         await transport.close()
 
 
+def test_ctrl_c_amid_what_is_handed_over_leaves_the_rest_for_the_next_turn(make: Make) -> None:
+    got: list[bytes] = []
+
+    def take(packet: Packet) -> None:
+        got.append(packet.payload)
+        if packet.payload == b"0":
+            raise KeyboardInterrupt
+
+    async def publish(place: MemoryTransport) -> None:
+        await place.subscribe("t", take)
+        for number in range(3):
+            assert place.publish("t", Packet(b"%d" % number))
+        await place.drained()
+
+    loop, place = asyncio.new_event_loop(), make()
+    publishing = loop.create_task(publish(place))
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(publishing)
+    loop.run_until_complete(soon(publishing))
+    loop.run_until_complete(soon(place.close()))
+    loop.close()
+    assert got == [b"0", b"1", b"2"]
+
+
 async def test_the_clock_is_that_of_this_machine_in_ms(make: Make) -> None:
     assert abs(make().clock() - time.time() * 1000) < 1000 * DEADLINE
 

@@ -179,3 +179,16 @@ def test_what_was_stopped_alone_is_not_begun_by_the_next_run() -> None:
         stopped.stop()
     with node:
         assert node.endpoints == [kept]
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_one_that_was_stopped_while_it_began_is_told_to_nobody(turns: int) -> None:
+    node = aio.Node("n", "memory://told-to-nobody")
+    running = asyncio.create_task(node.run())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await node.stop()
+    await asyncio.wait([running])
+    is_told = node._appearing is not None or node._appears_on is not None
+    assert is_told == node.running
+    await node.stop()

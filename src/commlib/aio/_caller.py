@@ -21,7 +21,7 @@ Expired = Callable[[], CommlibError]
 """Makes the outcome of a call whose time is up."""
 
 
-UNSERVED_PAUSE = 0.1  # s before what has reached nobody is sent again
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0  # s before what has reached nobody is sent again
 MAX_BOOKED = 16  # addresses kept ready for threads, at most a sixteenth of what the inbox has
 
 
@@ -45,7 +45,7 @@ class Call:
 
     __slots__ = (
         *("address", "attempt", "body", "caller", "finish", "id", "name"),
-        *("packet", "sent", "timeout", "token", "writer"),
+        *("packet", "returned_at", "sent", "timeout", "token", "writer"),
     )
 
     def __init__(self, caller: Caller, token: str) -> None:
@@ -59,6 +59,8 @@ class Call:
         self.packet: Packet | None = None
         self.sent = False
         """Whether a reply may come."""
+        self.returned_at = 0.0
+        """When it came back first because it had reached nobody, in the loop's time."""
         self.finish: Finish = _told
 
     def fill(self, name: str, writer: Packer, body: Any, timeout: float, finish: Finish) -> None:
@@ -272,7 +274,7 @@ class Caller:
     def _take(self, token: str | None, packet: Packet | CommlibError) -> bool:
         if isinstance(packet, CommlibError):
             if isinstance(packet, NotServedYet):
-                asyncio.get_running_loop().call_later(UNSERVED_PAUSE, self._send_again, token)
+                self._send_later_again(token)
             elif token is not None:
                 self._end_sent(token, packet)
             return True
@@ -327,10 +329,21 @@ class Caller:
             self._end_unsent(call, exc)
             self._send_next_soon()
 
-    def _send_again(self, token: str | None) -> None:
-        """Send a request that has reached nobody once more, if its reply is wanted still."""
+    def _send_later_again(self, token: str | None) -> None:
+        """A request has reached nobody: send it again in a while, twice as long as the last one."""
         call = self._calls.get(token) if token is not None else None
-        if call is not None and not self._closed:
+        if call is not None:
+            loop = asyncio.get_running_loop()
+            call.returned_at = call.returned_at or loop.time()
+            pause = min(max(FIRST_PAUSE, loop.time() - call.returned_at), LONGEST_PAUSE)
+            loop.call_later(pause, self._send_again, call)
+
+    def _send_again(self, call: Call) -> None:
+        """Send a request that has reached nobody once more, if its reply is wanted still."""
+        if self._calls.get(call.token) is call and not self._closed:
+            assert call.packet is not None, "it was sent"
+            past = asyncio.get_running_loop().time() - call.returned_at
+            call.packet.ttl = max(0.001, call.timeout - past)
             call.address = None  # the inbox has taken it back
             self._send(call)
 

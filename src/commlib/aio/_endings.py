@@ -22,9 +22,9 @@ def ended_by_signals(ending: asyncio.Event) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     # The loop has one handler for a signal, so it is for all.
     if loop not in _ending:
-        _ending[loop] = set()
         for number in SIGNALS:
             loop.add_signal_handler(number, _end_all, loop)
+        _ending[loop] = set()
     _ending[loop].add(ending)
     try:
         yield

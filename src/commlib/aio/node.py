@@ -11,6 +11,7 @@ from enum import IntEnum
 from os import urandom
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
+from commlib._lanes import is_in_callback
 from commlib._packet import now_ms
 from commlib._params import BaseParameters, nearest
 from commlib._stats import Stats
@@ -297,19 +298,18 @@ class Node(Ports):
         if self._remote_logger is not None:
             self.log.addHandler(self._remote_logger)
         self.state = NodeState.RUNNING
-        runs = self._begin_all((*self._own, *self.endpoints), wait)
-        if wait:
-            runs.append(
-                self.hub.settle(self.node_name, self.hub.spawn(self.hub.transport.connect()))
-            )
         try:
+            runs = self._begin_all((*self._own, *self.endpoints), wait)
+            if wait:
+                connecting = self.hub.spawn(self.hub.transport.connect())
+                runs.append(self.hub.settle(self.node_name, connecting))
             await asyncio.gather(*runs)
         except Exception:
             if self.running:
                 self.state = NodeState.IDLE
             raise
-        if not self.running:
-            return  # somebody has stopped it meanwhile
+        if not self.running or self._leaving is not None:
+            return  # somebody stops it, or has done so
         if self._has_discovery and self._appears_on is not self.hub.transport:
             # What is there of a former life has ended with it, or with the parent of a fork.
             self._appears_on, self._beacon = self.hub.transport, None
@@ -377,6 +377,8 @@ class Node(Ports):
         self.hub.leave_loop()
         if self._stopping is not None:
             self._stopping.set()
+        if self._leaving is not None and is_in_callback():
+            return  # who stops it waits for this callback
         if await self._until_left() and not self.alive:
             return  # who was quicker has done it
         if self.running:

@@ -398,9 +398,14 @@ class MemoryTransport:
 
     def _deliver(self) -> None:
         self._wake_pending = False
-        for _ in range(len(self._inbound)):
-            handler, packet = self._inbound.popleft()
-            handler(packet)
+        try:
+            for _ in range(len(self._inbound)):
+                handler, packet = self._inbound.popleft()
+                handler(packet)
+        except BaseException:  # Ctrl-C: the rest is for the next turn
+            self._wake_pending = True
+            asyncio.get_running_loop().call_soon(self._deliver)
+            raise
         waiting, self._drained = self._drained, []
         for loop, waiter in waiting:
             with suppress(RuntimeError):  # a loop that was closed: its publisher waits no more
