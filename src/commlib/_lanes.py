@@ -255,26 +255,23 @@ class ThreadLane(Lane):
         """Work the lane off. On a worker thread."""
         turn = Turn(self)
         _turn.set(turn)
+        pop, handle = self._pop, self._handle
         try:
-            self._work_off()
+            while True:
+                for _ in range(TURN):
+                    packet = pop()
+                    if packet is None:
+                        self._give_back()
+                        return
+                    try:
+                        handle(packet)
+                    except BaseException as exc:  # SystemExit too: no callback ends a worker
+                        self._on_error(packet, exc)
+                if self._workers.all_taken:
+                    self._workers.serve_again(self)
+                    return
         finally:
             turn.is_over = True
-
-    def _work_off(self) -> None:
-        pop, handle = self._pop, self._handle
-        while True:
-            for _ in range(TURN):
-                packet = pop()
-                if packet is None:
-                    self._give_back()
-                    return
-                try:
-                    handle(packet)
-                except BaseException as exc:  # SystemExit too: no callback ends a worker
-                    self._on_error(packet, exc)
-            if self._workers.all_taken:
-                self._workers.serve_again(self)
-                return
 
     def _give_back(self) -> None:
         self._places.append(None)
