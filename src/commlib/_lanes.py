@@ -13,8 +13,8 @@ import inspect
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, Literal
 
@@ -58,23 +58,46 @@ EMPTY: deque[Packet] = deque(maxlen=0)  # which is what nothing can be put into
 
 
 class Turn:
-    """A turn of one who works off a lane: callbacks are called within one."""
+    """A turn of one who works off a lane: callbacks are called within one, by ``worker``.
 
-    __slots__ = ("is_over", "lane")
+    That is a task, or the ident of a thread.
+    """
 
-    def __init__(self, lane: Lane) -> None:
+    __slots__ = ("is_over", "lane", "worker")
+
+    def __init__(self, lane: Lane, worker: object) -> None:
         self.lane = lane
+        self.worker = worker
         self.is_over = False
 
 
 _turn: ContextVar[Turn | None] = ContextVar("commlib_turn", default=None)
-"""The turn that this is done in, or on behalf of, on the same thread or another."""
+"""The turn that this is done in; tasks that a callback has begun see it as well, and later."""
 
 
-def is_in_callback() -> bool:
-    """Whether this is done in a callback, or on behalf of one that waits for it."""
+def lane_of_callback() -> Lane | None:
+    """The lane whose callback has called this; None in what a callback has merely begun."""
     turn = _turn.get()
-    return turn is not None and not turn.is_over
+    if turn is None or turn.is_over:
+        return None
+    return turn.lane if turn.worker in (_current_task(), threading.get_ident()) else None
+
+
+@contextmanager
+def spared(lane: Lane | None) -> Iterator[None]:
+    """While it lasts, who closes the lane does not wait for one of its callbacks, which waits here.
+
+    On the loop; not of a lane on another one.
+    """
+    if lane is None or not lane.is_here():
+        yield
+        return
+    lane.spared += 1
+    lane.look_whether_left()
+    try:
+        yield
+    finally:
+        lane.spared -= 1
 
 
 class Lane:
@@ -112,8 +135,8 @@ class Lane:
         self._bytes_in = self._bytes_out = 0
         self._overflowing = False
         self._closed: asyncio.Event | None = None
-        self._spared = 0
-        """How many of those who work it off are not waited for: who closes it from a callback."""
+        self.spared = 0
+        """How many of those who work it off are not waited for: callbacks that stop something."""
         self._lock = threading.Lock() if concurrency > 1 else None
 
     @property
@@ -195,9 +218,13 @@ class Lane:
         self._bytes_out += len(packet.payload)
         return packet
 
-    def _leave(self) -> None:
+    def is_here(self) -> bool:
+        """Whether this is its loop."""
+        return True
+
+    def look_whether_left(self) -> None:
         """The last of those who worked on a closed lane turns off the light. On the loop."""
-        if self._closed is not None and self._active <= self._spared:
+        if self._closed is not None and self._active <= self.spared:
             self._closed.set()
 
     def _note_unfinished(self) -> None:
@@ -208,9 +235,7 @@ class Lane:
         """Take nothing more, work off what is there, up to ``grace`` seconds; what is left then."""
         if self._closed is None:
             self._closed = asyncio.Event()
-        turn = _turn.get()
-        self._spared = int(turn is not None and turn.lane is self and not turn.is_over)
-        if self._active > self._spared:
+        if self._active > self.spared:
             try:
                 async with asyncio.timeout(grace):
                     await self._closed.wait()
@@ -234,6 +259,9 @@ class ThreadLane(Lane):
         self._workers = workers
         self._loop = asyncio.get_running_loop()
 
+    def is_here(self) -> bool:
+        return self._loop is asyncio.get_running_loop()
+
     def _take(self) -> None:
         if self._join():
             self._workers.serve(self)
@@ -253,7 +281,7 @@ class ThreadLane(Lane):
 
     def work(self) -> None:
         """Work the lane off. On a worker thread."""
-        turn = Turn(self)
+        turn = Turn(self, threading.get_ident())
         _turn.set(turn)
         pop, handle = self._pop, self._handle
         try:
@@ -281,7 +309,7 @@ class ThreadLane(Lane):
                 self._workers.serve_again(self)
         elif self._closed is not None:
             with suppress(RuntimeError):  # the loop is closed: nobody has waited so long
-                self._loop.call_soon_threadsafe(self._leave)
+                self._loop.call_soon_threadsafe(self.look_whether_left)
 
 
 _callback: ContextVar[asyncio.Task[None] | None] = ContextVar("commlib_callback", default=None)
@@ -302,21 +330,22 @@ class LoopLane(Lane):
         task.add_done_callback(self._tasks.discard)
 
     async def _work(self) -> None:
-        turn = Turn(self)
+        task = asyncio.current_task()
+        turn = Turn(self, task)
         _turn.set(turn)
-        _callback.set(asyncio.current_task())
+        _callback.set(task)
         try:
             while (packet := self._pop_alone()) is not None:
                 try:
                     await self._handle(packet)
                 except BaseException as exc:
-                    if is_end_of_task(exc):
+                    if is_end_of_task(exc, task):
                         raise
                     self._on_error(packet, exc)
         finally:
             turn.is_over = True
             self._places.append(None)
-            self._leave()
+            self.look_whether_left()
 
     def _note_unfinished(self) -> None:
         log.debug("%s: its callback is cancelled", self.name)
@@ -392,16 +421,16 @@ def is_for_program(error: BaseException) -> bool:
     return isinstance(error, KeyboardInterrupt) and is_main
 
 
-def is_end_of_task(error: BaseException) -> bool:
+def is_end_of_task(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
     """Whether this task is to end, and not only something cancelled that it has waited for.
 
-    So it is with Ctrl-C, and where a coroutine of a loop that has ended is closed.
+    So it is with Ctrl-C, and where the coroutine is closed that was left behind by a loop: then
+    ``task``, in which it was begun, is not the current one.
     """
     if isinstance(error, asyncio.CancelledError):
-        task = asyncio.current_task()
         return task is not None and task.cancelling() > 0
     if isinstance(error, GeneratorExit):
-        return _callback.get() is None or _callback.get() is not _current_task()
+        return task is None or task is not _current_task()
     return is_for_program(error)
 
 

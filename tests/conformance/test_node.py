@@ -393,6 +393,27 @@ async def test_nor_is_a_coroutine_that_ends_run_forever_by_that(broker: Broker, 
     assert node.state is NodeState.STOPPED
 
 
+async def test_a_task_that_a_callback_has_begun_waits_for_that_when_it_stops_the_node(
+    broker: Broker, topic: str
+) -> None:
+    node = aio.Node("own", connection_params=broker.url, grace=DEADLINE)
+    stopping = []
+
+    async def serve(msg: str) -> str:
+        stopping.append(asyncio.create_task(node.stop()))
+        await asyncio.sleep(0.05)  # it has begun by then
+        return msg
+
+    node.create_rpc(topic, serve)
+    async with (
+        asyncio.timeout(DEADLINE),
+        node,
+        aio.Node("o", connection_params=broker.url) as other,
+    ):
+        assert await other.create_rpc_client(topic).call("hello", timeout=DEADLINE) == "hello"
+        await stopping[0]
+
+
 def test_a_callback_and_another_thread_may_stop_their_node_at_once(
     make_node: MakeNode, topic: str
 ) -> None:

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0  # s without news of a goal after which one asks for them
 ANSWER_SECONDS = 2.0  # for the service to answer that; then it is asked again
 SILENCE_SECONDS = 10.0  # without a word of the service, after which its goal is lost
+MOST_RECONNECTS = 3  # after which silence counts anew: a link that breaks all the time ends it, too
 MOST_IN_VAIN = 2  # questions for what is left of a failed goal, the first may have got lost
 LAG_SECONDS = 0.25  # that what is published may be later than the answer to a question
 DOUBT_SECONDS = 0.05  # that a released service may know a result later than it publishes the end
@@ -402,6 +403,7 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
         in_vain = 0  # questions after the end was heard
         silent_since: float | None = None
         reconnects = self.hub.link_stats.reconnects
+        most_reconnects = reconnects + MOST_RECONNECTS
         while not goal.done:
             await goal.until_end_is_heard(pause)
             if goal.end_was_heard and goal.knows_result_late:
@@ -409,7 +411,7 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
             asked_at, knew_end = time(), goal.end_was_heard
             answer = await self._ask(goal)
             if answer is None:
-                if self.hub.link_stats.reconnects != reconnects:
+                if reconnects < self.hub.link_stats.reconnects <= most_reconnects:
                     # Since then one may be answered; a bridge sends first what has waited for us.
                     reconnects, silent_since = self.hub.link_stats.reconnects, time()
                 silent_since = silent_since or asked_at

@@ -423,11 +423,12 @@ async def _outcome_of(
     callback: Callable[[Any], Any], goal: AnyHandler
 ) -> tuple[Any, BaseException | None]:
     """What a coroutine function returns, or raises: a task must not end by SystemExit."""
-    _callback.set(asyncio.current_task())
+    task = asyncio.current_task()
+    _callback.set(task)
     try:
         return await callback(goal), None
     except BaseException as exc:
-        if is_end_of_task(exc):
+        if is_end_of_task(exc, task):
             raise
         return None, exc
 

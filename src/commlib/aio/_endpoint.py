@@ -11,7 +11,15 @@ from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypedDict
 
 from commlib._forms import AnySerializer
-from commlib._lanes import Bounds, Lane, is_async, is_for_program, make_lane
+from commlib._lanes import (
+    Bounds,
+    Lane,
+    is_async,
+    is_for_program,
+    lane_of_callback,
+    make_lane,
+    spared,
+)
 from commlib._packet import Packet, peek
 from commlib._params import nearest
 from commlib._records import about
@@ -282,6 +290,10 @@ class Endpoint:
         """
         self.stopped = True
         self.hub.leave_loop()
+        with spared(lane_of_callback()):
+            await self._stop()
+
+    async def _stop(self) -> None:
         if self._has_own_hub:
             self.keep()
         if self._running and self._beginning is not None:

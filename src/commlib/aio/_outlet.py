@@ -74,6 +74,7 @@ class Outlet:
         self._unconfirmed = self._unconfirmed_bytes = 0
         self._confirming: asyncio.Task[None] | None = None
         self._news, self._moved = asyncio.Event(), asyncio.Event()
+        self._stored = self._held = 0  # what has ever had to wait, and the last that was held back
         self._sink.listeners.add(self._note_state)
         if self._transport.connected:
             self._open()
@@ -107,8 +108,8 @@ class Outlet:
             self._stats.waiting = 0
 
     async def opened(self) -> None:
-        """Return when nothing waits because the sink is away, or has just come back."""
-        while self._store and not self._is_open:
+        """Return when nothing waits because the sink was away; what has come since then may."""
+        while self._store and not (self._is_open and self._stored - len(self._store) >= self._held):
             self._moved.clear()
             await self._moved.wait()
 
@@ -116,6 +117,7 @@ class Outlet:
         """Send a packet, now or when the sink is there and those before it are sent."""
         if self._is_open and not self._store and self._has_window and self._send(topic, packet):
             return
+        self._stored += 1
         dropped = self._store.put(topic, packet, self._loop.time())
         self._stats.waiting = len(self._store)
         if dropped:
@@ -145,6 +147,7 @@ class Outlet:
     def _open(self) -> None:
         self._end_wait()
         self._is_open = True
+        self._held = self._stored
         self._store.keep = self._keep_briefly
         self._unconfirmed = self._unconfirmed_bytes = 0
         self._news.set()

@@ -9,7 +9,7 @@ from typing import Any, Unpack
 
 from commlib import _topics
 from commlib._hops import is_loop, place
-from commlib._lanes import is_end_of_task
+from commlib._lanes import _callback, is_end_of_task
 from commlib._letter import Letter, check_signed, open_letter
 from commlib._packet import PROPERTIES, Header, Packet, now_ms
 from commlib._routes import spelled
@@ -140,7 +140,7 @@ class _Desk(RPCService):
                 if not self._is_stale(header, packet):
                     reply = await self._relay(letter)
             except BaseException as exc:
-                if is_end_of_task(exc):
+                if is_end_of_task(exc, _callback.get()):
                     raise
                 reply = self._failure(packet, header, exc)
             self._send(reply)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar, Unpack
 
 from commlib._forms import own_reader
-from commlib._lanes import Bounds, Lane, is_async, is_end_of_task
+from commlib._lanes import Bounds, Lane, _callback, is_async, is_end_of_task
 from commlib._packet import (
     PROPERTIES,
     REPLY,
@@ -297,7 +297,7 @@ class RPCService(Input):
                 if is_wanted:
                     reply = self._reply(packet, header, await self._call(envelope))
             except BaseException as exc:
-                if is_end_of_task(exc):
+                if is_end_of_task(exc, _callback.get()):
                     raise
                 reply = self._failure(packet, header, exc)
             self._send(reply)

@@ -11,7 +11,7 @@ from enum import IntEnum
 from os import urandom
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from commlib._lanes import is_in_callback
+from commlib._lanes import lane_of_callback, spared
 from commlib._packet import now_ms
 from commlib._params import BaseParameters, nearest
 from commlib._stats import Stats
@@ -377,8 +377,10 @@ class Node(Ports):
         self.hub.leave_loop()
         if self._stopping is not None:
             self._stopping.set()
-        if self._leaving is not None and is_in_callback():
-            return  # who stops it waits for this callback
+        with spared(lane_of_callback()):
+            await self._stop()
+
+    async def _stop(self) -> None:
         if await self._until_left() and not self.alive:
             return  # who was quicker has done it
         if self.running:
