@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 from commlib import aio
-from commlib._lanes import Lane, lane_of_callback, spared
+from commlib._lanes import Turn, spared, turn_of_callback
 from commlib._params import BaseParameters
 from commlib._portal import Portal, enter, get_heeding_signals, home_of, leave
 from commlib._stats import Stats
@@ -129,7 +129,7 @@ def stop(hub: Hub, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -
     if portal is None:
         return  # it was never used, or stopped before
     with suppress(EndpointClosed):  # another thread stops it as well, or the program ends
-        portal.run(_spare, lane_of_callback(), work, *args)
+        portal.run(_work_sparing, turn_of_callback(), work, *args)
     if hub.loop is not None:
         return  # an endpoint of a node, whose connection goes on
     leave(portal)
@@ -139,11 +139,11 @@ def stop(hub: Hub, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -
             thread.join(max(0.0, deadline - time.monotonic()))
 
 
-async def _spare(
-    lane: Lane | None, work: Callable[..., Coroutine[Any, Any, None]], *args: Any
+async def _work_sparing(
+    turn: Turn | None, work: Callable[..., Coroutine[Any, Any, None]], *args: Any
 ) -> None:
-    """Do what a callback waits for, if it was one that has called."""
-    with spared(lane):
+    """Do it; meanwhile nobody waits for the callback that has called."""
+    with spared(turn):
         await work(*args)
 
 

@@ -60,44 +60,44 @@ EMPTY: deque[Packet] = deque(maxlen=0)  # which is what nothing can be put into
 class Turn:
     """A turn of one who works off a lane: callbacks are called within one, by ``worker``.
 
-    That is a task, or the ident of a thread.
+    That is a task, or the ident of a thread. There is no ``lane`` when it is over.
     """
 
-    __slots__ = ("is_over", "lane", "worker")
+    __slots__ = ("lane", "worker")
 
     def __init__(self, lane: Lane, worker: object) -> None:
-        self.lane = lane
+        self.lane: Lane | None = lane
         self.worker = worker
-        self.is_over = False
 
 
 _turn: ContextVar[Turn | None] = ContextVar("commlib_turn", default=None)
 """The turn that this is done in; tasks that a callback has begun see it as well, and later."""
 
 
-def lane_of_callback() -> Lane | None:
-    """The lane whose callback has called this; None in what a callback has merely begun."""
+def turn_of_callback() -> Turn | None:
+    """The turn of the callback that has called this; None in what a callback has merely begun."""
     turn = _turn.get()
-    if turn is None or turn.is_over:
+    if turn is None or turn.lane is None:
         return None
-    return turn.lane if turn.worker in (_current_task(), threading.get_ident()) else None
+    return turn if turn.worker in (_current_task(), threading.get_ident()) else None
 
 
 @contextmanager
-def spared(lane: Lane | None) -> Iterator[None]:
-    """While it lasts, who closes the lane does not wait for one of its callbacks, which waits here.
+def spared(turn: Turn | None) -> Iterator[None]:
+    """While it lasts, who closes the lane does not wait for this callback, which waits here.
 
-    On the loop; not of a lane on another one.
+    On the loop; it changes nothing for a lane on another one.
     """
-    if lane is None or not lane.is_here():
+    lane = None if turn is None else turn.lane
+    if turn is None or lane is None or turn in lane.spared or not lane.is_here():
         yield
         return
-    lane.spared += 1
-    lane.look_whether_left()
+    lane.spared += (turn,)
+    lane.note_left()
     try:
         yield
     finally:
-        lane.spared -= 1
+        lane.spared = tuple(each for each in lane.spared if each is not turn)
 
 
 class Lane:
@@ -135,8 +135,9 @@ class Lane:
         self._bytes_in = self._bytes_out = 0
         self._overflowing = False
         self._closed: asyncio.Event | None = None
-        self.spared = 0
-        """How many of those who work it off are not waited for: callbacks that stop something."""
+        self.spared: tuple[Turn, ...] = ()
+        """Of those who work it off, who is not waited for: callbacks that stop something."""
+        self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock() if concurrency > 1 else None
 
     @property
@@ -220,11 +221,11 @@ class Lane:
 
     def is_here(self) -> bool:
         """Whether this is its loop."""
-        return True
+        return self._loop is asyncio.get_running_loop()
 
-    def look_whether_left(self) -> None:
+    def note_left(self) -> None:
         """The last of those who worked on a closed lane turns off the light. On the loop."""
-        if self._closed is not None and self._active <= self.spared:
+        if self._closed is not None and self._active <= len(self.spared):
             self._closed.set()
 
     def _note_unfinished(self) -> None:
@@ -235,7 +236,7 @@ class Lane:
         """Take nothing more, work off what is there, up to ``grace`` seconds; what is left then."""
         if self._closed is None:
             self._closed = asyncio.Event()
-        if self._active > self.spared:
+        if self._active > len(self.spared):
             try:
                 async with asyncio.timeout(grace):
                     await self._closed.wait()
@@ -257,10 +258,6 @@ class ThreadLane(Lane):
     def __init__(self, workers: Workers, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._workers = workers
-        self._loop = asyncio.get_running_loop()
-
-    def is_here(self) -> bool:
-        return self._loop is asyncio.get_running_loop()
 
     def _take(self) -> None:
         if self._join():
@@ -299,7 +296,7 @@ class ThreadLane(Lane):
                     self._workers.serve_again(self)
                     return
         finally:
-            turn.is_over = True
+            turn.lane = None
 
     def _give_back(self) -> None:
         self._places.append(None)
@@ -309,7 +306,7 @@ class ThreadLane(Lane):
                 self._workers.serve_again(self)
         elif self._closed is not None:
             with suppress(RuntimeError):  # the loop is closed: nobody has waited so long
-                self._loop.call_soon_threadsafe(self.look_whether_left)
+                self._loop.call_soon_threadsafe(self.note_left)
 
 
 _callback: ContextVar[asyncio.Task[None] | None] = ContextVar("commlib_callback", default=None)
@@ -343,9 +340,9 @@ class LoopLane(Lane):
                         raise
                     self._on_error(packet, exc)
         finally:
-            turn.is_over = True
+            turn.lane = None
             self._places.append(None)
-            self.look_whether_left()
+            self.note_left()
 
     def _note_unfinished(self) -> None:
         log.debug("%s: its callback is cancelled", self.name)
@@ -353,7 +350,8 @@ class LoopLane(Lane):
     async def close(self, grace: float) -> list[Packet]:
         left = await super().close(grace)
         # A callback that stops its own subscription goes on after that.
-        tasks = {task for task in self._tasks if task is not _callback.get()}
+        spared = {_callback.get(), *(turn.worker for turn in self.spared)}
+        tasks = {task for task in self._tasks if task not in spared}
         await end_tasks(tasks, grace, self.name)
         return left
 

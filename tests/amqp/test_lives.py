@@ -261,8 +261,9 @@ def test_a_request_that_is_worked_on_when_the_connection_breaks_is_worked_on_onc
 
 
 def test_a_call_to_a_service_that_comes_back_a_little_later_is_answered(
-    server: RabbitServer, topic: str
+    server: RabbitServer, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(_session, "SETTLING_SECONDS", DEADLINE)
     with Node("client", connection_params=server.url, heartbeats=False) as caller:
         client = caller.create_rpc_client(topic)
         with pytest.raises(ServiceNotFound):
@@ -282,6 +283,7 @@ def test_a_call_to_a_service_that_comes_back_a_little_later_is_answered(
 def test_nobody_waits_for_a_service_longer_than_others_need_to_come_back(
     server: RabbitServer, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(_session, "SETTLING_SECONDS", 600.0)
     with Node("client", connection_params=server.url, heartbeats=False) as caller:
         client = caller.create_rpc_client(topic)
         with pytest.raises(ServiceNotFound):
@@ -289,6 +291,8 @@ def test_nobody_waits_for_a_service_longer_than_others_need_to_come_back(
         cut(caller)
         eventually(lambda: client.stats.reconnects == 1)
         calling = client.call_async(1, timeout=600)
+        calls = caller._core.hub.caller._calls
+        eventually(lambda: any(call.returned_at for call, _ in [*calls._under_way.values()]))
         assert not calling.done()
         monkeypatch.setattr(_session, "SETTLING_SECONDS", 0.0)
         with pytest.raises(ServiceNotFound):

@@ -414,6 +414,30 @@ async def test_a_task_that_a_callback_has_begun_waits_for_that_when_it_stops_the
         await stopping[0]
 
 
+async def test_a_coroutine_that_stops_a_node_which_is_being_stopped_goes_on_after_that(
+    broker: Broker, topic: str
+) -> None:
+    node = aio.Node("own", connection_params=broker.url, grace=DEADLINE)
+    begun, may_stop, stopped = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def stop_it(msg: str) -> None:
+        begun.set()
+        await may_stop.wait()
+        await node.stop()
+        stopped.set()
+
+    node.create_subscriber(topic, stop_it)
+    async with asyncio.timeout(DEADLINE):
+        await node.run()
+        await node.create_publisher(topic).publish("hello")
+        await begun.wait()
+        stopping = asyncio.create_task(node.stop())
+        await asyncio.sleep(0)
+        may_stop.set()
+        await stopping
+        await stopped.wait()
+
+
 def test_a_callback_and_another_thread_may_stop_their_node_at_once(
     make_node: MakeNode, topic: str
 ) -> None:

@@ -400,7 +400,7 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
         time = asyncio.get_running_loop().time
         is_first_look = pause == 0
         doubts = 0
-        in_vain = 0  # questions after the end was heard
+        in_vain = 0  # unanswered questions after the end was heard
         silent_since: float | None = None
         reconnects = self.hub.link_stats.reconnects
         most_reconnects = reconnects + MOST_RECONNECTS

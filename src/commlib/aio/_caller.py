@@ -330,7 +330,7 @@ class Caller:
             self._send_next_soon()
 
     def _send_later_again(self, token: str | None) -> None:
-        """A request has reached nobody: send it again in a while, twice as long as the last one."""
+        """A request has reached nobody: send it again after as long as it is known, or a second."""
         call = self._calls.get(token) if token is not None else None
         if call is not None:
             loop = asyncio.get_running_loop()

@@ -16,9 +16,9 @@ from commlib._lanes import (
     Lane,
     is_async,
     is_for_program,
-    lane_of_callback,
     make_lane,
     spared,
+    turn_of_callback,
 )
 from commlib._packet import Packet, peek
 from commlib._params import nearest
@@ -290,7 +290,7 @@ class Endpoint:
         """
         self.stopped = True
         self.hub.leave_loop()
-        with spared(lane_of_callback()):
+        with spared(turn_of_callback()):
             await self._stop()
 
     async def _stop(self) -> None:

@@ -74,7 +74,7 @@ class Outlet:
         self._unconfirmed = self._unconfirmed_bytes = 0
         self._confirming: asyncio.Task[None] | None = None
         self._news, self._moved = asyncio.Event(), asyncio.Event()
-        self._stored = self._held = 0  # what has ever had to wait, and the last that was held back
+        self._stored = self._held = 0  # how many have ever waited; and when it was opened
         self._sink.listeners.add(self._note_state)
         if self._transport.connected:
             self._open()

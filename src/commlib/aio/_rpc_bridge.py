@@ -132,7 +132,7 @@ class _Desk(RPCService):
         self._stats = stats
 
     async def _handle_async(self, life: Any, packet: Packet) -> None:
-        header, reply = Header(), None
+        header, reply, task = Header(), None, _callback.get()
         try:
             try:
                 letter = open_letter(packet, self._limit, is_call=True)
@@ -140,7 +140,7 @@ class _Desk(RPCService):
                 if not self._is_stale(header, packet):
                     reply = await self._relay(letter)
             except BaseException as exc:
-                if is_end_of_task(exc, _callback.get()):
+                if is_end_of_task(exc, task):
                     raise
                 reply = self._failure(packet, header, exc)
             self._send(reply)
@@ -156,6 +156,7 @@ class _Desk(RPCService):
         if bridge.request_reader is not None:
             bridge.request_reader.read(letter.packet)
         timeout = self._time_left(letter.packet, header)
+        end = asyncio.get_running_loop().time() + timeout
         call = self._new_call(letter, timeout)
         bridge.own_stats.forwarded += 1
         caller = bridge.sink.caller
@@ -169,12 +170,12 @@ class _Desk(RPCService):
                 return None
             raise outcome
         answer = self._open_answer(outcome)
-        if bridge.before_reply is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(timeout):
-                    await bridge.before_reply()
         if not header.reply_to:
             return None
+        if bridge.before_reply is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(end):
+                    await bridge.before_reply()
         back = _passed_on(answer.header, Header())
         back.id = header.id
         back.error = answer.header.error

@@ -288,7 +288,7 @@ class RPCService(Input):
 
     async def _handle_async(self, life: _Life, packet: Packet) -> None:
         """The same for a coroutine function. On the loop."""
-        header, reply, is_wanted = Header(), None, False
+        header, reply, is_wanted, task = Header(), None, False, _callback.get()
         try:
             try:
                 envelope = self._read(packet)
@@ -297,7 +297,7 @@ class RPCService(Input):
                 if is_wanted:
                     reply = self._reply(packet, header, await self._call(envelope))
             except BaseException as exc:
-                if is_end_of_task(exc, _callback.get()):
+                if is_end_of_task(exc, task):
                     raise
                 reply = self._failure(packet, header, exc)
             self._send(reply)

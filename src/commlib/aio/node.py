@@ -11,7 +11,7 @@ from enum import IntEnum
 from os import urandom
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from commlib._lanes import lane_of_callback, spared
+from commlib._lanes import spared, turn_of_callback
 from commlib._packet import now_ms
 from commlib._params import BaseParameters, nearest
 from commlib._stats import Stats
@@ -292,6 +292,7 @@ class Node(Ports):
         await self.hub.reopen()
         while await self._until_left():
             await self.hub.reopen()
+        self._leaving = None  # in a forked child, that of its parent
         self.hub.users.add(self)
         self._listen()
         self.hub.start()
@@ -305,7 +306,7 @@ class Node(Ports):
                 runs.append(self.hub.settle(self.node_name, connecting))
             await asyncio.gather(*runs)
         except Exception:
-            if self.running:
+            if self.running and self._leaving is None:
                 self.state = NodeState.IDLE
             raise
         if not self.running or self._leaving is not None:
@@ -377,7 +378,7 @@ class Node(Ports):
         self.hub.leave_loop()
         if self._stopping is not None:
             self._stopping.set()
-        with spared(lane_of_callback()):
+        with spared(turn_of_callback()):
             await self._stop()
 
     async def _stop(self) -> None:
