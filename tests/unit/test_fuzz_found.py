@@ -21,7 +21,8 @@ from commlib.transports._amqp_methods import SETUP, TOPICS
 from commlib.transports._amqp_params import ConnectionParameters
 from commlib.transports._redis_channels import Channels
 from commlib.transports._redis_link import RedisLink, command
-from commlib.transports._redis_lists import Popper, ReplyLists
+from commlib.transports._redis_pops import Popper
+from commlib.transports._redis_replies import ReplyLists
 from commlib.transports.redis import RedisTransport, _seconds
 from played_socket import PlayedSocket
 

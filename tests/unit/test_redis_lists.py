@@ -18,18 +18,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from collected import DEADLINE
 from commlib._packet import Packet
-from commlib.transports import _redis_lists
-from commlib.transports._redis_lists import (
-    MAX_LISTS,
-    MAX_POPS,
-    MAX_RETIRED,
-    READ_AT_ONCE,
-    REPLY_POPS,
-    Popper,
-    ReplyLists,
-    RequestConsumer,
-    RequestLists,
-)
+from commlib.transports import _redis_pops, _redis_replies, _redis_requests
+from commlib.transports._redis_pops import READ_AT_ONCE, Popper
+from commlib.transports._redis_replies import MAX_LISTS, MAX_RETIRED, REPLY_POPS, ReplyLists
+from commlib.transports._redis_requests import MAX_POPS, RequestConsumer, RequestLists
 
 
 class Link:
@@ -391,7 +383,7 @@ async def test_what_was_popped_for_a_consumer_that_leaves_is_still_handed_over()
 async def test_a_consumer_leaves_in_time_though_the_server_says_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_redis_lists, "SETTLE_SECONDS", 0.01)
+    monkeypatch.setattr(_redis_requests, "SETTLE_SECONDS", 0.01)
     requests, [consumer] = await started(("a", 1))
     async with asyncio.timeout(DEADLINE):
         await consumer.close()
@@ -459,7 +451,7 @@ def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
 async def test_a_list_that_is_refused_does_not_keep_the_others_from_being_served(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_redis_lists, "ERROR_PAUSE", 0.01)
+    monkeypatch.setattr(_redis_pops, "ERROR_PAUSE", 0.01)
     requests, _ = await started(("good", 100), ("bad", 100))
     await quiet(requests.server)
     requests.server.refused[b"bad"] = WRONG
@@ -485,7 +477,7 @@ async def test_a_list_that_is_refused_does_not_keep_the_others_from_being_served
 async def test_a_server_that_refuses_all_is_not_asked_again_at_once_and_told_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, text: str
 ) -> None:
-    monkeypatch.setattr(_redis_lists, "ERROR_PAUSE", 0.01)
+    monkeypatch.setattr(_redis_pops, "ERROR_PAUSE", 0.01)
     requests, _ = await started(("a", 4))
     requests.server.refused[b"a"] = text
     for _ in range(3):
@@ -541,7 +533,7 @@ async def test_answers_to_pings_are_not_taken_for_those_to_blpops() -> None:
 async def test_a_service_that_was_refused_and_left_may_come_back_to_a_list_that_is_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_redis_lists, "ERROR_PAUSE", 60)
+    monkeypatch.setattr(_redis_pops, "ERROR_PAUSE", 60)
     requests, [consumer] = await started(("a", 1))
     requests.server.refused[b"a"] = WRONG
     requests.server.time_out_all()
@@ -767,7 +759,7 @@ async def test_a_reply_that_is_not_that_of_the_call_leaves_the_call_waiting() ->
 
 
 async def test_retired_lists_are_deleted_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_redis_lists, "RETIRED_SECONDS", 0)
+    monkeypatch.setattr(_redis_replies, "RETIRED_SECONDS", 0)
     replies = Replies()
     retired = [replies.address(f"{n}") for n in range(3)]
     for number in range(3):
@@ -814,7 +806,7 @@ async def test_only_some_of_the_retired_lists_are_listened_to() -> None:
         replies.lists.release(f"{number}")
     heard, pops = replies.lists._plan()
     assert pops == REPLY_POPS
-    assert len(heard) <= MAX_RETIRED + _redis_lists.FIRST_LISTS
+    assert len(heard) <= MAX_RETIRED + _redis_replies.FIRST_LISTS
     assert len(replies.lists.keys()) > 3 * MAX_RETIRED, "all of them are known, to be deleted"
 
 

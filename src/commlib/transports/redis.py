@@ -38,13 +38,14 @@ from commlib.exceptions import CommlibError, ConnectionLost
 from commlib.transports import ACTION_CLASSES, loaded_when_needed
 from commlib.transports._redis_channels import WILDCARDS, Channels
 from commlib.transports._redis_link import RedisLink, bulk, command, dial, expire, push
-from commlib.transports._redis_lists import ReplyLists, RequestConsumer, RequestLists
 from commlib.transports._redis_params import ConnectionParameters as ConnectionParameters
 from commlib.transports._redis_params import Credentials as Credentials
 from commlib.transports._redis_params import TCPConnectionParameters as TCPConnectionParameters
 from commlib.transports._redis_params import (
     UnixSocketConnectionParameters as UnixSocketConnectionParameters,
 )
+from commlib.transports._redis_replies import ReplyLists
+from commlib.transports._redis_requests import RequestConsumer, RequestLists
 from commlib.transports._sessions import Ending, Sessions
 from commlib.transports.base import (
     Address,
