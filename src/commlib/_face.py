@@ -12,10 +12,10 @@ from queue import SimpleQueue
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 from commlib import aio
-from commlib._lanes import Turn, spared, turn_of_callback
 from commlib._params import BaseParameters
 from commlib._portal import Portal, enter, get_heeding_signals, home_of, leave
 from commlib._stats import Stats
+from commlib._turns import Turn, spared, turn_of_callback
 from commlib.aio._endpoint import Options, Params
 from commlib.aio._group import Group
 from commlib.aio._hub import Hub

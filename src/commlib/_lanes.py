@@ -13,9 +13,8 @@ import inspect
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -23,6 +22,14 @@ from msgspec import Struct
 from commlib._packet import Packet
 from commlib._records import about
 from commlib._stats import Stats
+from commlib._turns import (
+    Turn,
+    callback_task,
+    current_turn,
+    end_tasks,
+    is_end_of_task,
+    is_for_program,
+)
 from commlib._workers import Workers
 
 log = logging.getLogger("commlib.lanes")
@@ -55,49 +62,6 @@ class Bounds(Struct, frozen=True):
 
 BOUNDS = Bounds()
 EMPTY: deque[Packet] = deque(maxlen=0)  # which is what nothing can be put into
-
-
-class Turn:
-    """A turn of one who works off a lane: callbacks are called within one, by ``worker``.
-
-    That is a task, or the ident of a thread. There is no ``lane`` when it is over.
-    """
-
-    __slots__ = ("lane", "worker")
-
-    def __init__(self, lane: Lane, worker: object) -> None:
-        self.lane: Lane | None = lane
-        self.worker = worker
-
-
-_turn: ContextVar[Turn | None] = ContextVar("commlib_turn", default=None)
-"""The turn that this is done in; tasks that a callback has begun see it as well, and later."""
-
-
-def turn_of_callback() -> Turn | None:
-    """The turn of the callback that has called this; None in what a callback has merely begun."""
-    turn = _turn.get()
-    if turn is None or turn.lane is None:
-        return None
-    return turn if turn.worker in (_current_task(), threading.get_ident()) else None
-
-
-@contextmanager
-def spared(turn: Turn | None) -> Iterator[None]:
-    """While it lasts, who closes the lane does not wait for this callback, which waits here.
-
-    On the loop; it changes nothing for a lane on another one.
-    """
-    lane = None if turn is None else turn.lane
-    if turn is None or lane is None or turn in lane.spared or not lane.is_here():
-        yield
-        return
-    lane.spared += (turn,)
-    lane.note_left()
-    try:
-        yield
-    finally:
-        lane.spared = tuple(each for each in lane.spared if each is not turn)
 
 
 class Lane:
@@ -279,7 +243,7 @@ class ThreadLane(Lane):
     def work(self) -> None:
         """Work the lane off. On a worker thread."""
         turn = Turn(self, threading.get_ident())
-        _turn.set(turn)
+        current_turn.set(turn)
         pop, handle = self._pop, self._handle
         try:
             while True:
@@ -309,10 +273,6 @@ class ThreadLane(Lane):
                 self._loop.call_soon_threadsafe(self.note_left)
 
 
-_callback: ContextVar[asyncio.Task[None] | None] = ContextVar("commlib_callback", default=None)
-"""The task of the callback that this is done in, or on behalf of."""
-
-
 class LoopLane(Lane):
     """Awaits a coroutine function on the loop: one task per burst, not per message."""
 
@@ -329,8 +289,8 @@ class LoopLane(Lane):
     async def _work(self) -> None:
         task = asyncio.current_task()
         turn = Turn(self, task)
-        _turn.set(turn)
-        _callback.set(task)
+        current_turn.set(turn)
+        callback_task.set(task)
         try:
             while (packet := self._pop_alone()) is not None:
                 try:
@@ -350,7 +310,7 @@ class LoopLane(Lane):
     async def close(self, grace: float) -> list[Packet]:
         left = await super().close(grace)
         # A callback that stops its own subscription goes on after that.
-        spared = {_callback.get(), *(turn.worker for turn in self.spared)}
+        spared = {callback_task.get(), *(turn.worker for turn in self.spared)}
         tasks = {task for task in self._tasks if task not in spared}
         await end_tasks(tasks, grace, self.name)
         return left
@@ -398,45 +358,6 @@ class IterLane(Lane):
         left = await super().close(grace)
         self._take()
         return left
-
-
-async def end_tasks(tasks: Collection[asyncio.Task[Any]], grace: float, name: str) -> None:
-    """Cancel tasks and wait for their end, but no longer than ``grace`` seconds."""
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        _, stubborn = await asyncio.wait(tasks, timeout=grace)
-        for task in stubborn:
-            log.warning("%s: did not end when it was cancelled: %r", name, task)
-
-
-def is_for_program(error: BaseException) -> bool:
-    """Whether it is Ctrl-C, which may come amid any callback on a loop in the main thread.
-
-    All else that a plain function on the loop lets out is its own, and the loop has to go on.
-    """
-    is_main = threading.current_thread() is threading.main_thread()
-    return isinstance(error, KeyboardInterrupt) and is_main
-
-
-def is_end_of_task(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
-    """Whether this task is to end, and not only something cancelled that it has waited for.
-
-    So it is with Ctrl-C, and where the coroutine is closed that was left behind by a loop: then
-    ``task``, in which it was begun, is not the current one.
-    """
-    if isinstance(error, asyncio.CancelledError):
-        return task is not None and task.cancelling() > 0
-    if isinstance(error, GeneratorExit):
-        return task is None or task is not _current_task()
-    return is_for_program(error)
-
-
-def _current_task() -> asyncio.Task[Any] | None:
-    try:
-        return asyncio.current_task()
-    except RuntimeError:  # no loop runs here
-        return None
 
 
 def is_async(callback: Any) -> bool:

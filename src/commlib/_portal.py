@@ -19,7 +19,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from commlib._courtesy import Courtesy
-from commlib._lanes import end_tasks
+from commlib._turns import end_tasks
 from commlib.aio._hub import Hub, hubs
 from commlib.exceptions import BlockingCall, EndpointClosed
 

@@ -18,7 +18,7 @@ import pytest
 
 from bystander import Bystander
 from collected import DEADLINE, Collected, eventually
-from commlib import _lanes, _workers
+from commlib import _lanes, _turns, _workers
 from commlib._lanes import (
     Bounds,
     InlineLane,
@@ -454,9 +454,9 @@ async def test_what_a_callback_raises_is_told_and_the_lane_goes_on(
 
 def test_ctrl_c_is_for_the_program_in_the_main_thread_and_nowhere_else() -> None:
     found = Collected()
-    assert _lanes.is_for_program(KeyboardInterrupt())
-    assert not _lanes.is_for_program(SystemExit())
-    other = threading.Thread(target=lambda: found(_lanes.is_for_program(KeyboardInterrupt())))
+    assert _turns.is_for_program(KeyboardInterrupt())
+    assert not _turns.is_for_program(SystemExit())
+    other = threading.Thread(target=lambda: found(_turns.is_for_program(KeyboardInterrupt())))
     other.start()
     assert found.first is False
     other.join()

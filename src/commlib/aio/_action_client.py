@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
 
 from commlib._goal import TERMINAL, GoalStatus
-from commlib._lanes import Lane, LoopLane, ThreadLane, end_tasks, is_async
+from commlib._lanes import Lane, LoopLane, ThreadLane, is_async
 from commlib._packet import Envelope, Fault, Header, Packet
 from commlib._records import about
 from commlib._stats import Stats
+from commlib._turns import end_tasks
 from commlib._typing import FeedbackT, GoalT, ResultT
 from commlib._wire import Reader, Refused, Writer
 from commlib.aio._action import (

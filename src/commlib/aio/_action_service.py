@@ -14,8 +14,9 @@ import msgspec
 
 from commlib._goal import Finished, GoalStatus
 from commlib._json import NOT_ENCODABLE, cannot_write
-from commlib._lanes import _callback, end_tasks, is_async, is_end_of_task
+from commlib._lanes import is_async
 from commlib._packet import Envelope, Fault, Packet
+from commlib._turns import callback_task, end_tasks, is_end_of_task
 from commlib._types import enc_hook
 from commlib._wire import Reader, Refused, Writer
 from commlib.aio._action import (
@@ -174,7 +175,7 @@ class ActionService(Group):
         self._closing = True
         for goal in self._goals():
             self._cancel(goal)
-        own = _callback.get()
+        own = callback_task.get()
         if own is not None:
             self.hub.let_go(own)
         await self._until(
@@ -337,7 +338,7 @@ class ActionService(Group):
         self._publish_status(goal)
         goal.cancel_event.set()
         # A goal that stops its own service goes on after that.
-        if goal.task is not None and goal.task is not _callback.get():
+        if goal.task is not None and goal.task is not callback_task.get():
             goal.task.cancel()
         if self.on_cancel is not None:
             self._call(self.on_cancel, goal)
@@ -424,7 +425,7 @@ async def _outcome_of(
 ) -> tuple[Any, BaseException | None]:
     """What a coroutine function returns, or raises: a task must not end by SystemExit."""
     task = asyncio.current_task()
-    _callback.set(task)
+    callback_task.set(task)
     try:
         return await callback(goal), None
     except BaseException as exc:

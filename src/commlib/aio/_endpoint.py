@@ -11,19 +11,12 @@ from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypedDict
 
 from commlib._forms import AnySerializer
-from commlib._lanes import (
-    Bounds,
-    Lane,
-    is_async,
-    is_for_program,
-    make_lane,
-    spared,
-    turn_of_callback,
-)
+from commlib._lanes import Bounds, Lane, is_async, make_lane
 from commlib._packet import Packet, peek
 from commlib._params import nearest
 from commlib._records import about
 from commlib._stats import Stats
+from commlib._turns import is_for_program, spared, turn_of_callback
 from commlib._wire import Reader, Refused, Writer
 from commlib.aio._hub import Hub
 from commlib.compression import Compression

@@ -12,10 +12,10 @@ from os import urandom
 from typing import Any, Protocol
 
 from commlib._courtesy import Courtesy
-from commlib._lanes import end_tasks, is_for_program
 from commlib._last_word import ANNOUNCE, last_word
 from commlib._params import BaseParameters
 from commlib._records import about
+from commlib._turns import end_tasks, is_for_program
 from commlib._workers import Workers
 from commlib.aio._caller import Caller
 from commlib.aio._listeners import Listeners

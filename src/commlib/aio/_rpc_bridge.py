@@ -9,10 +9,10 @@ from typing import Any, Unpack
 
 from commlib import _topics
 from commlib._hops import is_loop, place
-from commlib._lanes import _callback, is_end_of_task
 from commlib._letter import Letter, check_signed, open_letter
 from commlib._packet import PROPERTIES, Header, Packet, now_ms
 from commlib._routes import spelled
+from commlib._turns import callback_task, is_end_of_task
 from commlib._wire import Reader, Refused
 from commlib.aio._bridge import Bridge, BridgeOptions, BridgeType
 from commlib.aio._caller import Call
@@ -132,7 +132,7 @@ class _Desk(RPCService):
         self._stats = stats
 
     async def _handle_async(self, life: Any, packet: Packet) -> None:
-        header, reply, task = Header(), None, _callback.get()
+        header, reply, task = Header(), None, callback_task.get()
         try:
             try:
                 letter = open_letter(packet, self._limit, is_call=True)

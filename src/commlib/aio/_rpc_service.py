@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar, Unpack
 
 from commlib._forms import own_reader
-from commlib._lanes import Bounds, Lane, _callback, is_async, is_end_of_task
+from commlib._lanes import Bounds, Lane, is_async
 from commlib._packet import (
     PROPERTIES,
     REPLY,
@@ -24,6 +24,7 @@ from commlib._packet import (
 )
 from commlib._rate import rate_limit
 from commlib._request_lane import HoldingLane, RequestLane
+from commlib._turns import callback_task, is_end_of_task
 from commlib._wire import Reader, Refused, Writer, pack
 from commlib.aio._answers import Answer, Answers, Known
 from commlib.aio._endpoint import (
@@ -288,7 +289,7 @@ class RPCService(Input):
 
     async def _handle_async(self, life: _Life, packet: Packet) -> None:
         """The same for a coroutine function. On the loop."""
-        header, reply, is_wanted, task = Header(), None, False, _callback.get()
+        header, reply, is_wanted, task = Header(), None, False, callback_task.get()
         try:
             try:
                 envelope = self._read(packet)

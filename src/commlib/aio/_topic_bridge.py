@@ -6,11 +6,11 @@ from typing import Any, Unpack
 
 from commlib import _topics
 from commlib._hops import is_loop
-from commlib._lanes import is_for_program
 from commlib._letter import check_signed, open_letter, pass_on
 from commlib._packet import Packet
 from commlib._routes import Pairs, Route, checked_pairs, prefixed, samples, spelled
 from commlib._store import Keep
+from commlib._turns import is_for_program
 from commlib._wire import Reader
 from commlib.aio._bridge import Bridge, BridgeOptions, BridgeType
 from commlib.aio._endpoint import GRACE, Params

@@ -11,11 +11,11 @@ from enum import IntEnum
 from os import urandom
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from commlib._lanes import spared, turn_of_callback
 from commlib._packet import now_ms
 from commlib._params import BaseParameters, nearest
 from commlib._stats import Stats
 from commlib._topics import join
+from commlib._turns import spared, turn_of_callback
 from commlib._wire import Writer
 from commlib.aio._control import NodeStartMessage, NodeStopMessage
 from commlib.aio._endings import ended_by_signals

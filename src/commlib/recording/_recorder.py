@@ -18,11 +18,11 @@ from msgspec import Struct
 
 from commlib import __version__, _topics
 from commlib._discovery import Event
-from commlib._lanes import is_for_program
 from commlib._letter import Letter
 from commlib._packet import Packet
 from commlib._stats import Stats
 from commlib._topics import check_list
+from commlib._turns import is_for_program
 from commlib.aio._action import part_name
 from commlib.aio._endpoint import Endpoint, Options, Params
 from commlib.aio._names import check_name, check_pattern
