@@ -29,6 +29,7 @@ from commlib.aio._action import (
     types_of,
     unix_seconds,
 )
+from commlib.aio._caller import PASSING
 from commlib.aio._client_goal import ClientGoal, Outcome
 from commlib.aio._endpoint import Options, Params
 from commlib.aio._group import Group
@@ -62,7 +63,7 @@ LAG_SECONDS = 0.25  # that what is published may be later than the answer to a q
 DOUBT_SECONDS = 0.05  # that a released service may know a result later than it publishes the end
 MAX_DOUBTS = 5
 # What a bridge answers while the broker behind it is away; it says nothing of the goal.
-PASSING = ("ConnectError", "ConnectionLost", "EndpointClosed", "OutboxFull")
+PASSING_TYPES = frozenset(kind.__name__ for kind in PASSING)
 MAX_STRAYS = 1000  # news of unknown goals, kept while a goal is being sent
 
 
@@ -449,7 +450,7 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
             outcome = await self._result_rpc.exchange(request, ANSWER_SECONDS)
             answer = self._result_rpc.envelope(outcome)
             fault = answer.header.error
-            return None if fault is not None and fault.type in PASSING else answer
+            return None if fault is not None and fault.type in PASSING_TYPES else answer
         except EndpointClosed:
             raise
         except CommlibError as exc:

@@ -12,7 +12,13 @@ from commlib._calls import Calls
 from commlib._courtesy import Courtesy
 from commlib._packet import Header, Packet, Properties, now_ms, reply_id
 from commlib._sequence import Sequence, new_origin
-from commlib.exceptions import CommlibError, EndpointClosed
+from commlib.exceptions import (
+    CommlibError,
+    ConnectError,
+    ConnectionLost,
+    EndpointClosed,
+    OutboxFull,
+)
 from commlib.transports.base import Address, Inbox, NotServedYet, ReadingInbox, Transport
 
 Finish = Callable[["Packet | CommlibError"], None]
@@ -20,7 +26,8 @@ Finish = Callable[["Packet | CommlibError"], None]
 Expired = Callable[[], CommlibError]
 """Makes the outcome of a call whose time is up."""
 
-
+PASSING = (ConnectError, ConnectionLost, EndpointClosed, OutboxFull)
+"""What befalls a call because of the connection, but for AuthError: it tells of no service."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0  # s before what has reached nobody is sent again
 MAX_BOOKED = 16  # addresses kept ready for threads, at most a sixteenth of what the inbox has
 
@@ -274,7 +281,7 @@ class Caller:
     def _take(self, token: str | None, packet: Packet | CommlibError) -> bool:
         if isinstance(packet, CommlibError):
             if isinstance(packet, NotServedYet):
-                self._send_later_again(token)
+                self._keep_returned(token)
             elif token is not None:
                 self._end_sent(token, packet)
             return True
@@ -329,16 +336,16 @@ class Caller:
             self._end_unsent(call, exc)
             self._send_next_soon()
 
-    def _send_later_again(self, token: str | None) -> None:
+    def _keep_returned(self, token: str | None) -> None:
         """A request has reached nobody: send it again after as long as it is known, or a second."""
         call = self._calls.get(token) if token is not None else None
         if call is not None:
             loop = asyncio.get_running_loop()
             call.returned_at = call.returned_at or loop.time()
             pause = min(max(FIRST_PAUSE, loop.time() - call.returned_at), LONGEST_PAUSE)
-            loop.call_later(pause, self._send_again, call)
+            loop.call_later(pause, self._send_returned, call)
 
-    def _send_again(self, call: Call) -> None:
+    def _send_returned(self, call: Call) -> None:
         """Send a request that has reached nobody once more, if its reply is wanted still."""
         if self._calls.get(call.token) is call and not self._closed:
             assert call.packet is not None, "it was sent"

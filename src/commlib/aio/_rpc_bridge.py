@@ -15,24 +15,17 @@ from commlib._routes import spelled
 from commlib._turns import callback_task, is_end_of_task
 from commlib._wire import Reader, Refused
 from commlib.aio._bridge import Bridge, BridgeOptions, BridgeType
-from commlib.aio._caller import Call
+from commlib.aio._caller import PASSING, Call
 from commlib.aio._endpoint import Params
 from commlib.aio._hub import Hub
 from commlib.aio._rpc_service import CREDIBLE_MS, TASKS, RPCService, addressed, types_of
 from commlib.exceptions import (
     AuthError,
     CommlibError,
-    ConnectError,
-    ConnectionLost,
-    EndpointClosed,
-    OutboxFull,
     RPCTimeout,
     SerializationError,
 )
 from commlib.transports.base import Address
-
-PASSING = (ConnectError, ConnectionLost, EndpointClosed, OutboxFull)
-"""What befalls a call because of the connection to the sink."""
 
 
 class RPCOptions(BridgeOptions, total=False):
