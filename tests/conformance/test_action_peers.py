@@ -15,7 +15,7 @@ from commlib._packet import PROPERTIES, Envelope, Fault, Header, Packet, now_ms
 from commlib._portal import Portal
 from commlib._wire import Reader
 from commlib.action import ActionClient, ActionService, ClientGoal, GoalStatus
-from commlib.aio import _action_client, _action_service
+from commlib.aio import _action_service, _goal_follower
 from commlib.exceptions import GoalAborted, GoalCanceled, GoalLost, GoalRefused, RPCTimeout
 from messages import Move
 from raw_peer import RawPeer
@@ -68,7 +68,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ANSWER_SECONDS", 0.1),
         ("SILENCE_SECONDS", 0.3),
     ):
-        monkeypatch.setattr(_action_client, name, seconds)
+        monkeypatch.setattr(_goal_follower, name, seconds)
 
 
 def read(packet: Packet) -> Envelope:
@@ -411,7 +411,7 @@ def test_a_busy_service_may_answer_with_the_goal_that_runs_which_is_reported_onc
 def test_a_success_that_a_released_service_cannot_prove_is_lost(
     peer: Peer, client: ActionClient[Any, Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_action_client, "MAX_DOUBTS", 1)
+    monkeypatch.setattr(_goal_follower, "MAX_DOUBTS", 1)
     goal = started(peer, client)
     peer.publish("status", goal_id=goal.goal_id, status=4)
     for n, status in enumerate((2, 0), 1):

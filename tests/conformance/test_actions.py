@@ -13,7 +13,7 @@ import pytest
 from brokers import Broker
 from collected import DEADLINE, Collected, eventually
 from commlib.action import ActionClient, ActionService, GoalStatus
-from commlib.aio import _action_client, _action_service
+from commlib.aio import _action_service, _goal_follower
 from commlib.exceptions import (
     BlockingCall,
     EndpointClosed,
@@ -1104,7 +1104,7 @@ def test_a_goal_that_nobody_sent_is_lost_at_once(
 def test_the_service_is_told_when_somebody_asks_for_a_result(
     make_service: MakeService, make_client: MakeClient, slow: Slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_action_client, "FIRST_PAUSE", 4 * DEADLINE)  # else who has sent it asks
+    monkeypatch.setattr(_goal_follower, "FIRST_PAUSE", 4 * DEADLINE)  # else who has sent it asks
     asked = Collected()
     make_service(slow, on_getresult=lambda goal_h: asked(goal_h.id, goal_h.is_finished()))
     goal = make_client().send_goal(Goal(cm=1))
@@ -1429,6 +1429,6 @@ def test_an_action_may_be_named_as_later_releases_do(
 
 
 def test_the_limits_are_those_that_are_promised() -> None:
-    assert _action_client.SILENCE_SECONDS == 10
-    assert (_action_client.FIRST_PAUSE, _action_client.LONGEST_PAUSE) == (0.5, 5.0)
+    assert _goal_follower.SILENCE_SECONDS == 10
+    assert (_goal_follower.FIRST_PAUSE, _goal_follower.LONGEST_PAUSE) == (0.5, 5.0)
     assert _action_service.MAX_KEPT == 1000

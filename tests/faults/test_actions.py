@@ -13,7 +13,7 @@ from brokers import Server, free_port
 from collected import DEADLINE, Collected, eventually
 from commlib import aio
 from commlib.action import ActionClient, ActionService, GoalStatus
-from commlib.aio import _action_client
+from commlib.aio import _goal_follower
 from commlib.exceptions import EndpointClosed, GoalLost, RPCTimeout
 from commlib.transports.redis import ConnectionParameters
 
@@ -35,7 +35,7 @@ def test_a_goal_outlives_the_broker_and_its_end_is_found_out(
     make_server: MakeServer, gate: threading.Event, ends: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Some brokers take longer to start than a service may be silent.
-    monkeypatch.setattr(_action_client, "SILENCE_SECONDS", 4 * DEADLINE)
+    monkeypatch.setattr(_goal_follower, "SILENCE_SECONDS", 4 * DEADLINE)
     server = make_server()
     entered, results = Collected(), Collected()
 
@@ -69,7 +69,7 @@ def test_a_goal_is_lost_if_the_broker_does_not_come_back(
     make_server: MakeServer, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("FIRST_PAUSE", "ANSWER_SECONDS", "SILENCE_SECONDS"):
-        monkeypatch.setattr(_action_client, name, 0.1)
+        monkeypatch.setattr(_goal_follower, name, 0.1)
     server = make_server()
     with (
         ActionService("turn", None, lambda goal_h: gate.wait(DEADLINE), conn_params=server.url),

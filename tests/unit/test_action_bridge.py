@@ -11,7 +11,7 @@ import pytest
 
 from collected import DEADLINE, eventually
 from commlib import aio
-from commlib.aio import _action_client, _outlet
+from commlib.aio import _goal_follower, _outlet
 from commlib.aio.bridges import ActionBridge
 from commlib.bridges import Keep
 from fickle import Fickle, FickleTransport
@@ -86,7 +86,7 @@ async def test_no_state_overtakes_feedback_that_waits_to_be_confirmed(
 async def test_a_goal_has_not_ended_for_its_sender_before_its_feedback_has_come(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_action_client, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(_goal_follower, "FIRST_PAUSE", 0.05)
     begun, may_go_on = asyncio.Event(), asyncio.Event()
 
     async def work(goal: Any) -> dict[str, bool]:
@@ -107,7 +107,7 @@ async def test_a_goal_has_not_ended_for_its_sender_before_its_feedback_has_come(
         goal.clients.turn(False)  # calls still pass, what is published waits
         may_go_on.set()
         await asyncio.to_thread(eventually, lambda: goal.bridge.stats.waiting > COUNT)
-        assert not await sent.wait(2 * _action_client.LAG_SECONDS)
+        assert not await sent.wait(2 * _goal_follower.LAG_SECONDS)
         goal.clients.turn(True)
         assert await sent.result(DEADLINE) == {"done": True}
         assert [feedback async for feedback in sent] == [*range(COUNT)]

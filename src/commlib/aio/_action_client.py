@@ -7,6 +7,7 @@ import dataclasses
 from collections import deque
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
 
 from commlib._goal import TERMINAL, GoalStatus
@@ -29,9 +30,9 @@ from commlib.aio._action import (
     types_of,
     unix_seconds,
 )
-from commlib.aio._caller import PASSING
 from commlib.aio._client_goal import ClientGoal, Outcome
 from commlib.aio._endpoint import Options, Params
+from commlib.aio._goal_follower import SILENCE_SECONDS, GoalFollower
 from commlib.aio._group import Group
 from commlib.aio._names import check_name
 from commlib.aio.pubsub import Subscriber
@@ -54,16 +55,6 @@ from commlib.transports.base import Handler, Subscription
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0  # s without news of a goal after which one asks for them
-ANSWER_SECONDS = 2.0  # for the service to answer that; then it is asked again
-SILENCE_SECONDS = 10.0  # without a word of the service, after which its goal is lost
-MOST_RECONNECTS = 3  # after which silence counts anew: a link that breaks all the time ends it, too
-MOST_IN_VAIN = 2  # questions for what is left of a failed goal, the first may have got lost
-LAG_SECONDS = 0.25  # that what is published may be later than the answer to a question
-DOUBT_SECONDS = 0.05  # that a released service may know a result later than it publishes the end
-MAX_DOUBTS = 5
-# What a bridge answers while the broker behind it is away; it says nothing of the goal.
-PASSING_TYPES = frozenset(kind.__name__ for kind in PASSING)
 MAX_STRAYS = 1000  # news of unknown goals, kept while a goal is being sent
 
 
@@ -242,7 +233,7 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
         await self._listen(SILENCE_SECONDS)
         if goal_id not in self._goals:
             self._goals[goal_id] = ClientGoal(self, goal_id)
-            self._follow(self._goals[goal_id], 0)
+            self._follow(self._goals[goal_id], is_new=True)
         return self._goals[goal_id]
 
     async def cancel_goal(
@@ -323,7 +314,7 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
         """The service has taken the goal, or refused it, or not answered."""
         if isinstance(outcome, RPCTimeout | ConnectionLost) and goal.status:
             # It was heard of, so only the answer was lost.
-            self._follow(goal, FIRST_PAUSE)
+            self._follow(goal)
             return goal
         envelope = self._goal_rpc.envelope(outcome)
         response, fault = envelope.data, envelope.header.error
@@ -339,7 +330,7 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
         if response.goal_id != goal.goal_id:
             self._rename(goal, response.goal_id)
         goal.note(GoalStatus.ACCEPTED)
-        self._follow(goal, FIRST_PAUSE)
+        self._follow(goal)
         return goal
 
     def _rename(self, goal: ClientGoal[ResultT, FeedbackT], goal_id: str) -> None:
@@ -382,14 +373,23 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
 
     # ---- following ----
 
-    def _follow(self, goal: ClientGoal[ResultT, FeedbackT], pause: float) -> None:
-        task = self.hub.spawn(self._follow_to_its_end(goal, pause))
+    def _follow(self, goal: ClientGoal[ResultT, FeedbackT], *, is_new: bool = False) -> None:
+        follower = GoalFollower(
+            goal,
+            partial(self._ask, goal),
+            partial(self._conclude, goal),
+            lambda: self.hub.link_stats.reconnects,
+            is_new=is_new,
+        )
+        task = self.hub.spawn(self._follow_to_its_end(goal, follower))
         self._following.add(task)
         task.add_done_callback(self._following.discard)
 
-    async def _follow_to_its_end(self, goal: ClientGoal[ResultT, FeedbackT], pause: float) -> None:
+    async def _follow_to_its_end(
+        self, goal: ClientGoal[ResultT, FeedbackT], follower: GoalFollower
+    ) -> None:
         try:
-            await self._ask_until_it_ends(goal, pause)
+            await follower.follow()
         except asyncio.CancelledError:
             closed = EndpointClosed(f"{self.name} was stopped before the goal had ended")
             self._settle(goal, Outcome(error=closed))
@@ -397,73 +397,21 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
         except CommlibError as exc:
             self._settle(goal, Outcome(error=exc))
 
-    async def _ask_until_it_ends(self, goal: ClientGoal[ResultT, FeedbackT], pause: float) -> None:
-        """Ask for the result when the end is heard, and for the state when nothing is heard."""
-        time = asyncio.get_running_loop().time
-        is_first_look = pause == 0
-        doubts = 0
-        in_vain = 0  # unanswered questions after the end was heard
-        silent_since: float | None = None
-        reconnects = self.hub.link_stats.reconnects
-        most_reconnects = reconnects + MOST_RECONNECTS
-        while not goal.done:
-            await goal.until_end_is_heard(pause)
-            if goal.end_was_heard and goal.knows_result_late:
-                await asyncio.sleep(DOUBT_SECONDS)
-            asked_at, knew_end = time(), goal.end_was_heard
-            answer = await self._ask(goal)
-            if answer is None:
-                if reconnects < self.hub.link_stats.reconnects <= most_reconnects:
-                    # Since then one may be answered; a bridge sends first what has waited for us.
-                    reconnects, silent_since = self.hub.link_stats.reconnects, time()
-                silent_since = silent_since or asked_at
-                in_vain += knew_end
-                has_failed = goal.status in (GoalStatus.ABORTED, GoalStatus.CANCELED)
-                silence = time() - max(silent_since, goal.heard_at)
-                is_enough = in_vain >= MOST_IN_VAIN and silence >= ANSWER_SECONDS
-                if (has_failed and is_enough) or silence >= SILENCE_SECONDS:
-                    self._conclude(goal, None, None)
-                    return
-                await asyncio.sleep(max(0, asked_at + FIRST_PAUSE - time()))
-                continue
-            silent_since = None
-            status = answer.data.status if answer.data is not None else 0
-            if status in TERMINAL:
-                if not is_first_look and not goal.end_was_heard:
-                    # Its last feedback may be on the way.
-                    await goal.until_end_is_heard(LAG_SECONDS)
-                self._conclude(goal, answer, answer.header.error)
-            elif goal.end_was_heard and doubts < MAX_DOUBTS:
-                doubts += 1
-                goal.knows_result_late = True
-            elif status == 0 or goal.end_was_heard:
-                self._conclude(goal, answer, answer.header.error)
-            else:
-                goal.note(status)
-                pause = min(2 * max(pause, FIRST_PAUSE / 2), LONGEST_PAUSE)
-            is_first_look = False
-
-    async def _ask(self, goal: ClientGoal[ResultT, FeedbackT]) -> Envelope | None:
-        """What the service says of a goal; None if it does not answer."""
+    async def _ask(self, goal: ClientGoal[ResultT, FeedbackT], seconds: float) -> Envelope | None:
+        """What the service says of a goal; None if it does not answer in time."""
         try:
             request = GetResult.Request(goal.goal_id)
-            outcome = await self._result_rpc.exchange(request, ANSWER_SECONDS)
-            answer = self._result_rpc.envelope(outcome)
-            fault = answer.header.error
-            return None if fault is not None and fault.type in PASSING_TYPES else answer
+            outcome = await self._result_rpc.exchange(request, seconds)
+            return self._result_rpc.envelope(outcome)
         except EndpointClosed:
             raise
         except CommlibError as exc:
             self.log.debug("%s: goal %s: no answer: %s", self.name, goal.goal_id, exc)
             return None
 
-    def _conclude(
-        self,
-        goal: ClientGoal[ResultT, FeedbackT],
-        answer: Envelope | None,
-        fault: Fault | None,
-    ) -> None:
+    def _conclude(self, goal: ClientGoal[ResultT, FeedbackT], answer: Envelope | None) -> None:
         """Settle a goal by the last that is known of it."""
+        fault = None if answer is None else answer.header.error
         data = None
         if answer is not None and answer.data is not None and answer.data.status in TERMINAL:
             goal.note(answer.data.status, fault)
