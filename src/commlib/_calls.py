@@ -89,7 +89,7 @@ class Calls(Generic[C]):
         return call
 
     def drop(self, token: str) -> tuple[C | None, bool]:
-        """End a call without a reply: the call, if it had not ended, and whether it was sent."""
+        """End a call without a reply: it, if it had not ended, and whether it was under way."""
         call = self._waiting.pop(token, None)
         if call is not None:
             return call, False

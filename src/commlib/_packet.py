@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -97,6 +97,14 @@ class Packet(Struct, gc=False):
     correlation_id: str = ""
     redelivered: bool = False
     reply_to: str = ""
+
+
+class Packer(Protocol):
+    """Makes packets of encoded messages: a ``Writer``, or who does it otherwise."""
+
+    properties: Properties
+
+    def wrap(self, body: Any, header: Header, native: bool) -> Packet: ...
 
 
 class Envelope(Struct):

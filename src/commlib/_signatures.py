@@ -25,7 +25,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from msgspec.structs import replace
 
 from commlib._letter import open_letter
-from commlib._packet import MAX_PAYLOAD, MESSAGE, Header, Packet, Properties, Signature, now_ms
+from commlib._packet import MAX_PAYLOAD, MESSAGE, Header, Packer, Packet, Signature, now_ms
 from commlib._wire import Refused, Writer
 from commlib.exceptions import SerializationError, SignatureError
 
@@ -135,14 +135,6 @@ def _signature(
     unsigned = Signature(key.key_id, same_name(topic))
     value = key.sign(signed_bytes(kind, header, unsigned, content_type, data))
     return replace(unsigned, value=urlsafe_b64encode(value).rstrip(b"=").decode())
-
-
-class Packer(Protocol):
-    """What makes packets of encoded messages: a ``Writer``, or who does it otherwise."""
-
-    properties: Properties
-
-    def wrap(self, body: Any, header: Header, native: bool) -> Packet: ...
 
 
 class SigningPacker:

@@ -19,8 +19,9 @@ from commlib._typing import Req, Resp
 from commlib.aio._caller import Call, Caller, Expired
 from commlib.aio._endpoint import Options, Params
 from commlib.aio.rpc import RPCClientOptions, RPCTypes, ServiceMap, ServiceOptions
-from commlib.exceptions import CommlibError, EndpointClosed
+from commlib.exceptions import EndpointClosed
 from commlib.msg import RPCMessage
+from commlib.transports.base import CallOutcome
 
 log = logging.getLogger("commlib.rpc")
 
@@ -104,9 +105,9 @@ class _Waiter:
         self.caller: Caller | None = None
         self._lock = threading.Lock()
         self._lock.acquire()
-        self.outcome: Packet | CommlibError | None = None
+        self.outcome: CallOutcome | None = None
 
-    def finish(self, outcome: Packet | CommlibError) -> None:
+    def finish(self, outcome: CallOutcome) -> None:
         """Let the thread go. On the loop, once."""
         self.outcome = outcome
         self._lock.release()
@@ -139,7 +140,7 @@ class _CallFuture(concurrent.futures.Future[Resp]):
         self._core = core
         self._call: Call | None = None
         self._expiry: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[Packet | CommlibError] | None = None
+        self._task: asyncio.Task[CallOutcome] | None = None
         """Of a call that may be sent again."""
 
     def add_done_callback(self, fn: Callable[[concurrent.futures.Future[Resp]], object]) -> None:
@@ -200,7 +201,7 @@ class _CallFuture(concurrent.futures.Future[Resp]):
         if self._task is not None:
             self._task.cancel()
 
-    def _take_over(self, task: asyncio.Task[Packet | CommlibError]) -> None:
+    def _take_over(self, task: asyncio.Task[CallOutcome]) -> None:
         if task.cancelled():
             self._finish(EndpointClosed("the client was stopped before the reply came"))
         elif (error := task.exception()) is None:
@@ -208,7 +209,7 @@ class _CallFuture(concurrent.futures.Future[Resp]):
         elif self.set_running_or_notify_cancel():
             self.set_exception(error)
 
-    def _finish(self, outcome: Packet | CommlibError) -> None:
+    def _finish(self, outcome: CallOutcome) -> None:
         if self._expiry is not None:
             self._expiry.cancel()  # or it would be kept for all of the timeout
         if not self.set_running_or_notify_cancel():

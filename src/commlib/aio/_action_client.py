@@ -50,7 +50,7 @@ from commlib.exceptions import (
     SerializationError,
 )
 from commlib.msg import ActionMessage
-from commlib.transports.base import Handler, Subscription
+from commlib.transports.base import CallOutcome, Handler, Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -309,7 +309,7 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
         return goal
 
     def _take_answer(
-        self, goal: ClientGoal[ResultT, FeedbackT], outcome: Packet | CommlibError
+        self, goal: ClientGoal[ResultT, FeedbackT], outcome: CallOutcome
     ) -> ClientGoal[ResultT, FeedbackT]:
         """The service has taken the goal, or refused it, or not answered."""
         if isinstance(outcome, RPCTimeout | ConnectionLost) and goal.status:

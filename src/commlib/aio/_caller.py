@@ -6,11 +6,11 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from itertools import count
-from typing import Any, Protocol
+from typing import Any
 
 from commlib._calls import Calls
 from commlib._courtesy import Courtesy
-from commlib._packet import Header, Packet, Properties, now_ms, reply_id
+from commlib._packet import Header, Packer, Packet, now_ms, reply_id
 from commlib._sequence import Sequence, new_origin
 from commlib.exceptions import (
     CommlibError,
@@ -19,9 +19,16 @@ from commlib.exceptions import (
     EndpointClosed,
     OutboxFull,
 )
-from commlib.transports.base import Address, Inbox, NotServedYet, ReadingInbox, Transport
+from commlib.transports.base import (
+    Address,
+    CallOutcome,
+    Inbox,
+    NotServedYet,
+    ReadingInbox,
+    Transport,
+)
 
-Finish = Callable[["Packet | CommlibError"], None]
+Finish = Callable[[CallOutcome], None]
 """Takes the outcome of a call, exactly once; on the loop."""
 Expired = Callable[[], CommlibError]
 """Makes the outcome of a call whose time is up."""
@@ -32,16 +39,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0  # s before what has reached nobody is sen
 MAX_BOOKED = 16  # addresses kept ready for threads, at most a sixteenth of what the inbox has
 
 
-class Packer(Protocol):
-    """Makes the packets of calls: a ``Writer``, or a bridge out of what it passes on."""
-
-    properties: Properties
-
-    def wrap(self, body: Any, header: Header, native: bool) -> Packet: ...
-
-
-def _told(outcome: Packet | CommlibError) -> None:
-    """For a call that has ended, or that nobody has made yet."""
+def tell_nobody(outcome: CallOutcome) -> None:
+    """For a call that has ended, or whose outcome nobody has asked for yet."""
 
 
 class Call:
@@ -68,9 +67,16 @@ class Call:
         """Whether a reply may come."""
         self.returned_at = 0.0
         """When it came back first because it had reached nobody, in the loop's time."""
-        self.finish: Finish = _told
+        self.finish: Finish = tell_nobody
 
-    def fill(self, name: str, writer: Packer, body: Any, timeout: float, finish: Finish) -> None:
+    def fill(
+        self,
+        name: str,
+        writer: Packer,
+        body: Any,
+        timeout: float,
+        finish: Finish = tell_nobody,
+    ) -> None:
         """Say what is called, with a message that ``writer`` has encoded, and who is told."""
         self.name = name
         self.writer = writer
@@ -78,9 +84,9 @@ class Call:
         self.timeout = timeout
         self.finish = finish
 
-    def end(self, outcome: Packet | CommlibError) -> None:
+    def end(self, outcome: CallOutcome) -> None:
         """Tell the outcome, if that has not been done before. On the loop."""
-        finish, self.finish = self.finish, _told
+        finish, self.finish = self.finish, tell_nobody
         finish(outcome)
 
 
@@ -241,14 +247,14 @@ class Caller:
     def _expire(self, call: Call, expired: Expired) -> None:
         self.give_up(call, expired())
 
-    async def ask(self, call: Call, expired: Expired) -> Packet | CommlibError:
+    async def ask(self, call: Call, expired: Expired) -> CallOutcome:
         """Send a call whose ``finish`` is not set, and wait for its outcome.
 
         It is ``expired`` after the call's timeout. Cancelling ends the call.
         """
-        future: asyncio.Future[Packet | CommlibError] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[CallOutcome] = asyncio.get_running_loop().create_future()
 
-        def finish(outcome: Packet | CommlibError) -> None:
+        def finish(outcome: CallOutcome) -> None:
             if not future.done():
                 future.set_result(outcome)
             else:  # cancelled; a reply may have been quicker than the word of it
@@ -266,19 +272,24 @@ class Caller:
 
     def drop(self, token: str, outcome: CommlibError) -> None:
         """End a call that nobody waits for any more, if its reply has not ended it."""
-        call, was_sent = self._calls.drop(token)
+        call = self._forget(token)
         if call is not None:
-            if was_sent and self._inbox is not None:
-                self._inbox.release(token, unused=not call.sent)
             call.end(outcome)
             self._send_next()
+
+    def _forget(self, token: str) -> Call | None:
+        """Take a call that has not ended out of the books, and free the address that it has."""
+        call, was_under_way = self._calls.drop(token)
+        if call is not None and was_under_way and self._inbox is not None:
+            self._inbox.release(token, unused=not call.sent)
+        return call
 
     def give_up(self, call: Call, outcome: CommlibError) -> None:
         """End a call this way if it has not ended yet, wherever it is."""
         self.drop(call.token, outcome)
         call.end(outcome)  # it was not under way when the client was stopped
 
-    def _take(self, token: str | None, packet: Packet | CommlibError) -> bool:
+    def _take(self, token: str | None, packet: CallOutcome) -> bool:
         if isinstance(packet, CommlibError):
             if isinstance(packet, NotServedYet):
                 self._keep_returned(token)
@@ -301,7 +312,7 @@ class Caller:
         self.late += 1
         return False
 
-    def _end_sent(self, token: str, outcome: Packet | CommlibError) -> None:
+    def _end_sent(self, token: str, outcome: CallOutcome) -> None:
         call = self._calls.take(token)
         if call is not None:
             if call.id and isinstance(outcome, Packet):
@@ -355,9 +366,7 @@ class Caller:
             self._send(call)
 
     def _end_unsent(self, call: Call, outcome: CommlibError) -> None:
-        _, was_under_way = self._calls.drop(call.token)
-        if was_under_way and call.address is not None and self._inbox is not None:
-            self._inbox.release(call.token, unused=not call.sent)
+        self._forget(call.token)
         call.end(outcome)
 
     def _send_next_soon(self) -> None:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from commlib._packet import Packet
 from commlib.aio._caller import Call
-from commlib.exceptions import CommlibError, ConnectionLost, RPCTimeout
+from commlib.exceptions import ConnectionLost, RPCTimeout
+from commlib.transports.base import CallOutcome
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 8.0  # s between two attempts
 LOST_PAUSE = 0.25  # s before the next one where it is known that no reply will come
 
-Outcome = Packet | CommlibError
-
 
 async def repeat(
     new_call: Callable[[float], Call], timeout: float, expired: Callable[[], RPCTimeout]
-) -> Outcome:
+) -> CallOutcome:
     """The outcome of a call that ``new_call(timeout)`` makes, again and again if need be.
 
     All attempts have one id, by which a service knows them. They are under way together: the first
@@ -26,7 +24,7 @@ async def repeat(
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + timeout
-    asking: set[asyncio.Task[Outcome]] = set()
+    asking: set[asyncio.Task[CallOutcome]] = set()
     pause, attempt, id = FIRST_PAUSE, 0, ""
     try:
         while (left := end - loop.time()) > 0:
@@ -48,8 +46,8 @@ async def repeat(
 
 
 async def _first_answer(
-    asking: set[asyncio.Task[Outcome]], pause: float, last: float
-) -> Outcome | None:
+    asking: set[asyncio.Task[CallOutcome]], pause: float, last: float
+) -> CallOutcome | None:
     """The first answer within ``pause`` seconds, or soon where no attempt can bring one.
 
     Not after ``last``, by the loop's clock. Those that have ended are taken out of ``asking``.

@@ -217,7 +217,7 @@ class _Desk(RPCService):
         bridge = self._bridge
         call = bridge.sink.caller.new_call()
         call.id = letter.header.id
-        call.fill(bridge.to_uri, _Stamp(letter, bridge), None, timeout, call.finish)
+        call.fill(bridge.to_uri, _Stamp(letter, bridge), None, timeout)
         return call
 
 

@@ -17,6 +17,7 @@ from commlib._packet import (
     REQUEST,
     Envelope,
     Header,
+    Packer,
     Packet,
     now_ms,
 )
@@ -24,7 +25,7 @@ from commlib._rate import rate_limit
 from commlib._stats import Stats
 from commlib._typing import Req, Resp
 from commlib._wire import Reader, Refused, Writer, pack
-from commlib.aio._caller import Call, Finish, Packer
+from commlib.aio._caller import Call, Finish, tell_nobody
 from commlib.aio._endpoint import Endpoint, Options, Params
 from commlib.aio._group import Group
 from commlib.aio._names import check_name
@@ -40,12 +41,9 @@ from commlib.aio._rpc_service import RPCTypes as RPCTypes
 from commlib.aio._rpc_service import ServiceOptions as ServiceOptions
 from commlib.exceptions import CommlibError, RPCRemoteError, RPCTimeout
 from commlib.msg import RPCMessage
+from commlib.transports.base import CallOutcome
 
 ASK_SECONDS = 0.25  # between two questions whether a service is there
-
-
-def _nobody(outcome: Packet | CommlibError) -> None:
-    """Who is told of a call before somebody asks."""
 
 
 ServiceMap = Mapping[str, "tuple[Callable[[Any], Any], Any] | Callable[[Any], Any]"]
@@ -212,7 +210,7 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
         # Shielded: the address is shared with the other clients of the node.
         await asyncio.shield(self.hub.caller.open())
 
-    def new_call(self, msg: Req, timeout: float, finish: Finish = _nobody) -> Call:
+    def new_call(self, msg: Req, timeout: float, finish: Finish = tell_nobody) -> Call:
         """A call, ready for ``hub.caller``. Raises SerializationError. From any thread."""
         return self._call_with(self.encode(msg, timeout), timeout, finish)
 
@@ -226,13 +224,13 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
             raise ValueError(f"timeout={timeout!r}: a call needs some time, in seconds")
         return self._writer.encode(msg)
 
-    def _call_with(self, body: Any, timeout: float, finish: Finish = _nobody) -> Call:
+    def _call_with(self, body: Any, timeout: float, finish: Finish = tell_nobody) -> Call:
         call = self.hub.caller.new_call()
         call.fill(self.rpc_name, self._packer, body, timeout, finish)
         self._stats.sent += 1
         return call
 
-    def response(self, outcome: Packet | CommlibError) -> Resp:
+    def response(self, outcome: CallOutcome) -> Resp:
         """The response that an outcome brings, or the error. From any thread."""
         envelope = self.envelope(outcome)
         if envelope.header.error is not None:
@@ -240,7 +238,7 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
         response: Resp = envelope.data
         return response
 
-    def envelope(self, outcome: Packet | CommlibError) -> Envelope:
+    def envelope(self, outcome: CallOutcome) -> Envelope:
         """The same with its header, which may hold an error; then there may be no data."""
         if isinstance(outcome, CommlibError):
             raise outcome
@@ -273,7 +271,7 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
 
     async def exchange(
         self, msg: Req, timeout: float, on_token: Callable[[str], object] | None = None
-    ) -> Packet | CommlibError:
+    ) -> CallOutcome:
         """How a call ends, otherwise as ``call``.
 
         ``on_token`` is told the call's id before anything is sent.
@@ -287,7 +285,7 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
             on_token(call.token)
         return await call.caller.ask(call, partial(self.timeout_error, timeout))
 
-    async def repeat(self, body: Any, timeout: float) -> Packet | CommlibError:
+    async def repeat(self, body: Any, timeout: float) -> CallOutcome:
         """How a call ends that may be sent again: the first answer to any of its attempts.
 
         ``body`` is the request as ``encode`` has made it. Raises EndpointClosed after ``stop()``.

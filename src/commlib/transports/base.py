@@ -170,7 +170,10 @@ class ReadingInbox(Inbox, Protocol):
         ...
 
 
-ReplyHandler = Callable[[str | None, Packet | CommlibError], bool]
+CallOutcome = Packet | CommlibError
+"""How a call ends."""
+
+ReplyHandler = Callable[[str | None, CallOutcome], bool]
 """Takes a reply and its token, None for one that came too late; on the loop, never raises.
 
 Instead of a reply it may be what the broker has said: that none will come, and why.
