@@ -77,16 +77,26 @@ class Letter:
     ``header`` is to be read, not changed: others may hold it, too. ``is_bare``: there was none.
     """
 
-    __slots__ = ("_compression", "_data", "_form", "_raw_header", "header", "is_bare", "packet")
+    __slots__ = ("_form", "compression", "data", "header", "is_bare", "packet", "raw_header")
 
-    def __init__(self, packet: Packet, header: Header | None, compression: Compression) -> None:
+    def __init__(
+        self,
+        packet: Packet,
+        header: Header | None,
+        compression: Compression,
+        form: _Form | None = None,
+        raw_header: bytes = b"",
+        data: Any = b"",
+    ) -> None:
         self.header = header or Header()
         self.is_bare = header is None
         self.packet = packet
-        self._compression = compression
-        self._form: _Form | None = None  # of the envelope, if it came in one
-        self._raw_header = b""
-        self._data: Any = b""
+        self.compression = compression
+        self._form = form  # of the envelope, if it came in one
+        self.raw_header = raw_header
+        """As it stood in the envelope."""
+        self.data = data
+        """As it stood there, or all of the payload; expanded if that was compressed."""
 
     def forward(
         self,
@@ -107,11 +117,11 @@ class Letter:
             return self._unwrapped(self._with(hops) if native or beside else None, limit)
         if self._form is None:
             return self.wrap(self._with(hops), limit=limit)
-        header = _with_hops(self._raw_header, hops, self._form)
+        header = _with_hops(self.raw_header, hops, self._form)
         if self._form is _JSON:
-            payload = b'{"header":%b,"data":%b}' % (header, bytes(self._data))
+            payload = b'{"header":%b,"data":%b}' % (header, bytes(self.data))
         else:
-            payload = self._form.encode(_Frame(Raw(header), self._data))
+            payload = self._form.encode(_Frame(Raw(header), self.data))
         return self._sealed(payload, limit)
 
     def pack(self, header: Header, *, native: bool, limit: int) -> Packet:
@@ -128,8 +138,8 @@ class Letter:
     def plain(self) -> tuple[bytes, Properties]:
         """The data as the serializer has made it, and what a header says of that."""
         if self._form is None:
-            return self._data, _said(self.header)
-        return _bare(self._data, self._form, self.header)
+            return self.data, _said(self.header)
+        return _bare(self.data, self._form, self.header)
 
     def _with(self, hops: tuple[str, ...]) -> Header:
         header = msgspec.structs.replace(self.header, hops=hops)
@@ -143,11 +153,11 @@ class Letter:
             if header is not None and not self.is_bare:
                 header.properties = self.header.properties
         else:
-            payload, properties = _bare(self._data, self._form, self.header)
+            payload, properties = _bare(self.data, self._form, self.header)
             if header is not None:
                 header.properties = properties
             _check(payload, limit)
-            if (compress := compressor(self._compression)) is not None:
+            if (compress := compressor(self.compression)) is not None:
                 payload = compress(payload)
                 if header is not None:
                     header.properties = Properties(properties.content_type, COMPRESSED)
@@ -156,7 +166,7 @@ class Letter:
 
     def _sealed(self, payload: bytes, limit: int) -> Packet:
         _check(payload, limit)
-        if (compress := compressor(self._compression)) is not None:
+        if (compress := compressor(self.compression)) is not None:
             payload = compress(payload)
         return Packet(payload, "", None, self.packet.ttl)
 
@@ -164,10 +174,10 @@ class Letter:
         """The data as it goes into an envelope, of which kind, and what the header says of it."""
         if self._form is not None:
             known = _content_type(self.header) in _OURS
-            return self._form, self._data, self._form.properties if known else _said(self.header)
+            return self._form, self.data, self._form.properties if known else _said(self.header)
         plain = self.packet.payload
-        if self._compression is not None:
-            plain = self._data
+        if self.compression is not None:
+            plain = self.data
         return _enclosed(plain, self.header)
 
 
@@ -193,13 +203,13 @@ def open_letter(
         raise Refused(str(exc), header or Header()) from exc
     compression = _compression_of(payload) if plain is not payload else None
     if header is not None:
-        letter = Letter(packet, header, compression)
+        letter = Letter(packet, header, compression, data=plain)
     else:
         letter = _open(packet, plain, compression, is_call, only_properties) or _open_leniently(
             packet, plain, compression, is_call, only_properties
         )
     if letter._form is None:
-        letter._data = plain
+        letter.data = plain
     return letter
 
 
@@ -278,9 +288,7 @@ def _open(
         if not is_call and not is_wrapped(tree, only_properties):
             return None if compression else Letter(packet, None, None)
         header = read_header(tree["header"])
-    letter = Letter(packet, header, compression)
-    letter._form, letter._raw_header, letter._data = form, bytes(frame.header), frame.data
-    return letter
+    return Letter(packet, header, compression, form, bytes(frame.header), frame.data)
 
 
 def _open_leniently(
@@ -291,11 +299,9 @@ def _open_leniently(
     with suppress(*_json.NOT_DECODABLE):
         tree = _json.parse(plain)
     if _is_call(tree) if is_call else is_wrapped(tree, only_properties):
-        letter = Letter(packet, read_header(tree["header"]), compression)
-        letter._form = _JSON
-        letter._raw_header = _json.encode(tree["header"])
-        letter._data = Raw(_json.write_json(tree.get("data", {})))
-        return letter
+        raw_header = _json.encode(tree["header"])
+        data = Raw(_json.write_json(tree.get("data", {})))
+        return Letter(packet, read_header(tree["header"]), compression, _JSON, raw_header, data)
     if is_call:
         raise Refused("no envelope: {'header': …, 'data': …} was expected", Header())
     return Letter(packet, None, compression)

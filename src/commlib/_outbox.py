@@ -478,13 +478,14 @@ class Outbox:
 
     @property
     def empty(self) -> bool:
+        """Whether nothing waits here. From any thread."""
         # In this order: a thread may put them back.
         return not (self._writing or self._of_main or self._frames)
 
     @property
     def is_written(self) -> bool:
         """Whether all that was put here is with the link. From any thread."""
-        return not (self._writing or self._of_main or self._frames or self._flushing)
+        return self.empty and not self._flushing
 
     async def room(self) -> None:
         """Return when ``put`` may take something again. On the loop."""

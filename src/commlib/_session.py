@@ -218,17 +218,16 @@ class Session:
         error = exc if isinstance(exc, CommlibError) else self._connect_error(exc)
         is_own = self._first is None or self._first.link is not None
         level = logging.WARNING if is_own and isinstance(error, AuthError) else self._level
-        again = "; trying again, twice a minute" if self._waits_for_rights(error) else ""
+        is_final = isinstance(error, AuthError) or not self._params.reconnect
+        again = "; trying again, twice a minute" if is_final and self._params.reconnect else ""
         log.log(logging.DEBUG if self._reported else level, "%s%s", error, again)
         error.logged = True
         self._reported = self.failed = True
-        self.on_failure()
-        if isinstance(error, AuthError) or not self._params.reconnect:
+        if is_final:
             self._fail(error)
+        else:
+            self.on_failure()
         return error
-
-    def _waits_for_rights(self, error: CommlibError) -> bool:
-        return isinstance(error, AuthError) and self._params.reconnect
 
     def _fail(self, error: CommlibError) -> None:
         self.failure = error

@@ -375,6 +375,18 @@ async def test_what_nobody_has_closed_ends_with_the_connection(make: Make) -> No
         await transport.close()
 
 
+async def test_nothing_is_begun_on_a_connection_that_was_closed(make: Make) -> None:
+    transport = make()
+    await transport.close()
+    with pytest.raises(EndpointClosed):
+        await transport.subscribe("a", Handler())
+    with pytest.raises(EndpointClosed):
+        await transport.consume("work", Handler(), 1)
+    with pytest.raises(EndpointClosed):
+        await transport.open_inbox(lambda token, packet: True)
+    assert not transport.connected
+
+
 def test_ctrl_c_amid_what_is_handed_over_leaves_the_rest_for_the_next_turn(make: Make) -> None:
     got: list[bytes] = []
 

@@ -41,6 +41,11 @@ def types_of(msg_type: Any) -> tuple[Any, Any, Any]:
         ) from exc
 
 
+CALLS = ("send_goal", "cancel_goal", "get_result")
+NEWS = ("status", "feedback")
+"""What an action is made of: calls of its clients, and what its service publishes."""
+
+
 def part_name(action_uri: str, part: str) -> str:
     """The name of a part of an action, as released peers spell it for slashed names, too."""
     return f"{action_uri}.{part}"

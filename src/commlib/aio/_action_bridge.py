@@ -9,16 +9,13 @@ from typing import Unpack
 from commlib import _topics
 from commlib._bridge_stats import BridgeStats
 from commlib._store import Keep
-from commlib.aio._action import part_name
+from commlib.aio._action import CALLS, NEWS, part_name
 from commlib.aio._bridge import Bridge, BridgeOptions, BridgeType
 from commlib.aio._endpoint import GRACE, Params
 from commlib.aio._outlet import RESUME_SECONDS, Outlet
 from commlib.aio._rpc_bridge import RPCBridge
 from commlib.aio._rpc_service import TASKS
 from commlib.aio._topic_bridge import TopicBridge
-
-CALLS = ("send_goal", "cancel_goal", "get_result")
-NEWS = ("status", "feedback")
 
 
 class ActionOptions(BridgeOptions, total=False):

@@ -41,7 +41,7 @@ class Entry(NamedTuple):
     def weight(self) -> int:
         """The bytes that it takes while it waits; what was compressed is there twice."""
         letter = self.letter
-        expanded = len(letter._data) if letter._compression is not None else 0
+        expanded = len(letter.data) if letter.compression is not None else 0
         return OBJECTS_SIZE + len(letter.packet.payload) + expanded
 
 

@@ -23,7 +23,7 @@ from commlib._packet import Packet
 from commlib._stats import Stats
 from commlib._topics import check_list
 from commlib._turns import is_for_program
-from commlib.aio._action import part_name
+from commlib.aio._action import CALLS, part_name
 from commlib.aio._endpoint import Endpoint, Options, Params
 from commlib.aio._names import check_name, check_pattern
 from commlib.aio.discovery import Discovery, NodeInfo
@@ -40,7 +40,6 @@ DISCOVERY_SECONDS = 1.0  # that nodes have to tell their schemas before the file
 MAX_TOPICS = 20_000  # MCAP numbers channels with 16 bits, and a topic may need three
 OTHERS = "(other topics)"
 MAX_CALLS = 10_000  # whose replies are waited for
-CALLS = ("send_goal", "cancel_goal", "get_result")
 _TWO_LEVELS = "+/+"  # where replies come on MQTT: in rpc-<id>/<token>
 
 

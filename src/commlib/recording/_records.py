@@ -80,9 +80,8 @@ def open_packet(packet: Packet, limit: int) -> Letter:
     try:
         return open_letter(packet, limit)
     except Refused as exc:
-        bare = Letter(packet, packet.header, None)
+        bare = Letter(packet, packet.header, None, data=packet.payload)
         bare.header = exc.header
-        bare._data = packet.payload
         return bare
 
 
@@ -111,7 +110,7 @@ def to_record(letter: Letter, place_beside: Place) -> Record:
 def _raw_header(letter: Letter) -> Raw:
     if letter.packet.header is None and letter.is_bare:
         return Raw(b"null")
-    raw = letter._raw_header
+    raw = letter.raw_header
     # Only JSON begins with a brace; and what has our key in it could not be told from the mark.
     if raw[:1] != b"{" or KEY in raw or not _is_json(raw):
         return Raw(_json.encode(letter.header))
@@ -124,7 +123,7 @@ def _view(letter: Letter) -> tuple[Shape, bytes, bytes | None, Source]:
         plain, properties = letter.plain()
     except (SerializationError, *_json.NOT_DECODABLE):
         plain, properties = letter.packet.payload, Properties("", "")
-    if letter.is_bare and letter._compression is None:
+    if letter.is_bare and letter.compression is None:
         plain = letter.packet.payload  # of which nothing was read
     plain = bytes(plain)
     if KEY in plain:  # somebody records what we have written

@@ -126,9 +126,6 @@ class AmqpLink(StreamLink):
     def _is_idle(self) -> bool:
         return self._loop.time() - self._wrote > QUIET_SECONDS
 
-    def _is_held(self) -> bool:
-        return bool(self._holders)
-
     def _ended(self) -> None:
         reason = self.closed.result()
         error = ConnectionLost(f"{self.name} was lost" + (f": {reason}" if reason else ""))

@@ -77,7 +77,8 @@ class StreamLink(asyncio.BufferedProtocol):
     def _is_idle(self) -> bool:
         """Whether nothing is under way: what comes next need not be written with other things."""
 
-    def _is_held(self) -> bool:
+    @property
+    def is_held(self) -> bool:
         """Whether nothing may be written by a thread now."""
         return False
 
@@ -188,7 +189,7 @@ class StreamLink(asyncio.BufferedProtocol):
             if transport is None or self._rest or transport.get_write_buffer_size():
                 return False
             # Here, too: it is so as long as nobody comes between.
-            if not self.may_be_now(urgent) or self._is_held():
+            if not self.may_be_now(urgent) or self.is_held:
                 return False
             sent: list[int] = []
             try:

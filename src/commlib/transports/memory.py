@@ -26,6 +26,7 @@ from commlib import events, pubsub, rpc
 from commlib._anchors import Anchors
 from commlib._packet import Packet
 from commlib._params import BaseParameters
+from commlib._params import Credentials as Credentials
 from commlib._params import Offline as Offline
 from commlib._topics import is_pattern, matcher, split
 from commlib._typing import Req, Resp, T
@@ -306,6 +307,7 @@ class MemoryTransport:
     # The verbs.
 
     async def connect(self) -> None:
+        self._check_open()
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self.on_state(True, None)
