@@ -162,8 +162,8 @@ class Writer(Generic[T]):
             )
         shape = _shape(self._kind)
         for key in data:
-            if shape.names and key not in shape.names:  # its reader would get the default
-                near = nearest(str(key), shape.names)
+            if shape.names is not None and key not in shape.names:  # its reader gets the default
+                near = nearest(str(key), shape.names) if shape.names else "it has none"
                 raise SerializationError(
                     f"a {self._class.__qualname__} has no field {key!r}; {near}"
                 )
@@ -229,6 +229,11 @@ class Reader(Generic[T]):
         self._takes_bytes = kind in _BYTES and (
             serializer is None or self._own is None or is_ours(serializer, BytesSerializer)
         )
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """What the fields of a message are called in a payload; empty if that is not known."""
+        return self._shape.fields
 
     @property
     def has_header_and_data(self) -> bool:
@@ -489,14 +494,14 @@ class _Shape:
         check_decodable(self._kind)
         self._null_to_nan = null_to_nan(self._kind)
         info: Any = msgspec.inspect.type_info(self._kind)
-        fields = getattr(info, "fields", ())
-        self.names = dict.fromkeys(field.encode_name for field in fields)
-        """Of its fields, and of its tag; empty if it has none, or its class itself says what may be
-        there."""
-        names = self.names.keys() | getattr(kind, "model_fields", {}).keys()
-        self.has_header_and_data = "header" in names and "data" in names
-        if fields and (tag_field := getattr(info, "tag_field", None)):
-            self.names[tag_field] = None
+        fields = getattr(info, "fields", None)
+        self.names = None if fields is None else [field.encode_name for field in fields]
+        """Of its fields, and of its tag; None if its class itself says what may be there."""
+        own = getattr(kind, "model_fields", {})
+        self.has_header_and_data = {"header", "data"} <= {*(self.names or ()), *own}
+        if self.names is not None and (tag_field := getattr(info, "tag_field", None)):
+            self.names.append(tag_field)
+        self.fields = frozenset((*(self.names or ()), *own))
         self.is_numpy = f"{getattr(kind, '__module__', '')}.{getattr(kind, '__name__', '')}" == (
             "numpy.ndarray"
         )

@@ -21,6 +21,7 @@ from commlib._packet import PROPERTIES, Header
 from commlib._portal import Portal
 from commlib.aio.pubsub import SubscriberOptions
 from commlib.exceptions import PayloadTooBig, SerializationError
+from commlib.msg import PubSubMessage
 from commlib.node import Node
 from commlib.pubsub import MPublisher, PSubscriber, Publisher, Subscriber
 from messages import (
@@ -905,6 +906,22 @@ def test_a_second_publisher_of_a_topic_is_no_gap(node: Node, topic: str) -> None
 
     got.wait(20)
     assert (subscriber.stats.gaps, subscriber.stats.duplicates) == (0, 0)
+
+
+class Level(PubSubMessage):
+    litres: float = 0.0
+
+
+def test_what_others_publish_under_a_pattern_is_no_message_of_nothing_but_defaults(
+    node: Node, topic: str
+) -> None:
+    got = Collected()
+    tanks = node.create_psubscriber(f"{topic}.*", got, Level)
+    tanks.run()
+    for data in ({"ts": 1}, {"litres": 1.5, "new": 1}, {"event": "death"}, {}):
+        node.create_publisher(f"{topic}.tank").publish(data)
+    assert got.wait(2) == [(Level(1.5), f"{topic}.tank"), (Level(), f"{topic}.tank")]
+    assert tanks.stats.refused == 2
 
 
 def test_a_psubscriber_gives_the_topic_also_where_it_is_no_pattern(

@@ -132,6 +132,15 @@ def test_a_dict_with_a_key_that_is_no_field_is_refused_where_it_is_written(kind:
     assert Reader(kind).read(Packet(b'{"distance":1.0,"more":2}')).data == kind(distance=1.0)
 
 
+def test_a_message_without_fields_takes_no_keys() -> None:
+    class Nothing(PubSubMessage):
+        pass
+
+    with pytest.raises(SerializationError, match="has no field 'a'; it has none"):
+        Writer(Nothing).pack({"a": 1}, None, False)
+    assert Reader(Nothing).read(Writer(Nothing).pack({}, None, False)).data == Nothing()
+
+
 def test_the_tag_of_a_message_is_no_unknown_key() -> None:
     class Tagged(PubSubMessage, tag_field="kind", tag="tagged"):
         x: int = 0

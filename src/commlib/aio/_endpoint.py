@@ -103,6 +103,7 @@ class Endpoint:
         self,
         name: str,
         conn_params: Params = None,
+        /,
         *,
         connection_params: Params = None,
         hub: Hub | None = None,
@@ -120,12 +121,18 @@ class Endpoint:
             raise TypeError(_no_option(type(self), next(iter(unknown))))
         if on_error is not None and (not callable(on_error) or is_async(on_error)):
             raise TypeError(f"on_error={on_error!r}: it is a plain function of (error, topic)")
+        given = first_given(conn_params, connection_params)
+        if hub is not None and given is not None and resolve(given).address != hub.params.address:
+            raise TypeError(
+                f"{name}: an endpoint of a node is at the broker of the node, {hub.params}; for "
+                f"another broker make it by its class, or another node"
+            )
         self.name = name
         self.face: Any = self
         """What the user holds: this, or its synchronous face."""
         self.debug = debug
         self._has_own_hub = hub is None
-        self.hub = hub or Hub(resolve(first_given(conn_params, connection_params)), name)
+        self.hub = hub or Hub(resolve(given), name)
         self._on_state = on_state
         self._heed_state()
         check_keys(sign, verify)
@@ -152,8 +159,10 @@ class Endpoint:
             compression=self._given.compression,
         )
 
-    def _make_reader(self, kind: Any, *, always_wrapped: bool = False) -> Reader[Any]:
-        return Reader(
+    def _make_reader(
+        self, kind: Any, *, always_wrapped: bool = False, make: type[Reader[Any]] = Reader
+    ) -> Reader[Any]:
+        return make(
             kind,
             always_wrapped=always_wrapped,
             limit=self.hub.params.max_payload,
@@ -402,7 +411,8 @@ def _no_option(kind: type, name: str) -> str:
         for each in kind.__mro__
         if issubclass(each, Endpoint)
         for option, parameter in inspect.signature(each.__init__).parameters.items()
-        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        if parameter.kind is parameter.KEYWORD_ONLY
+        or (each is kind and parameter.kind is parameter.POSITIONAL_OR_KEYWORD)
     }
     hint = nearest(name, sorted(known - {"self", "hub"}))
     return f"{kind.__name__} has no option {name!r}; {hint}"

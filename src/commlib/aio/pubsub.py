@@ -12,6 +12,7 @@ from commlib import _topics
 from commlib._lanes import Bounds, IterLane, Lane
 from commlib._packet import MESSAGE, Envelope, Fault, Header, Packet
 from commlib._rate import rate_limit
+from commlib._selective import SelectiveReader
 from commlib._sequence import Gaps, Sequence, SharedGaps, new_origin
 from commlib._typing import T
 from commlib._wire import Reader, Refused, Writer
@@ -273,6 +274,7 @@ class Receiver(Input, Generic[T]):
         msg_type: type[T] | None,
         conn_params: Params,
         with_topic: bool,
+        /,
         *,
         concurrency: int = 1,
         inline: bool = False,
@@ -293,6 +295,10 @@ class Receiver(Input, Generic[T]):
         self.msg_type = msg_type
         self.on_message = on_message
         self._reader: Reader[T] = self._make_reader(msg_type)
+        if self._reader.fields and _topics.is_pattern(
+            topic, self.hub.transport.traits.native_wildcards
+        ):
+            self._reader = self._make_reader(msg_type, make=SelectiveReader)
         self._verifier = self._make_verifier(MESSAGE)
         self._gaps = Gaps(self._stats) if concurrency == 1 else SharedGaps(self._stats)
         self._calling = _Calling(with_topic, concurrency, inline, bounds)

@@ -1,0 +1,89 @@
+"""What of all that comes by a pattern is a message of the class that is wanted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import attrs
+import pydantic
+import pytest
+
+from commlib._packet import PROPERTIES, Header, Packet
+from commlib._selective import SelectiveReader
+from commlib._wire import Refused, Writer
+from commlib.msg import PubSubMessage
+from commlib.serializer import MessagePackSerializer
+
+HEADER = Header(1_700_000_000_000, PROPERTIES, "ab", 7)
+FORMS: dict[str, dict[str, Any]] = {
+    "JSON": {},
+    "compressed": {"compression": "zlib"},
+    "MessagePack": {"serializer": MessagePackSerializer},
+}
+
+
+class Message(PubSubMessage):
+    distance: float = 0.0
+    label: str = ""
+
+
+@dataclass
+class Data:
+    distance: float = 0.0
+    label: str = ""
+
+
+@attrs.define
+class Attrs:
+    distance: float = 0.0
+    label: str = ""
+
+
+class Model(pydantic.BaseModel):
+    distance: float = 0.0
+    label: str = ""
+
+
+class Keys(TypedDict, total=False):
+    distance: float
+    label: str
+
+
+class Stamp(PubSubMessage):
+    timestamp: int = 0
+    seq: int = 0
+
+
+def packet(data: Any, form: str, *, native: bool = False) -> Packet:
+    return Writer(None, **FORMS[form]).pack(data, HEADER, native)
+
+
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", [Message, Data, Attrs, Model, Keys])
+def test_what_has_none_of_the_fields_is_another_message(kind: Any, form: str, native: bool) -> None:
+    reader: SelectiveReader[Any] = SelectiveReader(kind)
+    for good in ({"distance": 1}, {"label": "a"}, {"new": 2, "distance": 1}, {}):
+        assert reader.read(packet(good, form, native=native)).header.origin == "ab"
+    with pytest.raises(Refused, match="no field of a"):
+        reader.read(packet({"ts": 1}, form, native=native))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_message_whose_defaults_were_left_out_is_one(form: str) -> None:
+    assert SelectiveReader(Stamp).read(packet({}, form)).data == Stamp()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_fields_of_a_header_are_none_of_the_message(form: str) -> None:
+    reader = SelectiveReader(Stamp)
+    assert reader.read(packet({"seq": 4}, form)).data == Stamp(seq=4)
+    with pytest.raises(Refused, match="it has distance, and no field of a Stamp"):
+        reader.read(packet({"distance": 1.5}, form))
+
+
+def test_what_is_no_message_at_all_is_refused_as_ever() -> None:
+    for payload in (b"", b"{", b"\xc1", b'"Sonar"', b"[1]"):
+        with pytest.raises(Refused):
+            SelectiveReader(Message).read(Packet(payload))
