@@ -219,13 +219,13 @@ class Endpoint(Runnable, Generic[Core]):
         return enter(self._core.hub)
 
     def _params(self, conn_params: Params, options: Options) -> Params:
-        """The parameters for the core: of this class's transport, or none in a node."""
+        """The parameters for the core: of this class's transport, or as given in a node."""
         given: dict[str, Any] = cast("dict[str, Any]", options)
         for name, values in self.released_options.items():
             value = given.pop(name, values[0])
             if value not in values:
                 raise ValueError(f"{name}={value!r}: it can only be {values[0]!r} here")
         if options.get("hub") is not None:
-            return None
+            return conn_params
         params = first_given(conn_params, options.pop("connection_params", None))
         return resolve(params, self.scheme)

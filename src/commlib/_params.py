@@ -79,6 +79,17 @@ class BaseParameters:
     url_names: ClassVar[dict[str, str]] = {}
     """Options that have another name in a URL."""
 
+    if not TYPE_CHECKING:  # checkers know the fields
+
+        def __new__(cls, *args, **given):
+            known = [each.name for each in fields(cls)]
+            for name in given:
+                if name not in known:
+                    raise TypeError(
+                        f"ConnectionParameters have no {name!r}; {nearest(name, known)}"
+                    )
+            return super().__new__(cls)
+
     def __post_init__(self) -> None:
         if not isinstance(self.offline, Offline):
             Offline(self.offline)  # a name that is none is refused here

@@ -232,8 +232,8 @@ class ActionClient(
 
         Returns it, refused or not: then its ``status`` is 0, and ``reason`` says why. With
         ``wait_for_result`` it returns when the goal has ended. Raises RPCTimeout when nobody
-        answered (whether it was taken is not known), SerializationError, BlockingCall on the event
-        loop, and what else a call may raise.
+        answered (whether it was taken is not known), SerializationError, ValueError for what is no
+        time, BlockingCall on the event loop, and what else a call may raise.
         """
         return self._wrap(self._run(self._core.send_goal, goal, timeout, wait_for_result))
 
@@ -248,6 +248,7 @@ class ActionClient(
     def cancel_goal(self, timeout: float = 10, wait_for_result: bool = False) -> ResultT | None:
         """Want the goal that was sent last to end; its result if that is there, else None.
 
+        One that was refused does not count while one that was sent before goes on.
         With ``wait_for_result`` it waits up to 30 s for the end. Raises RPCTimeout when nobody
         answered, and what ``get_result`` raises.
         """

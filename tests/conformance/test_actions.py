@@ -592,6 +592,32 @@ def test_a_second_goal_is_refused_with_the_reason_until_the_first_has_ended(
     assert second.goal_id not in {goal_id for goal_id, _ in states.items}
 
 
+def test_what_runs_is_cancelled_though_another_goal_was_refused_since(
+    make_service: MakeService, make_client: MakeClient, slow: Slow
+) -> None:
+    make_service(slow)
+    client = make_client()
+    first = client.send_goal(Goal(cm=1))
+    goal_h = slow.first()
+    assert client.send_goal(Goal(cm=2)).status == 0
+
+    assert client.cancel_goal() is None
+
+    eventually(lambda: goal_h.cancel_event.is_set())
+    slow.gate.set()
+    assert first.wait(DEADLINE)
+    assert first.status == CANCELED
+
+
+def test_a_goal_needs_some_time_to_be_sent(make_client: MakeClient) -> None:
+    client = make_client()
+    for timeout in (0, -1, None, "5"):
+        with pytest.raises(ValueError, match=f"timeout={timeout!r}: a call needs some time"):
+            client.send_goal(Goal(cm=1), timeout)  # type: ignore[arg-type]
+    with pytest.raises(RPCTimeout, match=r"within 0\.02 s|nobody serves"):
+        client.send_goal(Goal(cm=1), 0.02)
+
+
 def test_as_many_goals_run_at_once_as_the_service_allows(
     make_service: MakeService, make_client: MakeClient, slow: Slow
 ) -> None:
@@ -1400,6 +1426,9 @@ def test_what_cannot_work_is_refused_when_it_is_made(broker: Broker, topic: str)
         make(topic),
         make(topic, Move, "not a function"),
         make(topic, Move, walk, on_cancel=5),
+        make(topic, Move, lambda: None),
+        make(topic, Move, walk, on_getresult=lambda goal_h, result: None),
+        client(topic, Move, on_feedback=lambda: None),
         make(topic, Sonar, walk),
         client(topic, Sonar),
         client(topic, Move, on_result="print"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
 
+from collected import DEADLINE
 from commlib import action, endpoints, events, pubsub, rpc
+from commlib.bridges import ActionBridge, TopicBridge
 from commlib.endpoints import EndpointType, TransportType, endpoint_factory
 from commlib.node import Node
 from commlib.node import TransportType as NodeTransportType
@@ -157,12 +160,68 @@ def test_a_fault_in_a_transports_module_is_not_taken_for_its_absence(
         (lambda node: node.create_subscriber("a", print, on_error="x"), "on_error='x': it is a"),
         (lambda node: node.create_subscriber("a", print, on_error=wait), "on_error=.*plain"),
         (lambda node: node.create_subscriber("a", print, bounds=5), "bounds=5: it is a Bounds"),
+        (
+            lambda node: node.create_subscriber("a", print, with_topic=True),
+            "^Subscriber has no option 'with_topic'",
+        ),
+        (
+            lambda node: node.create_publisher("a", conn_params="memory://other"),
+            "a: an endpoint of a node is at the broker of the node, memory://;",
+        ),
+        (
+            lambda node: TopicBridge(None, "a", "b", "memory://", "memory://b", enveloppe=True),
+            "^TopicBridge has no option 'enveloppe'; did you mean envelope",
+        ),
+        (
+            lambda node: ActionBridge(None, "a", "b", "memory://", "memory://b", from_params=1),
+            "^ActionBridge has no option 'from_params'; did you mean from_broker_params",
+        ),
     ],
 )
 def test_a_wrong_option_is_refused_where_it_is_given(make: Any, text: str) -> None:
     node = Node("n", connection_params="memory://")
     with pytest.raises(TypeError, match=text):
         make(node)
+
+
+def test_an_endpoint_of_a_node_may_be_told_the_nodes_own_broker() -> None:
+    node = Node("n", connection_params="memory://lab")
+    node.create_publisher("a", connection_params="memory://lab").publish(1)
+    node.stop()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda node, callback: node.create_subscriber("a", callback),
+        lambda node, callback: node.create_psubscriber("a.*", callback),
+        lambda node, callback: node.create_wsubscriber().subscribe("a", callback),
+        lambda node, callback: node.create_rpc("a", callback),
+        lambda node, callback: node.create_rpc_server(svc_map={"a": callback}),
+        lambda node, callback: node.create_publisher("a", on_error=callback),
+        lambda node, callback: Node("n", connection_params="memory://", on_state=callback),
+    ],
+)
+def test_a_function_of_other_arguments_is_no_callback(make: Any) -> None:
+    node = Node("n", connection_params="memory://")
+    for wrong in (lambda: None, lambda a, b, c: None, lambda a, *, topic: None):
+        with pytest.raises(TypeError, match=r"is called with .*<lambda>\("):
+            make(node, wrong)
+
+
+def test_what_wraps_a_callback_decides_what_that_is_called_with() -> None:
+    node = Node("n", connection_params="memory://")
+
+    def inner(database: str, request: Any) -> str:
+        return f"{database} {request}"
+
+    @functools.wraps(inner)
+    def handler(request: Any) -> str:
+        return inner("stock", request)
+
+    node.create_rpc("a", handler)
+    with node:
+        assert node.create_rpc_client("a").call("screws", timeout=DEADLINE) == "stock screws"
 
 
 async def wait(error: BaseException, topic: str) -> None:

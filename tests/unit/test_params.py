@@ -13,7 +13,7 @@ import pytest
 from commlib._packet import MAX_PAYLOAD
 from commlib._params import BaseParameters, Offline, nearest
 from commlib.exceptions import MissingDriver
-from commlib.transports import memory, redis
+from commlib.transports import amqp, memory, mqtt, redis
 from commlib.transports.redis import (
     ConnectionParameters,
     Credentials,
@@ -120,6 +120,15 @@ def test_parameters_are_given_by_place_as_in_released_versions() -> None:
     params = ConnectionParameters("robot", 7000, 2, Credentials("me", "secret"))
     assert (params.host, params.port, params.db) == ("robot", 7000, 2)
     assert params.credentials == ("me", "secret")
+
+
+@pytest.mark.parametrize("module", [redis, mqtt, amqp])
+def test_a_misspelt_parameter_is_refused_with_what_was_probably_meant(module: Any) -> None:
+    with pytest.raises(TypeError, match=r"have no 'pasword'; did you mean password\?"):
+        module.ConnectionParameters(pasword="s3cret")
+    params = module.ConnectionParameters("robot", password="s3cret")
+    for other in (copy.copy(params), pickle.loads(pickle.dumps(params)), replace(params)):
+        assert other == params
 
 
 def test_credentials_win_over_user_name_and_password() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct, field
+
+from commlib.aio._endpoint import check_callback
 
 Goal_co = TypeVar("Goal_co", covariant=True)
 Result_co = TypeVar("Result_co", covariant=True)
@@ -44,6 +46,13 @@ def types_of(msg_type: Any) -> tuple[Any, Any, Any]:
 CALLS = ("send_goal", "cancel_goal", "get_result")
 NEWS = ("status", "feedback")
 """What an action is made of: calls of its clients, and what its service publishes."""
+
+
+def check_callbacks(action_uri: str, callbacks: Mapping[str, object]) -> None:
+    """Raises TypeError for one that is neither None nor can be called with one argument."""
+    for name, callback in callbacks.items():
+        if callback is not None:
+            check_callback(callback, f"{action_uri}: {name}", 1)
 
 
 def part_name(action_uri: str, part: str) -> str:

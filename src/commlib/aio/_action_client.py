@@ -26,6 +26,7 @@ from commlib.aio._action import (
     Job,
     SendGoal,
     StatusNews,
+    check_callbacks,
     part_name,
     types_of,
     unix_seconds,
@@ -36,7 +37,7 @@ from commlib.aio._goal_follower import SILENCE_SECONDS, GoalFollower
 from commlib.aio._group import Group
 from commlib.aio._names import check_name
 from commlib.aio.pubsub import Subscriber
-from commlib.aio.rpc import ClientOptions, RPCClient
+from commlib.aio.rpc import ClientOptions, RPCClient, check_timeout
 from commlib.exceptions import (
     CommlibError,
     ConnectionLost,
@@ -135,9 +136,7 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
             "on_result": on_result,
             "on_goal_reached": on_goal_reached,
         }
-        for name, callback in self._callbacks.items():
-            if callback is not None and not callable(callback):
-                raise TypeError(f"{uri}: {name}={callback!r} cannot be called")
+        check_callbacks(uri, self._callbacks)
         super().__init__(uri, conn_params, **options)
         self.action_uri = check_name(uri, self.hub, "action_uri")
         self.msg_type = msg_type
@@ -157,6 +156,7 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
         self._goals: dict[str, ClientGoal[ResultT, FeedbackT]] = {}
         """Those that have not ended, by their ids."""
         self._last: ClientGoal[ResultT, FeedbackT] | None = None
+        self._last_taken: ClientGoal[ResultT, FeedbackT] | None = None
         self._sending = 0
         self._strays: deque[tuple[Callable[..., None], Envelope, Packet]] = deque(maxlen=MAX_STRAYS)
         self._following: set[asyncio.Task[None]] = set()
@@ -187,7 +187,8 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
         self._goals.clear()
         self._following.clear()
         self._strays.clear()
-        self._last, self._sending = None, 0
+        self._last = self._last_taken = None
+        self._sending = 0
 
     async def _end(self) -> None:
         closed = EndpointClosed(f"{self.name} was stopped before the goal had ended")
@@ -208,9 +209,10 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
 
         Returns it, refused or not: then its ``status`` is 0, and ``reason`` says why. With
         ``wait_for_result`` it returns when the goal has ended. Raises RPCTimeout when nobody
-        answered (whether it was taken is not known), SerializationError, and what else a call may
-        raise.
+        answered (whether it was taken is not known), SerializationError, ValueError for what is no
+        time, and what else a call may raise.
         """
+        check_timeout(timeout)
         now = asyncio.get_running_loop().time
         deadline = now() + timeout
         request = SendGoal.Request(goal_data=self._goal_writer.check(goal))
@@ -219,7 +221,11 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
             left = max(0.001, deadline - now())
             outcome = await self._goal_rpc.exchange(request, left, sent.note_id)
             self.check_open()
+            if type(outcome) is RPCTimeout:  # whose text tells of what was left of the time
+                outcome = self._goal_rpc.timeout_error(timeout)
             self._last = self._take_answer(sent.goal, outcome)
+        if self._last.status:
+            self._last_taken = self._last
         if wait_for_result:
             await self._last.wait()
         return self._last
@@ -241,13 +247,17 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
     ) -> ResultT | None:
         """Want the goal that was sent last to end; its result if that is there, else None.
 
+        One that was refused does not count while one that was sent before goes on.
         With ``wait_for_result`` it waits up to 30 s for the end. Raises RPCTimeout when nobody
         answered, and what ``get_result`` raises.
         """
-        if self._last is None:
+        goal, taken = self._last, self._last_taken
+        if goal is not None and not goal.status and taken is not None and not taken.done:
+            goal = taken
+        if goal is None:
             return None
-        await self._last.cancel(timeout)
-        return await self.get_result(wait=wait_for_result)
+        await goal.cancel(timeout)
+        return await self._result_of(goal, 30 if wait_for_result else 0)
 
     async def get_result(
         self, timeout: float = 10, wait: bool = False, wait_max_sec: float = 30
@@ -260,8 +270,13 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
         """
         if self._last is None:
             return None
+        return await self._result_of(self._last, wait_max_sec if wait else 0)
+
+    async def _result_of(
+        self, goal: ClientGoal[ResultT, FeedbackT], timeout: float
+    ) -> ResultT | None:
         try:
-            return await self._last.result(wait_max_sec if wait else 0)
+            return await goal.result(timeout)
         except GoalTimeout:
             return None
 

@@ -25,6 +25,7 @@ from commlib.aio._action import (
     Job,
     SendGoal,
     StatusNews,
+    check_callbacks,
     part_name,
     types_of,
     unix_seconds,
@@ -114,11 +115,10 @@ class ActionService(Group):
         **options: Unpack[Options],
     ) -> None:
         uri = action_uri or action_name
-        for name, callback in (("on_cancel", on_cancel), ("on_getresult", on_getresult)):
-            if callback is not None and not callable(callback):
-                raise TypeError(f"{uri}: {name}={callback!r} cannot be called")
-        if on_goal is None or not callable(on_goal):
+        if on_goal is None:
             raise TypeError(f"{uri}: on_goal={on_goal!r} cannot be called")
+        callbacks = {"on_goal": on_goal, "on_cancel": on_cancel, "on_getresult": on_getresult}
+        check_callbacks(uri, callbacks)
         if concurrency < 1:
             raise ValueError(f"concurrency={concurrency}: at least one goal must be able to run")
         super().__init__(uri, conn_params, **options)

@@ -13,7 +13,7 @@ from commlib._bridge_stats import BridgeStats
 from commlib._hops import place
 from commlib._params import BaseParameters, NetworkParameters
 from commlib._routes import spelled
-from commlib.aio._endpoint import Endpoint, ErrorHandler, Params, has_failed
+from commlib.aio._endpoint import Endpoint, ErrorHandler, Params, has_failed, no_option
 from commlib.aio._hub import Hub
 from commlib.transports import resolve
 
@@ -50,12 +50,16 @@ class Bridge(Endpoint):
         to_uri: str,
         from_params: Params,
         to_params: Params,
+        /,
         *,
         hub: Hub | None = None,
         sink_hub: Hub | None = None,
         on_error: ErrorHandler | None = None,
         debug: bool = False,
+        **unknown: Any,
     ) -> None:
+        if unknown:
+            raise TypeError(no_option(type(self), Bridge, next(iter(unknown))))
         types = schemes_of(btype)
         source = hub.params if hub else resolve_for(from_params, types[0])
         sink = sink_hub.params if sink_hub else resolve_for(to_params, types[1])

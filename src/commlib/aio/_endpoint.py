@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypedDict
 
@@ -118,9 +119,13 @@ class Endpoint:
         **unknown: Any,
     ) -> None:
         if unknown:
-            raise TypeError(_no_option(type(self), next(iter(unknown))))
-        if on_error is not None and (not callable(on_error) or is_async(on_error)):
-            raise TypeError(f"on_error={on_error!r}: it is a plain function of (error, topic)")
+            raise TypeError(no_option(type(self), Endpoint, next(iter(unknown))))
+        if on_error is not None:
+            if not callable(on_error) or is_async(on_error):
+                raise TypeError(f"on_error={on_error!r}: it is a plain function of (error, topic)")
+            check_callback(on_error, f"{name}: on_error", 2)
+        if on_state is not None:
+            check_callback(on_state, f"{name}: on_state", 2)
         given = first_given(conn_params, connection_params)
         if hub is not None and given is not None and resolve(given).address != hub.params.address:
             raise TypeError(
@@ -404,12 +409,12 @@ class Input(Endpoint):
         self._tell_error(SlowConsumer(f"{self.name}: the callback is too slow"), self.name)
 
 
-def _no_option(kind: type, name: str) -> str:
-    """The error for an option that this kind of endpoint does not have."""
+def no_option(kind: type, root: type, name: str) -> str:
+    """The error for an option that this kind of endpoint does not have; ``root`` has the others."""
     known = {
         option
         for each in kind.__mro__
-        if issubclass(each, Endpoint)
+        if issubclass(each, root)
         for option, parameter in inspect.signature(each.__init__).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
         or (each is kind and parameter.kind is parameter.POSITIONAL_OR_KEYWORD)
@@ -475,6 +480,25 @@ def _message_id(packet: Packet) -> tuple[str, int]:
     if header is None or not header.origin:
         return "", -1
     return header.origin[:MAX_ID], header.seq
+
+
+def check_callback(callback: object, what: str, *counts: int) -> None:
+    """Raises TypeError for what cannot be called with any of these numbers of arguments."""
+    if not callable(callback):
+        raise TypeError(f"{what}={callback!r} cannot be called")
+    try:
+        # Not that of what is wrapped: the wrapper may add arguments, or take some away.
+        signature = inspect.signature(callback, follow_wrapped=False)
+    except (TypeError, ValueError):  # a builtin without a signature: take it as it comes
+        return
+    for count in counts:
+        with suppress(TypeError):
+            signature.bind(*[None] * count)
+            return
+    name = getattr(callback, "__qualname__", type(callback).__qualname__)
+    numbers = " or ".join(map(str, counts))
+    noun = "argument" if numbers == "1" else "arguments"
+    raise TypeError(f"{what} is called with {numbers} {noun}: {name}{signature} takes others")
 
 
 def arity(callback: Any) -> tuple[int, float]:

@@ -32,6 +32,7 @@ from commlib.aio._endpoint import (
     Input,
     Options,
     Params,
+    check_callback,
     text_of,
 )
 from commlib.aio._names import check_name
@@ -182,8 +183,7 @@ class RPCService(Input):
         max_rate: float | None = None,
         **options: Unpack[Options],
     ) -> None:
-        if not callable(on_request):
-            raise TypeError(f"{rpc_name}: on_request={on_request!r} cannot be called")
+        check_callback(on_request, f"{rpc_name}: on_request", 1)
         super().__init__(rpc_name, conn_params, **options)
         self.rpc_name = check_name(rpc_name, self.hub, "rpc_name")
         self.msg_type = msg_type

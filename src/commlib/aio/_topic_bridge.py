@@ -50,6 +50,7 @@ class _Topics(Bridge):
         from_params: Params,
         to_params: Params,
         msg_type: Any,
+        /,
         *,
         envelope: bool | None = None,
         keep: Keep = Keep(),  # noqa: B008 - it is frozen

@@ -25,6 +25,7 @@ from commlib.aio._endpoint import (
     FormOptions,
     Params,
     SecurityOptions,
+    check_callback,
     check_grace,
     check_keys,
     text_of,
@@ -173,6 +174,8 @@ class Node(Ports):
             self._trace = Tracing.of(tracing or True).tracer(self.node_name)
         self.debug = debug
         self.state = NodeState.IDLE
+        if on_state is not None:
+            check_callback(on_state, f"{self.node_name}: on_state", 2)
         self._listeners: list[StateHandler] = [] if on_state is None else [on_state]
         self.log = logging.getLogger(f"commlib.node.{self.node_name}")
         if debug:

@@ -16,7 +16,7 @@ from commlib._selective import SelectiveReader
 from commlib._sequence import Gaps, Sequence, SharedGaps, new_origin
 from commlib._typing import T
 from commlib._wire import Reader, Refused, Writer
-from commlib.aio._endpoint import Endpoint, Input, Options, Params, arity
+from commlib.aio._endpoint import Endpoint, Input, Options, Params, arity, check_callback
 from commlib.aio._group import Group
 from commlib.aio._names import check_name, check_pattern
 from commlib.exceptions import CommlibError, OutboxFull
@@ -282,8 +282,8 @@ class Receiver(Input, Generic[T]):
         max_rate: float | None = None,
         **options: Unpack[Options],
     ) -> None:
-        if on_message is not None and not callable(on_message):
-            raise TypeError(f"{topic}: on_message={on_message!r} cannot be called")
+        if on_message is not None:
+            check_callback(on_message, f"{topic}: on_message", 1, 2)
         super().__init__(topic, conn_params, **options)
         self.topic = check_pattern(topic, self.hub)
         if bounds is not None and not isinstance(bounds, Bounds):

@@ -141,6 +141,15 @@ class RPCClientOptions(ClientOptions, total=False):
     idempotent: bool
 
 
+def check_timeout(timeout: object) -> None:
+    """Raises ValueError for what is no time that a call may take."""
+    if not (isinstance(timeout, int | float) and 0 < timeout <= TIMEOUT_MAX):
+        raise ValueError(
+            f"timeout={timeout!r}: a call needs some time, in seconds, and no more than "
+            f"{TIMEOUT_MAX:.0f}"
+        )
+
+
 class _Enveloped:
     """Writes as another writer does, for such services."""
 
@@ -216,12 +225,7 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
 
     def encode(self, msg: Req, timeout: float) -> Any:
         """A request as it goes into an envelope. Raises SerializationError. From any thread."""
-        try:
-            is_time = 0 < timeout <= TIMEOUT_MAX
-        except TypeError:  # None, or text
-            is_time = False
-        if not is_time:
-            raise ValueError(f"timeout={timeout!r}: a call needs some time, in seconds")
+        check_timeout(timeout)
         return self._writer.encode(msg)
 
     def _call_with(self, body: Any, timeout: float, finish: Finish = tell_nobody) -> Call:
