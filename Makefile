@@ -71,8 +71,8 @@ tests: test ## the same as make test
 check: setup-check ## check format, lint and types
 	$(PY) -m ruff format --check $(CODE)
 	$(PY) -m ruff check $(CODE)
-	$(PY) -m mypy --strict src
-	$(PY) -m pyright --pythonpath $(PY) src
+	$(PY) -m mypy --strict src tests/typed
+	$(PY) -m pyright --pythonpath $(PY) src tests/typed
 
 format: setup-check ## bring the code into the format that make check asks for
 	$(PY) -m ruff check --fix $(CODE)

@@ -183,7 +183,7 @@ class ActionClient(
     def __init__(
         self,
         action_uri: str,
-        msg_type: ActionTypes[GoalT, ResultT, FeedbackT],
+        msg_type: type[ActionTypes[GoalT, ResultT, FeedbackT]],
         on_feedback: Callable[[Any], Any] | None = None,
         on_result: Callable[[Any], Any] | None = None,
         on_goal_reached: Callable[[Any], Any] | None = None,

@@ -233,7 +233,7 @@ class RPCClient(Endpoint[aio.RPCClient[Req, Resp]], Generic[Req, Resp]):
     def __init__(
         self,
         rpc_name: str,
-        msg_type: RPCTypes[Req, Resp],
+        msg_type: type[RPCTypes[Req, Resp]],
         conn_params: Params = None,
         **options: Unpack[RPCClientOptions],
     ) -> None: ...

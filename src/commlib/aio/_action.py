@@ -18,16 +18,15 @@ Feedback_co = TypeVar("Feedback_co", covariant=True)
 
 
 class ActionTypes(Protocol[Goal_co, Result_co, Feedback_co]):
-    """A class with the nested message classes ``Goal``, ``Result`` and ``Feedback``."""
+    """What has the nested message classes ``Goal``, ``Result`` and ``Feedback``."""
 
-    @property
-    def Goal(self) -> type[Goal_co]: ...
+    # Classes are functions that make messages: in that form mypy finds them, as pyright does.
 
-    @property
-    def Result(self) -> type[Result_co]: ...
+    def Goal(self, *args: Any, **kwargs: Any) -> Goal_co: ...
 
-    @property
-    def Feedback(self) -> type[Feedback_co]: ...
+    def Result(self, *args: Any, **kwargs: Any) -> Result_co: ...
+
+    def Feedback(self, *args: Any, **kwargs: Any) -> Feedback_co: ...
 
 
 def types_of(msg_type: Any) -> tuple[Any, Any, Any]:

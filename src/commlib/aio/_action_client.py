@@ -95,7 +95,7 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
     def __init__(
         self,
         action_uri: str,
-        msg_type: ActionTypes[GoalT, ResultT, FeedbackT],
+        msg_type: type[ActionTypes[GoalT, ResultT, FeedbackT]],
         on_feedback: Callable[[Any], Any] | None = None,
         on_result: Callable[[Any], Any] | None = None,
         on_goal_reached: Callable[[Any], Any] | None = None,

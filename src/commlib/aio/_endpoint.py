@@ -37,8 +37,11 @@ MAX_ID = 64  # characters of a message's origin that are logged
 MAX_REPORTS = 100  # different errors of one endpoint that are logged
 ON_ERROR = ("on_error", 0)  # the report that ``on_error`` itself has failed
 
-ErrorHandler = Callable[[BaseException, str], Any]
-"""Told of an error that could not be raised, and the topic; on the thread where it happened."""
+ErrorHandler = Callable[[Any, str], Any]
+"""Told of an error that could not be raised, and the topic; on the thread where it happened.
+
+The error may be any ``BaseException``; who expects an ``Exception`` may say so, too.
+"""
 
 
 class FormOptions(TypedDict, total=False):

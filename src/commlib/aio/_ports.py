@@ -261,7 +261,10 @@ class Ports(Decorators):
 
     @overload
     def create_rpc_client(
-        self, rpc_name: str, msg_type: RPCTypes[Req, Resp], **options: Unpack[RPCClientOptions]
+        self,
+        rpc_name: str,
+        msg_type: type[RPCTypes[Req, Resp]],
+        **options: Unpack[RPCClientOptions],
     ) -> RPCClient[Req, Resp]: ...
 
     @overload
@@ -309,7 +312,7 @@ class Ports(Decorators):
     def create_action_client(
         self,
         action_uri: str,
-        msg_type: ActionTypes[GoalT, ResultT, FeedbackT],
+        msg_type: type[ActionTypes[GoalT, ResultT, FeedbackT]],
         on_feedback: Callable[[Any], Any] | None = None,
         on_result: Callable[[Any], Any] | None = None,
         on_goal_reached: Callable[[Any], Any] | None = None,
