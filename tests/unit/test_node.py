@@ -11,7 +11,7 @@ import pytest
 
 from commlib import aio
 from commlib._stats import Stats
-from commlib.aio._hub import shared_hub
+from commlib.aio._hub import MAX_REASONS, MAX_REFUSED, shared_hub
 from commlib.exceptions import ConnectError, RPCTimeout
 from commlib.node import Node
 from commlib.transports import resolve
@@ -23,6 +23,24 @@ def turn(node: aio.Node, connected: bool) -> None:
     transport = node.hub.transport
     assert isinstance(transport, FickleTransport)
     transport.turn(connected)
+
+
+async def test_each_topic_that_the_broker_refuses_is_told_once_and_of_many_some(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with aio.Node("robot", "memory://", discovery=False) as robot:
+        refuse = robot.hub.transport.on_refused
+        for topic in ("a", "b", "a", *(f"topic{number}" for number in range(30))):
+            refuse(topic, PermissionError(f"{topic}: you have no right to publish"))
+        refuse("a", PermissionError("a: out of memory"))
+        for number in range(50):
+            refuse("a", PermissionError(f"a: {number}"))
+    errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    told = [text.rpartition("broker: ")[2] for text in errors]
+    assert told[:2] == ["a: you have no right to publish", "b: you have no right to publish"]
+    assert len([text for text in told if "no right" in text]) == MAX_REFUSED
+    assert told[MAX_REFUSED] == "a: out of memory"
+    assert len(told) <= MAX_REFUSED + MAX_REASONS
 
 
 @pytest.mark.parametrize("scheme", ["redis", "mqtt", "amqp"])

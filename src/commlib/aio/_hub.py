@@ -26,7 +26,7 @@ log = logging.getLogger("commlib")
 
 TASK_SECONDS = 0.5  # for our own tasks to end when they are cancelled; they take µs
 LAST_WORD_SECONDS = 1.0  # that an attempt may last beyond its time, to say what it was
-MAX_REFUSED = 20  # different refusals of a broker that are logged
+MAX_REASONS, MAX_REFUSED = 20, 10  # of a broker, and topics for each that are logged, once
 
 hubs: weakref.WeakSet[Hub] = weakref.WeakSet()
 """All hubs of this process, for the one moment when all must act: a fork."""
@@ -96,8 +96,6 @@ class Hub:
         """The workers of the life that ``close`` has ended; they are about to end, too."""
         self.past = LinkStats()
         """The counters of the connections before this one."""
-        self.apart: set[str] = set()
-        """Topics of nodes themselves: a refusal there says nothing about those of the program."""
         self.users: weakref.WeakSet[object] = weakref.WeakSet()
         """The nodes that share it, until each is stopped; the last one closes it."""
         self.home: set[Hub] = set()
@@ -121,7 +119,8 @@ class Hub:
         self.started = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing: asyncio.Task[None] | None = None
-        self._refused: set[str] = set()
+        self._refused: dict[str, set[str]] = {}
+        """For which topics it is told, by reasons."""
         self._news = asyncio.Event()
         self._done: asyncio.Future[None] | None = None
         self.witness: Witness | None = None
@@ -346,14 +345,15 @@ class Hub:
     def _note_refused(self, target: str, error: Exception) -> None:
         if self.witness is not None and self.witness.note_refusal(self, target, error):
             return
-        known = str(error).partition(":")[2][:30]  # what is wrong, without where
-        if target in self.apart:
-            known = f"apart{known}"
-        level = logging.DEBUG if known in self._refused else logging.ERROR
-        if len(self._refused) < MAX_REFUSED:
-            self._refused.add(known)
+        reason = str(error).partition(":")[2][:30]  # what is wrong, without where
+        told = self._refused.get(reason)
+        if told is None and len(self._refused) < MAX_REASONS:
+            told = self._refused[reason] = set()
+        is_news = told is not None and target not in told and len(told) < MAX_REFUSED
+        if told is not None and is_news:
+            told.add(target)
         log.log(
-            level,
+            logging.ERROR if is_news else logging.DEBUG,
             "%s: a message was refused by the broker: %s",
             *(self.name, error),
             extra=about(target, node=self.node_of(None)),

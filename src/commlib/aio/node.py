@@ -195,7 +195,6 @@ class Node(Ports):
             topic = heartbeat_uri or join(self.namespace, "heartbeat")
             beat = Heartbeat(topic, heartbeat_interval, self.hub, envelope=envelope, sign=sign)
             self._own.append(beat)
-            self.hub.apart.add(topic)
         if has_start_rpc or ctrl_services:
             self.new_start_service()
         if has_stop_rpc or ctrl_services:
@@ -218,7 +217,6 @@ class Node(Ports):
         sign = self._defaults["sign"]
         self._logs = Publisher(topic, hub=self.hub, envelope=envelope, sign=sign)
         self._own.append(self._logs)
-        self.hub.apart.add(topic)
         handler = self._remote_logger = RemoteLogger(self.namespace, self._logs)
         self._listeners.append(lambda connected, reason: handler.flush())
 
