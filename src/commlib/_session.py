@@ -264,6 +264,9 @@ class Session:
             kind = ConnectError if _tls.heals(exc) else CertificateError
         elif isinstance(exc, ConnectionResetError):
             text += f"; does it {'speak' if self._uses_tls else 'want'} TLS?"
+        if kind is ConnectError and self._uses_tls:
+            port = _tls.PORTS.get(getattr(self._params, "port", 0))
+            text += f" TLS is mostly spoken on port {port}" if port else ""
         error = kind(f"{self.name} cannot be reached: {text}")
         error.__cause__ = exc
         return error

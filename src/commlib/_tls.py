@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+PORTS = {1883: 8883, 5672: 5671}
+"""Where brokers speak TLS whose usual port is that one (IANA's registry of ports)."""
 _VERIFY = "CERTIFICATE_VERIFY_FAILED"
 # What the other side says of ours (RFC 8446, section 6.2), as OpenSSL spells it. A handshake fails
 # before TLS 1.3 where a certificate is wanted and there is none.

@@ -7,6 +7,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from commlib import _session
 from commlib._params import BaseParameters
 from commlib._session import Session, TakenOver
 from commlib.exceptions import AuthError, ConnectError, ConnectionLost
+from commlib.transports import resolve
 from fake_link import FakeLink
 
 
@@ -349,6 +351,23 @@ async def test_a_refusal_is_raised_at_once_and_tried_again_all_the_same(hasty: N
     assert await session.news.wait(1) == [(link, None)]
     assert session.failure is None
     await soon(session.ready())
+    await session.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("mqtts://robot:1883", r"running there\? TLS is mostly spoken on port 8883$"),
+        ("amqps://robot:5672", r"running there\? TLS is mostly spoken on port 5671$"),
+        ("mqtts://robot", r"running there\?$"),
+        ("mqtt://robot", r"running there\?$"),
+    ],
+)
+async def test_who_wants_tls_where_it_is_hardly_spoken_is_told(url: str, hint: str) -> None:
+    params = replace(resolve(url), reconnect=False)
+    session = Session("robot", params, Dialled(ConnectionRefusedError("refused")), News())
+    with pytest.raises(ConnectError, match=hint):
+        await soon(session.ready())
     await session.close()
 
 
