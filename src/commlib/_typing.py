@@ -6,6 +6,7 @@ by ``typing_extensions``, which is not needed when the program runs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,3 +27,6 @@ else:
     GoalT = TypeVar("GoalT")
     ResultT = TypeVar("ResultT")
     FeedbackT = TypeVar("FeedbackT")
+
+OnMessage = Callable[[T], Any] | Callable[[T, str], Any]
+"""What a subscriber may call: with a message, and perhaps its topic."""

@@ -11,7 +11,7 @@ from commlib._face import Endpoint, Runnable, begin, stop
 from commlib._params import BaseParameters
 from commlib._portal import enter
 from commlib._stats import Stats
-from commlib._typing import FeedbackT, GoalT, Req, Resp, ResultT, T
+from commlib._typing import FeedbackT, GoalT, OnMessage, Req, Resp, ResultT, T
 from commlib.aio._control import NodeStartMessage, NodeStopMessage
 from commlib.aio._endpoint import Params
 from commlib.aio._hub import shared_hub
@@ -243,24 +243,60 @@ class Node(Runnable, Decorators):
         options = self._core.complete(options, "envelope")
         return self._adopt(MPublisher(msg_type, **options))
 
+    @overload
+    def create_subscriber(
+        self,
+        topic: str,
+        on_message: OnMessage[T],
+        msg_type: type[T],
+        **options: Unpack[SubscriberOptions],
+    ) -> Subscriber[T]: ...
+
+    @overload
     def create_subscriber(
         self,
         topic: str,
         on_message: Callable[..., Any],
-        msg_type: type[T] | None = None,
+        msg_type: None = None,
         **options: Unpack[SubscriberOptions],
-    ) -> Subscriber[T]:
+    ) -> Subscriber[Any]: ...
+
+    def create_subscriber(
+        self,
+        topic: str,
+        on_message: Callable[..., Any],
+        msg_type: Any = None,
+        **options: Unpack[SubscriberOptions],
+    ) -> Subscriber[Any]:
         """A ``Subscriber`` on this node's connection."""
         options = self._core.complete(options)
         return self._adopt(Subscriber(topic, on_message, msg_type, **options))
+
+    @overload
+    def create_psubscriber(
+        self,
+        topic: str,
+        on_message: OnMessage[T],
+        msg_type: type[T],
+        **options: Unpack[SubscriberOptions],
+    ) -> PSubscriber[T]: ...
+
+    @overload
+    def create_psubscriber(
+        self,
+        topic: str,
+        on_message: Callable[..., Any],
+        msg_type: None = None,
+        **options: Unpack[SubscriberOptions],
+    ) -> PSubscriber[Any]: ...
 
     def create_psubscriber(
         self,
         topic: str,
         on_message: Callable[..., Any],
-        msg_type: type[T] | None = None,
+        msg_type: Any = None,
         **options: Unpack[SubscriberOptions],
-    ) -> PSubscriber[T]:
+    ) -> PSubscriber[Any]:
         """A ``PSubscriber`` on this node's connection."""
         options = self._core.complete(options)
         return self._adopt(PSubscriber(topic, on_message, msg_type, **options))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, Unpack
+from typing import Any, Generic, Unpack, overload
 
 from commlib import aio
 from commlib._face import Endpoint, params_anywhere
 from commlib._lanes import Bounds as Bounds
 from commlib._topics import check_topic
-from commlib._typing import T
+from commlib._typing import OnMessage, T
 from commlib.aio._endpoint import Params
 from commlib.aio.pubsub import PublisherOptions, Sender, SubscriberOptions
 
@@ -109,12 +109,32 @@ class Subscriber(Endpoint[aio.Subscriber[T]], Generic[T]):
     decoded data. Options: ``commlib.aio.pubsub.SubscriberOptions``.
     """
 
+    @overload
+    def __init__(
+        self,
+        topic: str,
+        on_message: OnMessage[T],
+        msg_type: type[T],
+        conn_params: Params = None,
+        **options: Unpack[SubscriberOptions],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: Subscriber[Any],
+        topic: str,
+        on_message: Callable[..., Any],
+        msg_type: None = None,
+        conn_params: Params = None,
+        **options: Unpack[SubscriberOptions],
+    ) -> None: ...
+
     @params_anywhere
     def __init__(
         self,
         topic: str,
         on_message: Callable[..., Any],
-        msg_type: type[T] | None = None,
+        msg_type: Any = None,
         conn_params: Params = None,
         **options: Unpack[SubscriberOptions],
     ) -> None:
@@ -130,12 +150,32 @@ class PSubscriber(Endpoint[aio.PSubscriber[T]], Generic[T]):
     ``on_message(msg, topic)`` is called, or ``(msg)`` if it cannot take two arguments.
     """
 
+    @overload
+    def __init__(
+        self,
+        topic: str,
+        on_message: OnMessage[T],
+        msg_type: type[T],
+        conn_params: Params = None,
+        **options: Unpack[SubscriberOptions],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: PSubscriber[Any],
+        topic: str,
+        on_message: Callable[..., Any],
+        msg_type: None = None,
+        conn_params: Params = None,
+        **options: Unpack[SubscriberOptions],
+    ) -> None: ...
+
     @params_anywhere
     def __init__(
         self,
         topic: str,
         on_message: Callable[..., Any],
-        msg_type: type[T] | None = None,
+        msg_type: Any = None,
         conn_params: Params = None,
         **options: Unpack[SubscriberOptions],
     ) -> None:

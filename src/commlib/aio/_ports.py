@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, Unpack, overload
 
 from commlib._topics import check_pattern, check_topic
-from commlib._typing import FeedbackT, GoalT, Req, Resp, ResultT, T
+from commlib._typing import FeedbackT, GoalT, OnMessage, Req, Resp, ResultT, T
 from commlib.aio._endpoint import Endpoint, Params, enough_after
 from commlib.aio._hub import Hub
 from commlib.aio.events import EventEmitter
@@ -204,23 +204,79 @@ class Ports(Decorators):
         """An ``MPublisher`` on this node's connection."""
         return self._adopt(MPublisher(msg_type, **self.complete(options, "envelope")))
 
+    @overload
+    def create_subscriber(
+        self,
+        topic: str,
+        on_message: OnMessage[T] | None = None,
+        *,
+        msg_type: type[T],
+        **options: Unpack[SubscriberOptions],
+    ) -> Subscriber[T]: ...
+
+    @overload
+    def create_subscriber(
+        self,
+        topic: str,
+        on_message: OnMessage[T] | None,
+        msg_type: type[T],
+        **options: Unpack[SubscriberOptions],
+    ) -> Subscriber[T]: ...
+
+    @overload
     def create_subscriber(
         self,
         topic: str,
         on_message: Callable[..., Any] | None = None,
-        msg_type: type[T] | None = None,
+        msg_type: None = None,
         **options: Unpack[SubscriberOptions],
-    ) -> Subscriber[T]:
+    ) -> Subscriber[Any]: ...
+
+    def create_subscriber(
+        self,
+        topic: str,
+        on_message: Callable[..., Any] | None = None,
+        msg_type: Any = None,
+        **options: Unpack[SubscriberOptions],
+    ) -> Subscriber[Any]:
         """A ``Subscriber`` on this node's connection."""
         return self._adopt(Subscriber(topic, on_message, msg_type, **self.complete(options)))
+
+    @overload
+    def create_psubscriber(
+        self,
+        topic: str,
+        on_message: OnMessage[T] | None = None,
+        *,
+        msg_type: type[T],
+        **options: Unpack[SubscriberOptions],
+    ) -> PSubscriber[T]: ...
+
+    @overload
+    def create_psubscriber(
+        self,
+        topic: str,
+        on_message: OnMessage[T] | None,
+        msg_type: type[T],
+        **options: Unpack[SubscriberOptions],
+    ) -> PSubscriber[T]: ...
+
+    @overload
+    def create_psubscriber(
+        self,
+        topic: str,
+        on_message: Callable[..., Any] | None = None,
+        msg_type: None = None,
+        **options: Unpack[SubscriberOptions],
+    ) -> PSubscriber[Any]: ...
 
     def create_psubscriber(
         self,
         topic: str,
         on_message: Callable[..., Any] | None = None,
-        msg_type: type[T] | None = None,
+        msg_type: Any = None,
         **options: Unpack[SubscriberOptions],
-    ) -> PSubscriber[T]:
+    ) -> PSubscriber[Any]:
         """A ``PSubscriber`` on this node's connection."""
         return self._adopt(PSubscriber(topic, on_message, msg_type, **self.complete(options)))
 

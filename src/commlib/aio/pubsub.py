@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from time import time
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, Unpack
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, Unpack, overload
 from weakref import WeakSet
 
 from commlib import _topics
@@ -14,7 +14,7 @@ from commlib._packet import MESSAGE, Envelope, Fault, Header, Packet
 from commlib._rate import rate_limit
 from commlib._selective import SelectiveReader
 from commlib._sequence import Gaps, Sequence, SharedGaps, new_origin
-from commlib._typing import T
+from commlib._typing import OnMessage, T
 from commlib._wire import Reader, Refused, Writer
 from commlib.aio._endpoint import Endpoint, Input, Options, Params, arity, check_callback
 from commlib.aio._group import Group
@@ -408,11 +408,42 @@ class Subscriber(Receiver[T]):
     ``msg_type=None`` gives plain decoded data. Options: ``SubscriberOptions``.
     """
 
+    @overload
+    def __init__(
+        self,
+        topic: str,
+        on_message: OnMessage[T] | None = None,
+        *,
+        msg_type: type[T],
+        conn_params: Params = None,
+        **options: Unpack[SubscriberOptions],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        topic: str,
+        on_message: OnMessage[T] | None,
+        msg_type: type[T],
+        conn_params: Params = None,
+        **options: Unpack[SubscriberOptions],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: Subscriber[Any],
+        topic: str,
+        on_message: Callable[..., Any] | None = None,
+        msg_type: None = None,
+        conn_params: Params = None,
+        **options: Unpack[SubscriberOptions],
+    ) -> None: ...
+
     def __init__(
         self,
         topic: str,
         on_message: Callable[..., Any] | None = None,
-        msg_type: type[T] | None = None,
+        msg_type: Any = None,
         conn_params: Params = None,
         **options: Unpack[SubscriberOptions],
     ) -> None:
@@ -429,11 +460,42 @@ class PSubscriber(Receiver[T]):
     ``on_message(msg, topic)`` is called, or ``(msg)`` if it cannot take two arguments.
     """
 
+    @overload
+    def __init__(
+        self,
+        topic: str,
+        on_message: OnMessage[T] | None = None,
+        *,
+        msg_type: type[T],
+        conn_params: Params = None,
+        **options: Unpack[SubscriberOptions],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        topic: str,
+        on_message: OnMessage[T] | None,
+        msg_type: type[T],
+        conn_params: Params = None,
+        **options: Unpack[SubscriberOptions],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: PSubscriber[Any],
+        topic: str,
+        on_message: Callable[..., Any] | None = None,
+        msg_type: None = None,
+        conn_params: Params = None,
+        **options: Unpack[SubscriberOptions],
+    ) -> None: ...
+
     def __init__(
         self,
         topic: str,
         on_message: Callable[..., Any] | None = None,
-        msg_type: type[T] | None = None,
+        msg_type: Any = None,
         conn_params: Params = None,
         **options: Unpack[SubscriberOptions],
     ) -> None:
