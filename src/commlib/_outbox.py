@@ -69,11 +69,12 @@ class Outbox:
         self._is_amid_put = False  # the main thread
         self._link: Sink | None = None
         self._paused = False
+        self._is_held = False  # only while paused
         # Re-entrant, because a signal handler may publish while the same thread is publishing.
         self._lock = threading.RLock()
         self._frames: deque[Frame] = deque()
         self._notes: deque[object] = deque()
-        self._born: deque[float] = deque()  # beside _frames, only while offline
+        self._born: deque[float] = deque()  # beside _frames, only while offline or held
         self._bytes = 0
         self._wake_pending = False
         self._flushing = False
@@ -190,7 +191,7 @@ class Outbox:
         count = len(frames) - before
         self._bytes += size
         if is_offline:
-            self._born.extend([time.monotonic()] * count)
+            self._date()
         else:
             self._bytes += FRAME_COST * count
         while of_main:  # nobody will write it any more
@@ -220,7 +221,11 @@ class Outbox:
 
         Who is writing now sees to it himself.
         """
-        if self._wake_pending or self._paused or self._writing:
+        if self._wake_pending or self._writing:
+            return False
+        if self._paused:
+            if self._is_held:
+                self._date()
             return False
         self._wake_pending = True
         return True
@@ -278,6 +283,8 @@ class Outbox:
                 self._frames.extendleft(reversed(frames))
                 self._notes.extendleft(reversed(notes))
                 self._bytes += size
+                if self._is_held:
+                    self._born.extendleft([time.monotonic()] * len(frames))
             elif not self._closed:
                 self.put_back([*frames], [*notes], [time.monotonic()] * len(frames))
             else:
@@ -335,11 +342,25 @@ class Outbox:
         self._notes.popleft()
         self._born.popleft()
 
-    def _expire(self) -> None:
+    def _date(self) -> None:
+        """Note that those have come now of which it is not known. Under the lock."""
+        self._born.extend([time.monotonic()] * (len(self._frames) - len(self._born)))
+
+    def _expire(self, stays: Callable[[object], bool] = lambda note: False) -> None:
+        """Drop what is too old, unless its note ``stays``, and forget how old the rest is."""
         oldest = time.monotonic() - self._offline.max_age
+        staying: list[tuple[Frame, object]] = []
         while self._born and self._born[0] < oldest:
+            frame, note = self._frames[0], self._notes[0]
             self._drop_oldest()
-            self._stats.expired += 1
+            if stays(note):
+                staying.append((frame, note))
+            else:
+                self._stats.expired += 1
+        for frame, note in reversed(staying):
+            self._frames.appendleft(frame)
+            self._notes.appendleft(note)
+        self._born.clear()
 
     def attend(self) -> None:
         """From here on this loop writes. On the loop."""
@@ -359,11 +380,11 @@ class Outbox:
             if link is None:
                 # From here on the bound is that of the policy, in bytes on the wire.
                 self._bytes = sum(map(len, self._frames))
-                self._born = deque([time.monotonic()] * len(self._frames))
+                self._date()
             else:
                 self._expire()
-                self._born.clear()
                 self._overflowing = False
+            self._is_held = False
         self._flush()
         if link is None:
             self.wake()  # what holds for them now is the offline policy
@@ -388,7 +409,10 @@ class Outbox:
             self._adopt()
             self._revision, self._is_unrevised = revised, False
             is_offline = self._link is None
-            born = self._born if is_offline else [0.0] * len(self._frames)
+            is_dated = is_offline or self._is_held
+            if is_dated:
+                self._date()
+            born = self._born if is_dated else [0.0] * len(self._frames)
             waiting = list(zip(self._frames, self._notes, born, strict=True))
             self._frames, self._notes, self._born = deque(), deque(), deque()
             for frame, note, when in waiting:
@@ -396,7 +420,7 @@ class Outbox:
                 if new is not None:
                     self._frames.append(new)
                     self._notes.append(note)
-                    if is_offline:
+                    if is_dated:
                         self._born.append(when)
             cost = 0 if is_offline else FRAME_COST
             self._bytes = sum(len(frame) + cost for frame in self._frames)
@@ -420,12 +444,39 @@ class Outbox:
         if room:
             self._flush()
 
+    def hold(self) -> None:
+        """The broker takes nothing for now: what waits grows old, as while the link is away.
+
+        After ``on_room(False)``: a thread must not write any more. On the loop.
+        """
+        with self._lock:
+            self._is_held = True
+            self._date()
+
+    def release(self, stays: Callable[[object], bool]) -> None:
+        """The broker takes something again, but not what is too old for the offline policy.
+
+        Whose note ``stays`` is sent however old it is. Before ``on_room(True)``. On the loop.
+        """
+        with self._lock:
+            if not self._is_held:
+                return
+            self._adopt()
+            self._date()
+            self._expire(stays)
+            self._is_held = False
+            self._bytes = sum(len(frame) + FRAME_COST for frame in self._frames)
+
     def _flush(self) -> None:
+        taken = None
         with self._lock:
             self._wake_pending = False
             is_news = self._adopt() and self._link is None and self._drop_excess()
             link = self._link
-            taken = None if link is None or self._paused or self._writing else self._begin_flush()
+            if link is not None and not (self._paused or self._writing):
+                taken = self._begin_flush()
+            elif self._is_held:
+                self._date()
         if is_news:
             self._tell_of_excess()
         if link is None or taken is None:

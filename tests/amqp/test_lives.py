@@ -79,7 +79,8 @@ def test_what_is_published_to_a_broker_that_blocks_waits_and_nothing_is_lost(
     # With this keepalive it would be given up for its silence within the time that this takes.
     params = dataclasses.replace(
         resolve(server.url_with(keepalive=1)),
-        offline=Offline(timeout=50),  # on a busy machine the broker's tool takes long to unblock it
+        # On a busy machine the broker's tool takes long to unblock it.
+        offline=Offline(timeout=50, max_age=100),
     )
     with Node("sub", connection_params=server.url, heartbeats=False) as other:
         other.create_subscriber(topic, got, bytes)
@@ -104,6 +105,34 @@ def test_what_is_published_to_a_broker_that_blocks_waits_and_nothing_is_lost(
             assert got.wait(500 + len(big)) == [b"%d" % number for number in range(500)] + big
             assert "takes messages again" in caplog.text
             assert publisher.stats.reconnects == publisher.stats.unconfirmed == 0
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_what_is_too_old_when_the_broker_takes_messages_again_is_dropped_and_counted(
+    server: RabbitServer, topic: str, qos: int
+) -> None:
+    got, max_age = Collected(), 0.5
+    params = dataclasses.replace(resolve(server.url), offline=Offline(max_age=max_age))
+    with (
+        Node("sub", connection_params=server.url, heartbeats=False) as other,
+        Node("pub", connection_params=params, heartbeats=False, discovery=False) as node,
+    ):
+        other.create_subscriber(topic, got)
+        publisher = node.create_publisher(topic, qos=qos)
+        publisher.publish("before")
+        assert got.first == "before"
+        server.block()
+        try:
+            _publish_until_it_is_told(node)
+            before = publisher.stats.discarded
+            for number in range(20):
+                publisher.publish(number)
+            time.sleep(max_age * 2)
+        finally:
+            server.unblock()
+        eventually(lambda: publisher.stats.discarded - before >= 20, lambda: publisher.stats)
+        publisher.publish("after")
+        assert got.wait(2) == ["before", "after"]
 
 
 def test_a_broker_that_blocks_for_too_long_is_given_up_and_tried_again(

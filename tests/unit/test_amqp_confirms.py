@@ -117,6 +117,23 @@ async def test_while_we_are_held_nothing_is_written() -> None:
     assert sender.sent() == ["a"]
 
 
+async def test_what_is_too_old_when_we_are_held_no_more_is_given_up() -> None:
+    sender = await selected()
+    sender.send("under way")
+    assert sender.sent() == ["under way"]
+    sender.wire.says(0, spec.Connection.Blocked("low on memory"))
+    sender.send("a")
+    sender.confirms.expire(oldest=0.0)
+    sender.send("b")
+    sender.confirms._waiting[0].born = -1.0
+    sender.confirms.expire(oldest=0.0)
+    sender.wire.says(0, spec.Connection.Unblocked())
+    assert sender.sent() == ["b"]
+    assert (sender.stats, sender.confirms._waiting_bytes) == (LinkStats(expired=1), 0)
+    sender.wire.says(CONFIRMED, spec.Basic.Ack(3, True))
+    assert sender.confirms.is_idle
+
+
 async def test_one_that_is_held_from_the_beginning_begins_later() -> None:
     sender = Sender()
     sender.wire.link.hold("it")

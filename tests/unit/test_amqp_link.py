@@ -661,13 +661,16 @@ async def test_while_the_broker_blocks_us_there_is_no_room(
     taker = Taker()
     room: list[bool] = []
     taker.link.on_room = room.append
+    told: list[tuple[bool, bool]] = []
+    taker.link.on_blocked = lambda is_blocked: told.append((is_blocked, room[-1]))
     taker.wire.says(0, spec.Connection.Blocked("low on memory"))
-    assert (room, taker.link.is_held) == ([False], True)
+    assert (room, taker.link.is_held, taker.link.is_blocked) == ([False], True, True)
     assert "robot: the broker takes no messages now: low on memory" in caplog.text
     taker.wire.comes(delivered(TOPICS, b"x"))
     assert taker.payloads == [(TOPICS, b"x")], "it is heard all the same"
     taker.wire.says(0, spec.Connection.Unblocked())
-    assert (room, taker.link.is_held) == ([False, True], False)
+    assert (room, taker.link.is_held, taker.link.is_blocked) == ([False, True], False, False)
+    assert told == [(True, False), (False, False)], "nothing may be written at either time"
     assert "takes messages again" in caplog.text
 
 

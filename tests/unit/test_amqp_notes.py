@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from commlib.transports import _amqp_methods as methods
 from commlib.transports._amqp_frames import content, publish_method
-from commlib.transports._amqp_notes import Asking, Settling, revised
+from commlib.transports._amqp_notes import Asking, Settling, revised, stays
 
 ACK = methods.ack(7, 3)
 REPLY = publish_method(2, "", "amq.rabbitmq.reply-to.x") + content(2, b"\0\0", b"{}", 4096)
@@ -37,6 +39,16 @@ def asking(token: str, *, is_open: bool) -> Asking:
     note = Asking("work")
     note.open, note.sent, note.token = ({token} if is_open else set()), set(), token
     return note
+
+
+async def test_what_acknowledges_and_what_is_asked_is_written_however_old_it_is(
+    request_: Request,
+) -> None:
+    question = asyncio.get_running_loop().create_future()
+    assert stays(settling(request_))
+    assert stays(question)
+    assert not stays("a topic")
+    assert not stays(asking("7", is_open=True))
 
 
 def test_a_reply_to_a_request_that_is_known_acknowledges_it(request_: Request) -> None:

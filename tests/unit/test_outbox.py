@@ -270,6 +270,110 @@ async def test_what_is_too_old_when_the_link_comes_is_dropped_and_counted(clock:
     assert outbox.stats == LinkStats(expired=2)
 
 
+def held(max_age: float = 5.0) -> tuple[Outbox_, FakeLink]:
+    """An outbox whose broker takes nothing for now."""
+    outbox, link = Outbox_(Offline(max_age=max_age)), FakeLink()
+    outbox.set_link(link)
+    outbox.on_room(False)
+    outbox.hold()
+    return outbox, link
+
+
+def let_go(outbox: Outbox_) -> None:
+    """The broker takes something again."""
+    outbox.release(lambda note: note == "stays")
+    outbox.on_room(True)
+
+
+async def test_what_is_too_old_when_the_broker_takes_something_again_is_dropped_and_counted(
+    clock: Clock,
+) -> None:
+    outbox, link = Outbox_(Offline(max_age=5.0)), FakeLink()
+    outbox.set_link(link)
+    outbox.put(b"before", None)  # the loop has not come to it
+    outbox.on_room(False)
+    outbox.hold()
+    outbox.put(b"behind it", None)
+    await asyncio.sleep(0)
+    for number in range(4):
+        outbox.put(b"%d" % number, "stays" if number == 1 else None)
+        clock.now += 2.0
+    clock.now += 1.0  # they are 9, 7, 5 and 3 s old
+    let_go(outbox)
+    assert link.frames == [b"1", b"2", b"3"]
+    assert outbox.stats == LinkStats(expired=3)
+    outbox.put(b"4", None)
+    await asyncio.sleep(0)
+    assert link.frames[3:] == [b"4"]
+
+
+async def test_what_waits_only_because_the_socket_is_full_does_not_grow_old(clock: Clock) -> None:
+    outbox, link = Outbox_(Offline(max_age=5.0)), FakeLink()
+    outbox.set_link(link)
+    outbox.on_room(False)
+    outbox.put(b"1", None)
+    clock.now += 60.0
+    let_go(outbox)
+    assert link.frames == [b"1"]
+    assert outbox.stats == LinkStats()
+
+
+@pytest.mark.parametrize("takes_now", [True, False])
+async def test_what_other_threads_bring_while_it_is_held_grows_old_as_well(
+    clock: Clock, takes_now: bool
+) -> None:
+    outbox, link = held()
+    link.may_be_now = lambda urgent: takes_now  # type: ignore[method-assign]
+    for number in range(4):
+        await asyncio.to_thread(outbox.put, b"%d" % number, None)
+        clock.now += 2.0
+    let_go(outbox)
+    await asyncio.sleep(0)
+    assert link.frames == [b"2", b"3"]
+    assert outbox.stats == LinkStats(expired=2)
+
+
+async def test_what_is_revised_while_it_is_held_keeps_its_age(clock: Clock) -> None:
+    outbox, link = held()
+    for number in range(4):
+        outbox.put(b"%d" % number, number)
+        clock.now += 2.0
+    outbox.revise(lambda frame, note: frame if note != 2 else None)
+    let_go(outbox)
+    assert link.frames == [b"3"]
+    assert outbox.stats == LinkStats(expired=2)
+
+
+async def test_what_is_dropped_when_the_broker_takes_something_again_makes_room(
+    clock: Clock,
+) -> None:
+    outbox, _ = held()
+    big = bytes(_outbox.MAX_BYTES)
+    outbox.put(big, "old")
+    clock.now += 6.0
+    assert not outbox.put(big, "new")
+    outbox.release(lambda note: False)
+    assert outbox.put(big, "new")
+
+
+async def test_a_link_that_is_lost_while_it_is_held_makes_nothing_younger(clock: Clock) -> None:
+    outbox, _ = held()
+    outbox.put(b"1", None)
+    clock.now += 4.0
+    outbox.put(b"2", None)
+    outbox.set_link(None)
+    clock.now += 4.0
+    outbox.put(b"3", None)
+    fresh = FakeLink()
+    outbox.set_link(fresh)
+    assert fresh.frames == [b"2", b"3"]
+    assert outbox.stats == LinkStats(expired=1)
+    outbox.put(b"4", None)
+    clock.now += 60.0
+    await asyncio.sleep(0)
+    assert fresh.frames == [b"2", b"3", b"4"]
+
+
 async def test_a_message_that_was_queued_when_the_link_broke_follows_the_policy_from_then_on(
     clock: Clock,
 ) -> None:

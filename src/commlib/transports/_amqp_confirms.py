@@ -11,6 +11,7 @@ Source: rabbitmq.com/confirms.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 
 from commlib._parts import Frame
@@ -48,6 +49,13 @@ class Confirms(Deliveries[Delivery]):
     def resume(self) -> None:
         """What kept us from writing is over."""
         self._pump()
+
+    def expire(self, oldest: float) -> None:
+        """Give up what waits and was published before ``oldest``; ``resume`` then."""
+        waiting = [delivery for delivery in self._waiting if delivery.born >= oldest]
+        self._stats.expired += len(self._waiting) - len(waiting)
+        self._waiting = deque(waiting)
+        self._waiting_bytes = sum(len(delivery.frame) for delivery in waiting)
 
     @property
     def _window(self) -> int:

@@ -55,7 +55,8 @@ class AmqpLink(StreamLink):
 
     A payload that is longer than ``limit`` is handed over cut off behind it, so that its receivers
     refuse it and the connection goes on. ``on_room`` is also told when the broker blocks us, and
-    while a channel is not open; ``on_unblocked`` is called before it is told that this is over.
+    while a channel is not open; ``on_blocked`` that the broker does (True), after that, and that
+    this is over, before.
     """
 
     def __init__(self, name: str, limit: int) -> None:
@@ -76,7 +77,7 @@ class AmqpLink(StreamLink):
         self._blocked_timer: asyncio.TimerHandle | None = None
         self._blocked_timeout: float | None = None
         self._usual_keepalive: float | None = None
-        self.on_unblocked: Callable[[], None] = lambda: None
+        self.on_blocked: Callable[[bool], None] = lambda is_blocked: None
 
     # What a session asks.
 
@@ -172,6 +173,7 @@ class AmqpLink(StreamLink):
                 # It answers no probe, and RabbitMQ leaves out the heartbeat behind any other frame.
                 self.keepalive = self.tuning.heartbeat
         self.hold("blocked")
+        self.on_blocked(True)
 
     def _unblock(self) -> None:
         if self._blocked_timer is not None:
@@ -179,13 +181,18 @@ class AmqpLink(StreamLink):
             self._blocked_timer = None
             self.keepalive = self._usual_keepalive
             log.warning("%s: the broker takes messages again", self.name)
-            self.on_unblocked()
+            self.on_blocked(False)
         self.release("blocked")
 
     @property
     def is_held(self) -> bool:
         """Whether nothing may be published now."""
         return bool(self._holders)
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether that is so because the broker takes nothing. From any thread."""
+        return "blocked" in self._holders
 
     # The beginning.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol
 
 from commlib._parts import Frame, head_of, with_head
@@ -35,6 +36,14 @@ class Asking(str):
     open: set[str]
     sent: set[str]
     token: str
+
+
+def stays(note: object) -> bool:
+    """Whether a frame is written however long it has waited.
+
+    A question of ``confirm``, and a reply: it acknowledges its request.
+    """
+    return isinstance(note, asyncio.Future | Settling)
 
 
 def revised(frame: Frame, note: object) -> Frame | None:

@@ -36,6 +36,7 @@ import msgspec
 from commlib import events, pubsub, rpc
 from commlib._packet import Fault, Header, Packet
 from commlib._params import Offline as Offline
+from commlib._parts import Frame
 from commlib._session import Link
 from commlib._topics import check_topic
 from commlib._typing import Req, Resp, T
@@ -60,7 +61,7 @@ from commlib.transports._amqp_methods import (
     PUBLISHING,
     REPLIES,
 )
-from commlib.transports._amqp_notes import Asking, Settling, revised
+from commlib.transports._amqp_notes import Asking, Settling, revised, stays
 from commlib.transports._amqp_params import RELEASED_OPTIONS, RELEASED_TOPIC_OPTIONS
 from commlib.transports._amqp_params import ConnectionParameters as ConnectionParameters
 from commlib.transports._amqp_params import Credentials as Credentials
@@ -348,13 +349,15 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
             return
         self._loop = asyncio.get_running_loop()
         link.on_room = self._note_room
-        link.on_unblocked = self._revise
+        link.on_blocked = self._note_blocked
         self._deliveries.attach(link)
         self._revise()
         self._outbox.set_link(link)
         self._reliable.set_link(self._deliveries)
         if link.is_held:
             self._outbox.on_room(False)
+        if link.is_blocked:
+            self._outbox.hold()
         self._services.announce()
         if self._lasting is not None:
             self._lasting.announce()
@@ -363,6 +366,26 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
         self._outbox.on_room(room)
         if room:
             self._deliveries.resume()
+
+    def _note_blocked(self, is_blocked: bool) -> None:
+        """The broker takes no messages now, or does so again: then what is too old is dropped."""
+        if is_blocked:
+            self._outbox.hold()
+            return
+        self._outbox.release(stays)
+        self._expire_confirmed(time.monotonic() - self._policy.max_age)
+        self._revise()
+
+    def _expire_confirmed(self, oldest: float) -> None:
+        def in_time(frame: Frame, note: object) -> Frame | None:
+            assert isinstance(note, Delivery), "nothing else is put into this outbox"
+            if note.born >= oldest:
+                return frame
+            self.stats.expired += 1
+            return None
+
+        self._deliveries.expire(oldest)
+        self._reliable.revise(in_time)
 
     def _reset(self, error: CommlibError) -> None:
         """The broker has closed the channel for something that was published on it."""
