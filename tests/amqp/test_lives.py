@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import os
 import threading
 import time
@@ -133,6 +134,31 @@ def test_what_is_too_old_when_the_broker_takes_messages_again_is_dropped_and_cou
         eventually(lambda: publisher.stats.discarded - before >= 20, lambda: publisher.stats)
         publisher.publish("after")
         assert got.wait(2) == ["before", "after"]
+
+
+def test_that_the_broker_takes_no_messages_is_said_to_who_waits_for_it(
+    server: RabbitServer, topic: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    params = dataclasses.replace(resolve(server.url), connect_timeout=0.5)
+    with Node("n", connection_params=server.url, heartbeats=False) as other:
+        other.create_rpc(topic, lambda request: request)
+        with Node("caller", connection_params=server.url, heartbeats=False) as node:
+            client = node.create_rpc_client(topic)
+            assert client.call(1, timeout=DEADLINE) == 1
+            server.block()
+            try:
+                _publish_until_it_is_told(node)
+                with pytest.raises(RPCTimeout, match="takes no messages now"):
+                    client.call(2, timeout=0.2)
+                with Node("slow", connection_params=params, heartbeats=False) as slow:
+                    slow.wait_connected(DEADLINE)
+                    _publish_until_it_is_told(slow)
+                    slow.create_subscriber(topic, print)
+                    assert "takes no messages now, for 0.5 s; still trying" in caplog.text
+            finally:
+                server.unblock()
+            assert client.call(3, timeout=DEADLINE) == 3
 
 
 def test_a_broker_that_blocks_for_too_long_is_given_up_and_tried_again(

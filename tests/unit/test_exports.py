@@ -115,6 +115,7 @@ def test_every_public_method_is_documented_here_or_where_it_is_promised(name: st
 PROMISES = (
     *(base.Transport, base.Subscription, base.Consumer, base.Inbox),
     *(base.LastingTransport, base.LastingSubscription, base.HoldingTransport),
+    base.BlockableTransport,
 )
 
 

@@ -20,7 +20,7 @@ from commlib._workers import Workers
 from commlib.aio._caller import Caller
 from commlib.aio._listeners import Listeners
 from commlib.exceptions import EndpointClosed
-from commlib.transports.base import LinkStats, Transport
+from commlib.transports.base import BlockableTransport, LinkStats, Transport
 
 log = logging.getLogger("commlib")
 
@@ -220,10 +220,23 @@ class Hub:
             self.tell_errors(task)
             if failed is None:
                 level = logging.INFO if quiet else logging.WARNING
-                text = "%s: no connection for %g s, still trying (%s)"
-                log.log(level, text, what, timeout, self.params)
+                why = self.trouble or f"there is no answer from {self.params}"
+                log.log(level, "%s: %s, for %g s; still trying", what, why, timeout)
         if failed is not None:
             failed.result()
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing gets to the broker now; empty where nothing is known to be wrong.
+
+        From any thread.
+        """
+        transport = self.transport
+        if not transport.connected:
+            return f"there is no connection to {self.params}"
+        if isinstance(transport, BlockableTransport) and transport.is_blocked:
+            return f"{self.params} takes no messages now"
+        return ""
 
     async def wait_connected(self, timeout: float) -> bool:
         """Begin to connect if need be; whether the connection is there within ``timeout`` seconds.

@@ -261,8 +261,9 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
 
     def timeout_error(self, timeout: float) -> RPCTimeout:
         """What a call ends with that nobody answered."""
-        away = "" if self.connected else f"; there is no connection to {self.hub.params}"
-        return RPCTimeout(f"no reply from {self.rpc_name} within {timeout:g} s{away}")
+        trouble = self.hub.trouble
+        text = f"no reply from {self.rpc_name} within {timeout:g} s"
+        return RPCTimeout(f"{text}; {trouble}" if trouble else text)
 
     async def call(self, msg: Req, timeout: float = 30) -> Resp:
         """Send a request and wait for the response, at most ``timeout`` seconds.

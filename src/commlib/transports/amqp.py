@@ -300,6 +300,11 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
             raise
         return inbox
 
+    @property
+    def is_blocked(self) -> bool:
+        link = self._link
+        return link is not None and link.is_blocked
+
     # The connection.
 
     async def _dial_main(self) -> AmqpLink:

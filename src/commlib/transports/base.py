@@ -292,6 +292,16 @@ class HoldingTransport(Transport, Protocol):
         """Send what waits by ``hold``. From any thread."""
 
 
+@runtime_checkable
+class BlockableTransport(Transport, Protocol):
+    """What a transport has beside the seven verbs if its broker may take nothing for a while."""
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the connection is there and the broker takes no messages now."""
+        ...
+
+
 class TopicInbox:
     """An inbox for a broker on which one subscription takes all replies.
 
