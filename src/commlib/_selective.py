@@ -24,7 +24,7 @@ class SelectiveReader(Reader[T]):
         self._sign = f'"{certain[0]}"'.encode() if certain else b""
 
     def read(self, packet: Packet) -> Envelope:
-        envelope = super().read(packet)
+        envelope = Reader.read(self, packet)
         if not self._sign or self._sign not in packet.payload:
             self._check(packet, envelope.header)
         return envelope

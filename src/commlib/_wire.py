@@ -236,6 +236,17 @@ class Reader(Generic[T]):
         return self._shape.fields
 
     @property
+    def takes_anything(self) -> bool:
+        """Whether each field of a message has a default, so that what has none of them is one."""
+        if not self.fields:
+            return False
+        try:
+            self.convert({}, Header())
+        except Refused:
+            return False
+        return True
+
+    @property
     def has_header_and_data(self) -> bool:
         """Whether a message has fields with the names of the two parts of an envelope."""
         return self._shape.has_header_and_data

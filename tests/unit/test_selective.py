@@ -11,9 +11,10 @@ import pytest
 
 from commlib._packet import PROPERTIES, Header, Packet
 from commlib._selective import SelectiveReader
-from commlib._wire import Refused, Writer
+from commlib._wire import Reader, Refused, Writer
 from commlib.msg import PubSubMessage
 from commlib.serializer import MessagePackSerializer
+from messages import DataclassSonar, PydanticSonar, Sonar, SonarDict
 
 HEADER = Header(1_700_000_000_000, PROPERTIES, "ab", 7)
 FORMS: dict[str, dict[str, Any]] = {
@@ -81,6 +82,16 @@ def test_the_fields_of_a_header_are_none_of_the_message(form: str) -> None:
     assert reader.read(packet({"seq": 4}, form)).data == Stamp(seq=4)
     with pytest.raises(Refused, match="it has distance, and no field of a Stamp"):
         reader.read(packet({"distance": 1.5}, form))
+
+
+@pytest.mark.parametrize("kind", [Message, Data, Attrs, Model, Keys])
+def test_it_is_needed_where_each_field_has_a_default(kind: Any) -> None:
+    assert Reader(kind).takes_anything
+
+
+@pytest.mark.parametrize("kind", [Sonar, DataclassSonar, PydanticSonar, SonarDict, None, dict, int])
+def test_it_is_not_needed_where_a_field_has_to_be_there(kind: Any) -> None:
+    assert not Reader(kind).takes_anything
 
 
 def test_what_is_no_message_at_all_is_refused_as_ever() -> None:

@@ -295,9 +295,8 @@ class Receiver(Input, Generic[T]):
         self.msg_type = msg_type
         self.on_message = on_message
         self._reader: Reader[T] = self._make_reader(msg_type)
-        if self._reader.fields and _topics.is_pattern(
-            topic, self.hub.transport.traits.native_wildcards
-        ):
+        native = self.hub.transport.traits.native_wildcards
+        if _topics.is_pattern(topic, native) and self._reader.takes_anything:
             self._reader = self._make_reader(msg_type, make=SelectiveReader)
         self._verifier = self._make_verifier(MESSAGE)
         self._gaps = Gaps(self._stats) if concurrency == 1 else SharedGaps(self._stats)
