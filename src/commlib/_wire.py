@@ -242,7 +242,7 @@ class Reader(Generic[T]):
             return False
         try:
             self.convert({}, Header())
-        except Refused:
+        except Exception:  # whatever the program's own class raises of it
             return False
         return True
 
