@@ -224,6 +224,24 @@ async def test_a_consumer_gets_no_more_than_it_can_take_and_the_rest_in_order(ma
     assert [payload for _, payload in handler.got] == [b"%d" % n for n in range(5)]
 
 
+def test_a_consumer_whose_loop_has_ended_takes_nothing_from_the_next_one(make: Make) -> None:
+    asyncio.run(_consume(make(), Handler(), 9))
+    handler = Handler()
+
+    async def use() -> None:
+        here = make()
+        await here.consume("q", handler, 1)
+        assert here.send("q", Packet(b"x"))
+        await soon(here.drained())
+
+    asyncio.run(use())
+    assert handler.got == [("q", b"x")]
+
+
+async def _consume(place: MemoryTransport, handler: Handler, prefetch: int) -> None:
+    await place.consume("q", handler, prefetch)
+
+
 async def test_what_is_sent_to_a_queue_without_consumers_is_gone(make: Make) -> None:
     place, handler = make(), Handler()
     assert place.send("q", Packet(b"x"))

@@ -209,7 +209,10 @@ class _Broker:
 
     def join(self, consumer: _Consumer) -> None:
         with self._lock:
-            self._consumers.setdefault(consumer.queue, []).append(consumer)
+            consumers = self._consumers.setdefault(consumer.queue, [])
+            if consumers:  # a former life of this one must not go on taking its share
+                consumers[:] = [each for each in consumers if not each.transport.is_deaf]
+            consumers.append(consumer)
             self._feed(consumer)
 
     def leave(self, consumer: _Consumer) -> None:
@@ -387,6 +390,12 @@ class MemoryTransport:
     @property
     def has_room(self) -> bool:
         return len(self._inbound) < MAX_INBOUND
+
+    @property
+    def is_deaf(self) -> bool:
+        """Whether its loop has ended without it. From any thread."""
+        loop = self._loop
+        return loop is not None and loop.is_closed()
 
     def push(self, handler: Handler, packet: Packet) -> None:
         """Queue a packet for a handler on this loop. Under the broker's lock, any thread."""
