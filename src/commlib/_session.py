@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from os import urandom
 from socket import gaierror
 from typing import Protocol
 
@@ -45,6 +46,13 @@ class TakenOver(ConnectionLost):
 
 SLOW = (AuthError, TakenOver)
 """Errors after which the next attempt is not worth much, or does harm, before AUTH_PAUSE."""
+
+
+def jitter() -> float:
+    """What a pause is to be multiplied by, from 0.5 to 1.5."""
+    # Nothing is imported for it: where descriptors have run out that would fail, and end the
+    # supervision just when it is needed.
+    return 0.5 + int.from_bytes(urandom(2)) / 0xFFFF
 
 
 class Sink(Protocol):
@@ -174,11 +182,9 @@ class Session:
                 pause = FIRST_PAUSE  # it was connected, for longer than a pause to breathe
             elif isinstance(error, SLOW):
                 pause = AUTH_PAUSE
-            from random import uniform  # not needed by a program that never loses its broker
-
             self._hurry.clear()
             with suppress(TimeoutError):
-                async with asyncio.timeout(pause * uniform(0.5, 1.5)):
+                async with asyncio.timeout(pause * jitter()):
                     await self._hurry.wait()
             pause = min(pause * 2, LONGEST_PAUSE)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -133,12 +133,8 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
             pauses.append(round(seconds / 1.25 * 1000))
         return timeout(seconds)
 
-    def jitter(low: float, high: float) -> float:
-        assert (low, high) == (0.5, 1.5)
-        return 1.25
-
     monkeypatch.setattr(asyncio, "timeout", note)
-    monkeypatch.setattr(random, "uniform", jitter)
+    monkeypatch.setattr(_session, "jitter", lambda: 1.25)
     monkeypatch.setattr(_session, "FIRST_PAUSE", 0.001)
     return pauses
 
@@ -150,6 +146,25 @@ async def test_the_pauses_grow_to_a_limit_and_are_jittered(
     session = Session_(Dialled(*[OSError()] * 5, FakeLink()))
     await session.ready()
     assert pauses == [1, 2, 4, 6, 6]
+    await session.close()
+
+
+def test_the_jitter_is_half_a_pause_to_either_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for drawn in (b"\0\0", b"\xff\xff"):
+        monkeypatch.setattr(_session, "urandom", lambda count, drawn=drawn: drawn[:count])
+        found.append(_session.jitter())
+    assert found == [0.5, 1.5]
+
+
+async def test_it_is_tried_again_though_nothing_can_be_imported_for_want_of_descriptors(
+    hasty: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "random", None)  # as in a program that does not need it
+    session = Session_(Dialled(*[OSError()] * 3, FakeLink()))
+    await soon(session.ready())
+    assert session.dial.count == 4
+    assert "supervision ended" not in caplog.text
     await session.close()
 
 
