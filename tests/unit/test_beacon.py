@@ -179,6 +179,25 @@ async def test_a_node_that_ends_before_it_appears_is_never_told_of(
     assert heard.events == [("birth", "robot")]
 
 
+async def test_a_node_appears_later_where_descriptors_have_run_out_and_tells_so_once(
+    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("commlib.aio.node.APPEARS_AGAIN", 0.0)
+    caplog.set_level("DEBUG")
+
+    def complaints() -> list[str]:
+        return [r.levelname for r in caplog.records if "not told of it yet" in r.getMessage()]
+
+    async with listening(url) as heard, AsyncExitStack() as nodes:
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, "commlib.aio._beacon", None)  # it cannot be imported
+            await nodes.enter_async_context(node("robot", url))
+            await met(lambda: len(complaints()) >= 3)
+        await heard.until(lambda: ("birth", "robot") in heard.events)
+    assert complaints()[0] == "WARNING"
+    assert set(complaints()[1:]) == {"DEBUG"}
+
+
 async def test_of_a_connection_that_is_closed_without_stopping_its_nodes_they_are_told_gone(
     url: str,
 ) -> None:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from commlib.tracing import Tracing
 
 APPEARS_AFTER = 0.3  # s from its start until others are told of a node
+APPEARS_AGAIN = 2.0  # s until that is tried again
 
 
 class NodeState(IntEnum):
@@ -319,13 +320,20 @@ class Node(Ports):
             loop = asyncio.get_running_loop()
             self._appearing = loop.call_later(APPEARS_AFTER, self._appear, now_ms())
 
-    def _appear(self, started: int) -> None:
-        from commlib.aio._beacon import beacon_for
-
+    def _appear(self, started: int, is_again: bool = False) -> None:
         self._appearing = None
-        if self._appears_on is self.hub.transport:  # else its connection was closed meanwhile
-            self._beacon = beacon_for(self.hub)
-            self._beacon.add(self, started)
+        if self._appears_on is not self.hub.transport:
+            return  # its connection was closed meanwhile
+        try:
+            from commlib.aio._beacon import beacon_for
+        except (ImportError, OSError) as exc:  # no descriptor is left to read it with
+            level = logging.DEBUG if is_again else logging.WARNING
+            self.log.log(level, "%s: others are not told of it yet: %s", self.node_name, exc)
+            loop = asyncio.get_running_loop()
+            self._appearing = loop.call_later(APPEARS_AGAIN, self._appear, started, True)
+            return
+        self._beacon = beacon_for(self.hub)
+        self._beacon.add(self, started)
 
     def _disappear(self) -> None:
         appearing, self._appearing = self._appearing, None
