@@ -45,6 +45,8 @@ class Portal:
 
     def __init__(self) -> None:
         self.hubs: set[Hub] = set()
+        self._errands: set[asyncio.Task[Any]] = set()
+        """What threads have begun and wait for. On the loop."""
         self.loop = new_loop()
         self.courtesy = Courtesy(self.loop)
         self._lock = threading.RLock()
@@ -60,10 +62,12 @@ class Portal:
             except (SystemExit, KeyboardInterrupt):  # of a task: all nodes need the loop yet
                 log.exception("something on the event loop wanted to end it")
         self.loop.run_until_complete(_end_tasks())
-        if _former is self and self.hubs:
+        if self in _former and self.hubs:
             # What was cancelled just now had begun anew in the last turn.
             self.loop.run_until_complete(self._leave())
         self.loop.close()
+        with _lock:
+            _former.discard(self)
 
     def post(self, callback: Callable[..., object], *args: Any) -> None:
         """Have something called on the loop soon; returns at once.
@@ -105,8 +109,10 @@ class Portal:
         """
         if self.ending:
             errand.refuse()
-        else:
-            errand.begin()
+            return
+        task = errand.begin()
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
 
     def refuse_on_loop(self, what: str) -> None:
         """Raise BlockingCall if the caller is the loop, which must never wait for itself."""
@@ -127,17 +133,23 @@ class Portal:
             self.post(self._end)
         self.thread.join(max(0.1, deadline - time.monotonic()))
 
-    def end_if_unused(self) -> bool:
+    async def end_if_unused(self) -> bool:
         """End the loop and its thread if no hub lives here any more; whether it did. On the loop.
 
-        What was posted before has been done, so no hub can be on its way here.
+        Errands end first. They may run or stop what another portal takes in once this one ends,
+        and would do so in the last turn here, beside that one: of a node, each had its half.
         """
-        global _portal, _former
+        global _portal
+        while self._errands and not self.hubs:
+            _, late = await asyncio.wait(self._errands, timeout=END_SECONDS)
+            await end_tasks(late, END_SECONDS, "the event loop")
+            self._errands -= late
         with _lock, self._lock:
             if self.hubs or self.ending:
                 return False
             if _portal is self:
-                _portal, _former = None, self
+                _portal = None
+                _former.add(self)
             self._end()
             return True
 
@@ -185,10 +197,11 @@ class _Errand(Generic[T]):
         self._task: asyncio.Task[T] | None = None
         self._ended: SimpleQueue[asyncio.Task[T] | None] = SimpleQueue()
 
-    def begin(self) -> None:
+    def begin(self) -> asyncio.Task[T]:
         """Start it. On the loop."""
         self._task = asyncio.get_running_loop().create_task(self._work(*self._args))
         self._task.add_done_callback(self._ended.put)
+        return self._task
 
     def refuse(self) -> None:
         """It is too late to begin."""
@@ -220,8 +233,8 @@ async def _end_tasks() -> None:
 
 
 _portal: Portal | None = None
-_former: Portal | None = None
-"""The one before, which nobody needed any more."""
+_former: set[Portal] = set()
+"""Those that nobody needed any more, until their threads end."""
 _finalizer: object = None
 _lock = threading.RLock()
 _inherited: list[object] = []  # what a fork brought along: kept, so that nobody finalizes it
@@ -232,21 +245,34 @@ def enter(hub: Hub) -> Portal:
 
     Raises EndpointClosed when the program is ending.
     """
-    global _portal
     portal = _portal
     if portal is not None and hub.started and hub.loop is portal.loop and not portal.ending:
         return portal  # as nearly always; if it is about to end, it may do so after this as well
+    with _lock:
+        is_new = hub.loop is None
+        portal = take_in(hub)
+        if is_new:
+            portal.post(hub.start)
+        return portal
+
+
+def take_in(hub: Hub) -> Portal:
+    """The portal, on which this hub is now at home.
+
+    Raises EndpointClosed when the program is ending.
+    """
+    global _portal
     with _lock:
         if _portal is None:
             _portal = Portal()
             _heed_multiprocessing()
         _portal.check_open()
-        if _former is not None and hub.loop is _former.loop:
-            _former.check_open()  # the hub is about to leave it
+        for former in _former:
+            if hub.loop is former.loop:
+                former.check_open()  # the hub is about to leave it
         if hub.loop is None:
             hub.home = _portal.hubs
             hub.bind(_portal.loop, _portal.courtesy)
-            _portal.post(hub.start)
         return _portal
 
 
@@ -258,11 +284,12 @@ def home_of(hub: Hub) -> Portal | None:
 
 def leave(portal: Portal) -> None:
     """A hub was closed; after the last one the portal ends, and its thread has on return."""
-    has_ended: SimpleQueue[bool] = SimpleQueue()
-    with suppress(EndpointClosed, Empty):
-        portal.post(lambda: has_ended.put(portal.end_if_unused()))
-        if has_ended.get(timeout=EXIT_SECONDS):
-            portal.thread.join(EXIT_SECONDS)
+    ending = _Errand(portal.end_if_unused, ())
+    with suppress(EndpointClosed, TimeoutError):
+        portal.post(ending.begin)
+        ending.wait(EXIT_SECONDS)
+    if portal.ending:
+        portal.thread.join(EXIT_SECONDS)
 
 
 # From the import on, so that what the program registers after that is called before it.
@@ -284,12 +311,11 @@ def _heed_multiprocessing() -> None:
 
 def _after_fork_in_child() -> None:
     """Forget the parent's loop and connections; nothing of it is closed through asyncio."""
-    global _portal, _former, _finalizer, _lock
+    global _portal, _finalizer, _lock
     _lock = threading.RLock()
     _finalizer = None
-    if _former is not None:
-        _inherited.append(_former)
-        _former = None
+    _inherited.extend(_former)
+    _former.clear()
     if _portal is not None:
         _portal.courtesy.end_here()
         _inherited.append(_portal)

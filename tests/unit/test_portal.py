@@ -461,7 +461,6 @@ def test_what_a_forked_child_publishes_last_arrives_and_the_parent_goes_on(
 
 BRIDGE = """
 import gc
-from commlib.bridges import TopicBridge
 from commlib.node import Node
 bridge = TopicBridge(None, "there", topic, "memory://child", url)
 bridge.run()
@@ -930,3 +929,85 @@ def test_calls_of_threads_end_as_they_should_though_the_client_is_stopped_and_ru
     service.stop()
     assert strange.items == []
     assert not [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")]
+
+
+# ---- who runs while another one stops ----
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set when the portal is asked to end; then it gives errands all the time they may need."""
+    asked = threading.Event()
+
+    def tell_and_leave(portal: _portal.Portal) -> None:
+        portal.post(asked.set)
+        leave(portal)
+
+    leave = _face.leave
+    monkeypatch.setattr(_face, "leave", tell_and_leave)
+    monkeypatch.setattr(_portal, "END_SECONDS", DEADLINE)
+    return asked
+
+
+def test_a_node_that_is_run_while_its_portal_is_about_to_end_runs_there(
+    asked: threading.Event,
+) -> None:
+    node = Node("late", connection_params="memory://late")
+    node.create_rpc("late", lambda number: number)
+    client = node.create_rpc_client("late")
+    node.run()
+    here = _portal.enter(node._core.hub)
+    begun, strange = threading.Event(), Collected()
+
+    async def run_late() -> None:
+        begun.set()
+        turns = 0
+        while not here.ending and turns < 1000:
+            await asyncio.sleep(0)
+            turns += asked.is_set()
+        await node._core.run()
+
+    def run() -> None:
+        try:
+            here.run(run_late)
+        except BaseException as exc:
+            strange(exc)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert begun.wait(DEADLINE)
+    node.stop()
+    thread.join(DEADLINE)
+    assert strange.items == []
+    assert _portal.home_of(node._core.hub) is here
+    assert client.call(1) == 1
+    node.stop()
+    assert not here.thread.is_alive()
+
+
+def test_work_that_begins_a_node_anew_when_it_is_cancelled_leaves_it_fit_to_be_run() -> None:
+    node = Node("anew", connection_params="memory://anew")
+    node.create_rpc("anew", lambda number: number)
+    client = node.create_rpc_client("anew")
+    node.run()
+    here = _portal.enter(node._core.hub)
+    tasks: list[asyncio.Task[None]] = []
+    waiting = threading.Event()
+
+    async def run_when_cancelled() -> None:
+        try:
+            waiting.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            with Node("beside", connection_params="memory://beside"):
+                pass  # the next portal comes and goes
+            await node._core.run()
+
+    here.post(lambda: tasks.append(here.loop.create_task(run_when_cancelled())))
+    assert waiting.wait(DEADLINE)
+    node.stop()
+    here.thread.join(DEADLINE)
+    assert tasks[0].done()
+    node.run()
+    assert client.call(1) == 1
+    node.stop()
