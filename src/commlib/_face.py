@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 from commlib import aio
 from commlib._params import BaseParameters
-from commlib._portal import Portal, enter, get_heeding_signals, home_of, leave
+from commlib._portal import Portal, enter, get_heeding_signals, home_of, leave, take_in
 from commlib._stats import Stats
 from commlib._turns import Turn, spared, turn_of_callback
 from commlib.aio._endpoint import Options, Params
@@ -126,10 +126,13 @@ class _Signals:
 def stop(hub: Hub, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
     """Stop something on the portal; if that closes the hub, its threads have ended on return."""
     portal = home_of(hub)
+    with suppress(EndpointClosed):  # another thread stops it as well, or the program ends
+        if portal is None and hub.is_left_behind:
+            portal = take_in(hub)
+        if portal is not None:
+            portal.run(_work_sparing, turn_of_callback(), work, *args)
     if portal is None:
         return  # it was never used, or stopped before
-    with suppress(EndpointClosed):  # another thread stops it as well, or the program ends
-        portal.run(_work_sparing, turn_of_callback(), work, *args)
     if hub.loop is not None:
         return  # an endpoint of a node, whose connection goes on
     leave(portal)

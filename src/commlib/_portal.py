@@ -249,7 +249,7 @@ def enter(hub: Hub) -> Portal:
     if portal is not None and hub.started and hub.loop is portal.loop and not portal.ending:
         return portal  # as nearly always; if it is about to end, it may do so after this as well
     with _lock:
-        is_new = hub.loop is None
+        is_new = hub.loop is None or hub.is_left_behind
         portal = take_in(hub)
         if is_new:
             portal.post(hub.start)
@@ -257,7 +257,7 @@ def enter(hub: Hub) -> Portal:
 
 
 def take_in(hub: Hub) -> Portal:
-    """The portal, on which this hub is now at home.
+    """The portal, on which this hub is now at home; one that a loop has left behind begins anew.
 
     Raises EndpointClosed when the program is ending.
     """
@@ -270,6 +270,7 @@ def take_in(hub: Hub) -> Portal:
         for former in _former:
             if hub.loop is former.loop:
                 former.check_open()  # the hub is about to leave it
+        hub.leave_loop()
         if hub.loop is None:
             hub.home = _portal.hubs
             hub.bind(_portal.loop, _portal.courtesy)

@@ -27,6 +27,7 @@ from commlib import _face, _portal
 from commlib import node as face_of_node
 from commlib._portal import get_heeding_signals
 from commlib.aio._hub import Hub
+from commlib.bridges import TopicBridge
 from commlib.exceptions import BlockingCall, CommlibError, EndpointClosed
 from commlib.node import Node, NodeState
 from commlib.transports import resolve
@@ -461,6 +462,7 @@ def test_what_a_forked_child_publishes_last_arrives_and_the_parent_goes_on(
 
 BRIDGE = """
 import gc
+from commlib.bridges import TopicBridge
 from commlib.node import Node
 bridge = TopicBridge(None, "there", topic, "memory://child", url)
 bridge.run()
@@ -943,7 +945,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
         portal.post(asked.set)
         leave(portal)
 
-    leave = _face.leave
+    leave = _portal.leave
     monkeypatch.setattr(_face, "leave", tell_and_leave)
     monkeypatch.setattr(_portal, "END_SECONDS", DEADLINE)
     return asked
@@ -1011,3 +1013,45 @@ def test_work_that_begins_a_node_anew_when_it_is_cancelled_leaves_it_fit_to_be_r
     node.run()
     assert client.call(1) == 1
     node.stop()
+
+
+def leave_behind(core: Any) -> None:
+    """Let its loop end without it."""
+    asyncio.run(core.run())
+
+
+def test_a_node_that_a_loop_has_left_behind_can_be_run() -> None:
+    node = Node("left", connection_params="memory://left")
+    node.create_rpc("left", lambda number: number)
+    leave_behind(node._core)
+    node.run()
+    assert node.create_rpc_client("left").call(1) == 1
+    node.stop()
+
+
+def test_a_node_that_a_loop_has_left_behind_is_stopped_without_a_portal_that_stays() -> None:
+    before = threads()
+    node = Node("left", connection_params="memory://left")
+    subscriber = node.create_subscriber("left", print)
+    leave_behind(node._core)
+    node.stop()
+    assert node.state is NodeState.STOPPED
+    assert subscriber.core.stopped
+    assert node._core.hub.loop is None
+    assert threads() == before
+
+
+def test_a_bridge_that_a_loop_has_left_behind_can_be_stopped_and_run() -> None:
+    got = Collected()
+    bridge = TopicBridge(None, "t", "t", "memory://here", "memory://there")
+    leave_behind(bridge._core)
+    bridge.stop()
+    bridge.run()
+    with (
+        Node("here", connection_params="memory://here") as here,
+        Node("there", connection_params="memory://there") as there,
+    ):
+        there.create_subscriber("t", got)
+        here.create_publisher("t").publish(1)
+        assert got.first == 1
+    bridge.stop()

@@ -177,7 +177,8 @@ class Bridge(Endpoint):
         What could not be sent is counted as dropped.
         """
         joining, self._joining = self._joining, None
-        if joining is not None:
+        self.sink.leave_loop()
+        if joining is not None and not joining.get_loop().is_closed():
             joining.cancel()
             await asyncio.wait([joining])
         await super().stop()

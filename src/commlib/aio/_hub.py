@@ -165,15 +165,21 @@ class Hub:
         while self._closing is not None and not self._closing.done():
             await asyncio.shield(self._closing)
 
+    @property
+    def is_left_behind(self) -> bool:
+        """Whether the loop on which it lived has ended without it. From any thread."""
+        loop = self.loop
+        return loop is not None and loop.is_closed()
+
     def leave_loop(self) -> None:
         """Forget a loop that has ended without it, and the connection there."""
-        if self.loop is not None and self.loop.is_closed():
+        if self.is_left_behind:
             self.workers.close()
             self.past = self.link_stats
             self._reset()
 
     def _check_loop(self) -> None:
-        if self.loop is not None and self.loop.is_closed():
+        if self.is_left_behind:
             raise EndpointClosed(
                 f"{self.name}: the event loop on which it ran is closed; stop() it, best before "
                 "that, and it can be run on another one"
