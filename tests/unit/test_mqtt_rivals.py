@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from commlib._session import TakenOver
 from commlib.exceptions import ConnectionLost
-from commlib.transports._mqtt_rivals import SHORT_SECONDS, WINDOW_SECONDS, Rivals
+from commlib.transports._mqtt_rivals import DOUBTS, SHORT_SECONDS, WINDOW_SECONDS, Rivals
 
 TOLD = TakenOver("the broker says: another client came with the same client id")
 RESET = ConnectionResetError("reset by peer")
@@ -20,14 +22,14 @@ class Lives:
         self._now = 1000.0
 
     def end(
-        self, *reasons: Exception | None, after: float = 1.0, pause: float = 0.05
+        self, *reasons: Exception | None, after: float = 1.0, pause: float = 0.05, **message: Any
     ) -> list[Exception | None]:
         """What is made of connections that live ``after`` seconds each, ``pause`` between them."""
         found = []
         for reason in reasons:
             begun = self._now + pause
             self._now = begun + after
-            found.append(self.rivals.judge(reason, begun, self._now))
+            found.append(self.rivals.judge(reason, begun, self._now, **message))
         return found
 
 
@@ -94,3 +96,29 @@ def test_a_broker_that_was_away_has_ended_them_itself() -> None:
     for _ in range(5):
         assert lives.end(None, None) == [None, None]
         lives.rivals.forget()
+
+
+@pytest.mark.parametrize("reason", [None, CLOSED, RESET])
+def test_what_ends_behind_a_message_that_was_not_confirmed_is_no_fight(
+    reason: Exception | None,
+) -> None:
+    lives = Lives()
+    assert not lives.rivals.is_wary
+    assert lives.end(*[reason] * 100, behind="forbidden") == [reason] * 100
+    assert lives.rivals.is_wary, "of the next ones it should be known what was taken"
+    assert told(lives.end(*[None] * 3)) == [LIKELY]
+
+
+def test_what_ends_behind_a_message_as_was_taken_before_is_a_fight_only_if_it_does_so_often() -> (
+    None
+):
+    lives = Lives()
+    common = {"behind": "usual", "is_taken": True}
+    assert lives.end(*[None] * (DOUBTS - 1), **common) == [None] * (DOUBTS - 1)
+    assert told(lives.end(None, **common)) == [LIKELY]
+
+
+def test_in_a_fight_it_counts_for_nothing_what_was_published_before_an_end() -> None:
+    lives = Lives()
+    lives.end(None, None, None)
+    assert told(lives.end(None, RESET, behind="forbidden")) == [AGAIN, AGAIN]
