@@ -11,7 +11,7 @@
     ├── OutboxFull (TimeoutError)           no room in the outgoing queue within the timeout
     ├── SlowConsumer                        a callback is too slow; told to ``on_error``
     ├── SerializationError (ValueError)     a message that cannot be encoded or decoded
-    │   ├── PayloadTooBig                   more bytes than ``max_payload``
+    │   ├── PayloadTooBig                   more bytes than ``max_payload``, or the broker takes
     │   └── SignatureError                  not signed by a key that is trusted, or replayed
     ├── RPCError
     │   ├── RPCTimeout (TimeoutError)       nobody answered in time
@@ -88,18 +88,25 @@ class SerializationError(CommlibError, ValueError):
 
 
 class PayloadTooBig(SerializationError):
-    """A payload of ``size`` bytes where ``limit`` is the most that is allowed."""
+    """A payload of ``size`` bytes where ``limit`` is the most that is allowed.
 
-    def __init__(self, size: int, limit: int) -> None:
+    ``by_broker``: it is the broker that takes no more, of the payload and what is sent with it.
+    """
+
+    def __init__(self, size: int, limit: int, by_broker: bool = False) -> None:
         super().__init__(
-            f"a payload of {size} bytes is over the limit of {limit}; "
+            f"a packet of {size} bytes is over the limit of {limit} that the broker has set; "
+            "raise it in the configuration of the broker, or send less"
+            if by_broker
+            else f"a payload of {size} bytes is over the limit of {limit}; "
             "raise max_payload in the connection parameters of both sides, or send less"
         )
         self.size = size
         self.limit = limit
+        self.by_broker = by_broker
 
-    def __reduce__(self) -> tuple[type[PayloadTooBig], tuple[int, int]]:
-        return PayloadTooBig, (self.size, self.limit)
+    def __reduce__(self) -> tuple[type[PayloadTooBig], tuple[int, int, bool]]:
+        return PayloadTooBig, (self.size, self.limit, self.by_broker)
 
 
 class SignatureError(SerializationError):

@@ -23,6 +23,7 @@ from commlib._packet import (
     unix_ms,
 )
 from commlib._rate import rate_limit
+from commlib._records import about
 from commlib._request_lane import HoldingLane, RequestLane
 from commlib._turns import callback_task, is_end_of_task
 from commlib._wire import Reader, Refused, Writer, pack
@@ -461,8 +462,37 @@ class RPCService(Input):
                 self._stats.sent += 1
             else:
                 self.hub.loop.call_soon_threadsafe(self._send_later, reply)
+        except PayloadTooBig as exc:
+            self._report_unsent(exc)
+            self._send_error_instead(reply, exc)
         except CommlibError as exc:
-            self._report(reply[1], exc)
+            self._report_unsent(exc)
+
+    def _send_error_instead(self, reply: tuple[Address, Packet], error: PayloadTooBig) -> None:
+        """Tell a caller that the broker does not take the reply."""
+        address, packet = reply
+        try:
+            told = self._make_reader(None, always_wrapped=True).read(packet).header
+        except Refused as exc:  # more than may be received, as its plain bytes
+            told = exc.header
+        request = Header(id=told.id, reply_to=address.reply_to)
+        refused = Refused(str(error), request, PayloadTooBig.__name__)
+        refused.is_verified = told.sig is not None
+        instead = self._answer(packet, request, refused)
+        # If not, it was an error that the broker does not take, either.
+        if instead is not None and len(instead[1].payload) < len(packet.payload):
+            self._send((address, instead[1]))
+
+    def _report_unsent(self, error: CommlibError) -> None:
+        """A reply does not reach who called: as ``_report``, but it is not the callback's error."""
+        self._stats.errors += 1
+        if self._is_news((f"unsent {type(error).__name__}", 0)):
+            self.log.error(
+                "%s: a reply cannot be sent: %s (further ones like this are only counted)",
+                *(self.name, error),
+                extra=about(self.name, node=self.hub.node_of(self)),
+            )
+        self._tell_error(error, self.name)
 
     def _send_later(self, reply: tuple[Address, Packet]) -> None:
         self.hub.spawn(self._send_when_room(reply))

@@ -160,11 +160,11 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
                 properties = frames.expiry(packet.ttl)
             frame = frames.publish(head, packet.payload, 0, properties)
             if len(frame) > self._max_packet:
-                raise PayloadTooBig(len(frame), self._max_packet)
+                raise PayloadTooBig(len(frame), self._max_packet, by_broker=True)
             return self._outbox.put(frame, topic, urgent, more)
         frame, note = self._frame(topic, head, packet)
         if len(frame) > self._max_packet:
-            raise PayloadTooBig(len(frame), self._max_packet)
+            raise PayloadTooBig(len(frame), self._max_packet, by_broker=True)
         return self._outbox_for(packet).put(frame, note, urgent)
 
     def _spell_once(self, topic: str) -> bytes:
@@ -437,7 +437,7 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
         try:
             frame, note = self._frame(birth.topic, self._spell(birth.topic), packet)
             if len(frame) > self._max_packet:
-                raise PayloadTooBig(len(frame), self._max_packet)
+                raise PayloadTooBig(len(frame), self._max_packet, by_broker=True)
         except SerializationError as exc:
             self._note_refused(birth.topic, exc)
             return
@@ -447,7 +447,9 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
         """What was written for an unknown broker as this one takes it, None if it does not."""
         assert self._link is not None, "called when it is known"
         if len(frame) > self._max_packet:
-            self._note_refused(str(note), PayloadTooBig(len(frame), self._max_packet))
+            self._note_refused(
+                str(note), PayloadTooBig(len(frame), self._max_packet, by_broker=True)
+            )
             return None
         head = head_of(frame)
         if head[0] & 0xF1 == frames.PUBLISH | frames.RETAIN and not self._link.granted.retains:
