@@ -13,7 +13,7 @@ from commlib.exceptions import AuthError, ConnectError
 from commlib.transports import _mqtt_board as module
 from commlib.transports import _mqtt_control as control
 from commlib.transports import _mqtt_frames as frames
-from commlib.transports._mqtt_board import Board, Boards
+from commlib.transports._mqtt_board import Board, Boards, Subscription
 from commlib.transports._mqtt_channel import Channel
 from commlib.transports._mqtt_control import V5, V311
 from commlib.transports.base import LinkStats
@@ -440,6 +440,83 @@ async def test_what_was_refused_is_tried_again_on_the_next_connection() -> None:
     await wide.confirmed
     old.says("a/b")
     assert old.takers() == ["a.b", "all"]
+
+
+# ---- what was refused is asked for again ----
+
+REFUSED = 0x87
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was refused is asked for again at once."""
+    monkeypatch.setattr(module, "AUTH_PAUSE", 0)
+
+
+async def asked_again(new: Network) -> list[str]:
+    """What is asked for when the pause after a refusal is over."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return new.asked()
+
+
+async def test_a_right_that_is_given_back_makes_a_subscription_work_again(
+    hasty: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    new = await network(V5)
+    channel, take = new.add("a")
+    subscription = Subscription(new.boards, channel, take)
+    new.answer()
+    assert subscription.working
+    await new.link(new.boards.main)
+    assert subscription.working
+    channel.renew()
+    new.boards.main.ask(channel.wanted, ())  # as a new connection does
+    for _ in range(3):
+        assert new.answer(REFUSED) == ["a"]
+        assert not subscription.working
+        for _ in range(5):
+            await asyncio.sleep(0)
+    assert new.answer() == ["a"]
+    assert subscription.working
+    await channel.confirmed
+    assert await asked_again(new) == []
+    assert caplog.text.count("a cannot be subscribed") == 1
+    assert caplog.text.count("a is subscribed again") == 1
+
+
+@pytest.mark.parametrize("version", [V5, V311])
+async def test_what_nobody_wants_any_more_is_not_asked_for_again(hasty: None, version: int) -> None:
+    new = await network(version)
+    channel, take = new.add("a")
+    new.answer(REFUSED)
+    new.boards.remove(channel, take)
+    assert await asked_again(new) == ["-a"]
+
+
+@pytest.mark.parametrize("version", [V5, V311])
+async def test_without_a_connection_nothing_is_asked_for_again(hasty: None, version: int) -> None:
+    new = await network(version)
+    channel, _ = new.add("a")
+    new.answer(REFUSED)
+    new.boards.main.attach(None)
+    assert await asked_again(new) == []
+    assert not channel.working, "nobody has said anything else"
+
+
+async def test_a_filter_that_is_asked_for_again_meets_no_other_one_that_overlaps(
+    hasty: None,
+) -> None:
+    old = await network(V311)
+    wide, _ = old.add("*")
+    narrow, _ = old.add("a.b")
+    assert old.answer(0x80)[:1] == ["#"]
+    assert (wide.working, narrow.working) == (False, True)
+    old.answer()
+    assert await asked_again(old) == ["-#", "#"]
+    assert wide.wanted is not None
+    assert wide.wanted.board is not old.boards.main, "a/b is there"
+    assert not wide.working
 
 
 # ---- many ----

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from commlib._packet import Packet
+from commlib.exceptions import AuthError
 from commlib.transports._mqtt_board import Board, Boards
 from commlib.transports._mqtt_control import V5
 from commlib.transports._mqtt_queues import MAX_PENDING, Consumer, Inbox, Queue
@@ -139,3 +140,13 @@ async def test_a_reply_to_something_else_leaves_the_address_open() -> None:
     for payload in (b"other", b"mine", b"mine"):
         inbox.take(Packet(payload, "rpc-1/a"))
     assert got == ["a", "a", None]
+
+
+async def test_a_consumer_does_not_work_while_the_broker_refuses_its_queue() -> None:
+    work = Fixture()
+    consumer = work.join(1)
+    assert consumer.working
+    work.queue.channel.note_answer(AuthError("no right"))
+    assert not consumer.working
+    work.queue.channel.note_answer(None)
+    assert consumer.working

@@ -13,6 +13,9 @@ it covered is asked for by itself.
 
 What a broker has stored (retained) comes as an answer to SUBSCRIBE, so it goes to those alone for
 whom that was sent, and a further handler makes the filter be asked for again.
+
+A right that was taken from a user may be given back. So as long as somebody wants what the broker
+refuses, as it can after a reconnection, it is asked for now and then.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from collections.abc import Callable, Iterator
 from itertools import count
 
 from commlib._anchors import Anchors
+from commlib._session import AUTH_PAUSE
 from commlib.exceptions import AuthError, ConnectError
 from commlib.transports._mqtt_channel import Channel, Wanted
 from commlib.transports._mqtt_codes import FAILURE, refusal
@@ -37,16 +41,36 @@ HIGHEST_QOS = 2  # asked for always: what comes is delivered as it was published
 AT_ONCE = 1000  # filters that are asked for before their answers are waited for
 
 
+class Subscription:
+    """A handler of a channel, as its owner sees it."""
+
+    __slots__ = ("_boards", "_channel", "_handler")
+
+    def __init__(self, boards: Boards, channel: Channel, handler: Handler) -> None:
+        self._boards = boards
+        self._channel = channel
+        self._handler = handler
+
+    @property
+    def working(self) -> bool:
+        """False while the broker refuses it."""
+        return self._channel.working
+
+    async def close(self) -> None:
+        self._boards.remove(self._channel, self._handler)
+
+
 class Board:
     """The filters of one connection.
 
-    ``on_refused`` is told of a filter that the broker will not have. ``stats`` counts stored
-    requests, which are as good as expired.
+    ``on_refused`` is told of a filter that the broker will not have, and ``ask_again`` called when
+    it may have it by now. ``stats`` counts stored requests, which are as good as expired.
     """
 
     def __init__(self, stats: LinkStats) -> None:
         self.link: MqttLink | None = None
         self.on_refused: Callable[[Wanted], None] = lambda wanted: None
+        self.ask_again: Callable[[Wanted], None] = lambda wanted: self.ask(wanted, wanted.handlers)
         self._stats = stats
         self._wanted: dict[str, Wanted] = {}
         self._by_number: dict[int, list[Wanted]] = {}
@@ -129,8 +153,10 @@ class Board:
 
         def answered(code: int) -> None:
             if code < FAILURE:
+                wanted.is_refused = False
+                wanted.put_off(None)
                 for channel in wanted.channels:
-                    channel.confirm(None)
+                    channel.note_answer(None)
             else:
                 self._refuse(wanted, code)
 
@@ -144,9 +170,12 @@ class Board:
         kind = AuthError if self.link.version == V311 else ConnectError
         error = refusal(f"SUBSCRIBE {wanted.text}", code, "", kind)
         wanted.is_refused = True
+        if self._wanted.get(wanted.text) is wanted:  # else it was given up meanwhile
+            loop = asyncio.get_running_loop()
+            wanted.put_off(loop.call_later(AUTH_PAUSE, self.ask_again, wanted))
         for channel in wanted.channels:
             if channel.levels == wanted.levels:
-                channel.confirm(error)
+                channel.note_answer(error)
         self.on_refused(wanted)
 
     def _ping(self, link: MqttLink) -> None:
@@ -178,6 +207,7 @@ class Board:
             del self._wanted[wanted.text]
             self._wide.discard(wanted)
             self._unsettled.discard(wanted)
+            wanted.put_off(None)
             if self.link is not None:
                 ended = self.link.unsubscribe(wanted.text)
         if keep and ended is not None:
@@ -218,7 +248,7 @@ class Board:
         """Ask for everything on a new link; returns when the broker has answered."""
         self.attach(link)
         for number, wanted in enumerate(list(self._wanted.values()), 1):
-            self.ask(wanted, tuple(h for channel in wanted.channels for h in channel.handlers))
+            self.ask(wanted, wanted.handlers)
             if number % AT_ONCE == 0:
                 await link.ping()
         await link.ping()
@@ -234,6 +264,7 @@ class Board:
             link.routes.on_siblings = self._route_siblings
             link.on_retained = self._route_retained
         for wanted in self._wanted.values():
+            wanted.put_off(None)
             for channel in wanted.channels:
                 channel.renew()
 
@@ -316,8 +347,14 @@ class Boards:
 
     def _begin(self) -> None:
         self.main = Board(self._stats)
-        self.main.on_refused = self._place_anew
-        self._boards = [self.main]
+        self._boards: list[Board] = []
+        self._adopt(self.main)
+
+    def _adopt(self, board: Board) -> None:
+        board.on_refused = self._place_anew
+        if not self._numbered:
+            board.ask_again = self._place_again
+        self._boards.append(board)
 
     def add(self, topic: str, handler: Handler, *, is_queue: bool = False) -> Channel:
         """Note a handler, and ask for its filter. Raises ValueError if MQTT allows no such."""
@@ -361,10 +398,13 @@ class Boards:
         ended = board.leave(channel, keep=keep)
         if not keep:
             channel.handlers = ()
+        self._close_if_empty(board)
+        return ended
+
+    def _close_if_empty(self, board: Board) -> None:
         if board.is_empty and board is not self.main:
             self._boards.remove(board)
             self._close(board)
-        return ended
 
     def settle(self, *, numbered: bool) -> None:
         """It is known what the broker can do: find a place for every channel.
@@ -396,8 +436,7 @@ class Boards:
             if not board.has_overlap(channel):
                 return board
         board = self._open()
-        board.on_refused = self._place_anew
-        self._boards.append(board)
+        self._adopt(board)
         return board
 
     def _place_anew(self, refused: Wanted) -> None:
@@ -405,3 +444,13 @@ class Boards:
         for channel in [c for c in refused.channels if c.levels != refused.levels]:
             refused.board.leave(channel)
             self._place(channel)
+
+    def _place_again(self, refused: Wanted) -> None:
+        """Ask again for a filter that was refused.
+
+        Meanwhile others may have found their place beside it that overlap with it.
+        """
+        for channel in list(refused.channels):
+            refused.board.leave(channel)
+            self._place(channel)
+        self._close_if_empty(refused.board)

@@ -60,6 +60,11 @@ class Lasting:
         self._boards = boards
         self._is_kept = False
 
+    @property
+    def working(self) -> bool:
+        """False while the broker refuses it."""
+        return self.channel.working
+
     def keep(self) -> None:
         if not self._is_kept:
             self._is_kept = True

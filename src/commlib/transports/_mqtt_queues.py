@@ -21,12 +21,15 @@ LEAVE_SECONDS = 0.3  # how long the broker is waited for when the last consumer 
 class Consumer:
     """Takes packets from a queue, so many at once as it has credit for."""
 
-    working = True
-
     def __init__(self, queue: Queue, handler: Handler, credit: int) -> None:
         self.credit = credit
         self.handler = handler
         self._queue = queue
+
+    @property
+    def working(self) -> bool:
+        """False while the broker refuses the topic of the queue."""
+        return self._queue.channel.working
 
     def done(self, packet: Packet) -> None:
         self._queue.give_back(self)

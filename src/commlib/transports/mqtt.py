@@ -55,7 +55,7 @@ from commlib.exceptions import (
 from commlib.transports import ACTION_CLASSES, loaded_when_needed
 from commlib.transports import _mqtt_frames as frames
 from commlib.transports._main_transport import MainTransport
-from commlib.transports._mqtt_board import Board, Boards
+from commlib.transports._mqtt_board import Board, Boards, Subscription
 from commlib.transports._mqtt_bytes import MAX_REMAINING, text
 from commlib.transports._mqtt_channel import WILDCARDS, Channel
 from commlib.transports._mqtt_control import FOREVER, PINGREQ, V5, V311
@@ -69,7 +69,6 @@ from commlib.transports._mqtt_params import QoS as QoS
 from commlib.transports._mqtt_params import Will as Will
 from commlib.transports._mqtt_queues import Consumer, Inbox, Queue
 from commlib.transports._mqtt_rivals import SHORT_SECONDS, Rivals
-from commlib.transports._sessions import Ending
 from commlib.transports.base import (
     Address,
     Handler,
@@ -230,10 +229,10 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
             retain = False
         return qos, retain
 
-    async def subscribe(self, topic: str, handler: Handler) -> Ending:
+    async def subscribe(self, topic: str, handler: Handler) -> Subscription:
         channel = self._boards.add(topic, handler)
         await self._confirmed(channel, handler)
-        return Ending(self._boards.remove, channel, handler)
+        return Subscription(self._boards, channel, handler)
 
     async def subscribe_lasting(self, topic: str, handler: Handler) -> Lasting:
         assert self._lasting is not None, "its trait says so"
