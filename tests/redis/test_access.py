@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from brokers import RedisServer
-from collected import eventually
+from collected import Collected, eventually
 from commlib.exceptions import AuthError
 from commlib.node import Node
 from commlib.transports.redis import (
@@ -91,6 +91,21 @@ def test_a_service_that_may_not_be_served_leaves_its_neighbours_alone(
         eventually(lambda: refused.stats.rejected == 1)
         assert not node.health
     assert caplog.text.count(f"{bad} is not served") == 1
+
+
+def test_a_right_to_a_channel_that_comes_back_brings_its_subscription_back(
+    make_redis: MakeRedis,
+) -> None:
+    server = make_redis(users={"robot": "on >secret ~* &* +@all"})
+    got = Collected()
+    url = server.url_as("robot", "secret")
+    with Node("n", connection_params=url, heartbeats=False, discovery=False) as node:
+        subscriber = node.create_subscriber("t.x", got)
+        server.cli("ACL", "SETUSER", "robot", "resetchannels")  # and its connection is cut
+        eventually(lambda: subscriber.stats.rejected == 1)
+        server.cli("ACL", "SETUSER", "robot", "allchannels")
+        eventually(lambda: server.cli("PUBLISH", "t.x", "7") == 1)
+        assert got.wait() == [7]
 
 
 def test_a_user_who_may_not_expire_keys_serves_all_the_same(

@@ -167,7 +167,7 @@ async def test_what_is_no_answer_to_a_blpop_ends_the_connection(answer: bytes) -
 )
 async def test_what_is_no_message_of_a_channel_ends_the_connection(answer: bytes) -> None:
     taken: list[Packet] = []
-    channels = Channels(lambda reply: None)
+    channels = Channels(lambda reply: None, lambda: None)
     channels.add("a", taken.append)
     channels.add("a.*", taken.append)
     socket = PlayedSocket(RedisLink("robot"))
@@ -181,7 +181,7 @@ async def test_what_is_no_message_of_a_channel_ends_the_connection(answer: bytes
 
 async def test_a_list_that_answers_with_nothing_is_passed_over() -> None:
     garbage: list[Any] = []
-    channels = Channels(garbage.append)
+    channels = Channels(garbage.append, lambda: None)
     socket = PlayedSocket(RedisLink("robot"))
     await channels.restore(socket.link)
     socket.comes(b"*0\r\n" + b"+PONG\r\n" + b"+what\r\n")

@@ -14,6 +14,7 @@ from collected import DEADLINE, Collected, eventually
 from commlib import aio
 from commlib._packet import Packet
 from commlib.exceptions import AuthError, ConnectError
+from commlib.transports import _redis_channels
 from commlib.transports._redis_channels import Channel, Channels
 from commlib.transports.redis import ConnectionParameters
 
@@ -25,12 +26,14 @@ class FakeLink:
         self.closed: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
         self.on_reply: Any = None
         self.probe: Any = None
+        self.written = asyncio.Event()
         self._commands = hiredis.Reader()
 
     def write(self, frames: Iterable[bytes], notes: Iterable[object]) -> None:
         assert list(notes) == [], "on this link nobody takes the notes off again"
         for frame in frames:
             self._commands.feed(frame)
+        self.written.set()
 
     def heard(self) -> list[tuple[bytes, ...]]:
         """The commands since the last look."""
@@ -64,8 +67,13 @@ def garbage() -> Collected:
 
 
 @pytest.fixture
-def channels(garbage: Collected) -> Channels:
-    return Channels(garbage)
+def refused() -> Collected:
+    return Collected()
+
+
+@pytest.fixture
+def channels(garbage: Collected, refused: Collected) -> Channels:
+    return Channels(garbage, refused)
 
 
 async def attach(channels: Channels) -> FakeLink:
@@ -354,6 +362,94 @@ async def test_a_subscription_that_is_refused_when_it_is_restored_is_logged_and_
     assert "a cannot be subscribed" in caplog.text
     link.on_reply([b"message", b"b", b"x"])
     assert two.items == [("b", b"x")]
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was refused is asked for again at once."""
+    monkeypatch.setattr(_redis_channels, "ERROR_PAUSE", 0.0001)
+
+
+async def asked_again(link: FakeLink) -> list[tuple[bytes, ...]]:
+    """The commands that come without anybody's doing."""
+    while not (heard := link.heard()):
+        link.written.clear()
+        await soon(link.written.wait())
+    return heard
+
+
+async def refused_when_restored(channels: Channels, handler: Handler) -> FakeLink:
+    """A new link, on which a channel is refused that was there on the one before."""
+    link = await attach(channels)
+    channels.add("a", handler)
+    link.says_yes()
+    channels.detach()
+    link = FakeLink()
+    restoring = asyncio.create_task(channels.restore(link))  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    assert link.heard() == [(b"SUBSCRIBE", b"a")]
+    link.on_reply(hiredis.ReplyError("NOPERM not now"))
+    await soon(restoring)
+    return link
+
+
+async def test_a_subscription_that_is_refused_when_it_is_restored_is_asked_for_until_it_is_given(
+    channels: Channels, refused: Collected, hasty: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler = Handler()
+    channels._forget_retry()
+    link = await refused_when_restored(channels, handler)
+    for _ in range(3):
+        assert await asked_again(link) == [(b"SUBSCRIBE", b"a")]
+        link.on_reply(hiredis.ReplyError("NOPERM not yet"))
+    assert await asked_again(link) == [(b"SUBSCRIBE", b"a")]
+    link.on_reply([b"subscribe", b"a", 1])
+    link.on_reply([b"message", b"a", b"x"])
+    assert handler.items == [("a", b"x")]
+    assert len(refused.items) == 1
+    assert caplog.text.count("a cannot be subscribed") == 1
+    assert caplog.text.count("a is subscribed again") == 1
+    await soon(channels.add("a", Handler()).confirmed)
+    assert channels._retry is None
+
+
+async def test_who_asks_for_what_was_refused_before_is_told_what_holds_now(
+    channels: Channels,
+) -> None:
+    link = await refused_when_restored(channels, Handler())
+    second, third = (channels.add("a", Handler()) for _ in range(2))
+    assert link.heard() == [(b"SUBSCRIBE", b"a")] * 2
+    link.on_reply([b"subscribe", b"a", 1])
+    await soon(asyncio.gather(second.confirmed, third.confirmed))
+
+
+@pytest.mark.parametrize("end", ["remove", "detach"])
+async def test_a_subscription_that_is_given_up_is_not_asked_for_again(
+    channels: Channels, end: str
+) -> None:
+    handler = Handler()
+    link = await refused_when_restored(channels, handler)
+    (channel,) = channels._exact.values()
+    if end == "remove":
+        channels.remove(channel, handler)
+    else:
+        channels.detach()
+    assert not channels._refused
+    channels._ask_again()
+    assert (b"SUBSCRIBE", b"a") not in link.heard()
+
+
+async def test_a_first_subscription_that_is_refused_is_told_to_who_asked_alone(
+    channels: Channels, refused: Collected
+) -> None:
+    link, handler = await attach(channels), Handler()
+    channel = channels.add("a", handler)
+    link.on_reply(hiredis.ReplyError("NOPERM"))
+    with pytest.raises(AuthError):
+        await soon(channel.confirmed)
+    channels.remove(channel, handler)
+    assert not channels._refused
+    assert refused.items == []
 
 
 def test_the_address_of_a_pattern_is_a_glob_and_that_of_a_topic_is_itself() -> None:

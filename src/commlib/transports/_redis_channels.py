@@ -1,12 +1,14 @@
 """Subscriptions to Redis channels: who wants what, confirmed by the server, restored on a new link.
 
 A channel or pattern is subscribed once however many handlers it has. The server matches patterns
-as globs, whose star crosses the separators, so each topic is filtered again by our grammar.
+as globs, whose star crosses the separators, so each topic is filtered again by our grammar. One
+that the server has refused is asked for again as long as somebody wants it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +18,10 @@ from commlib._topics import is_pattern, matcher, redis_glob
 from commlib.exceptions import CommlibError
 from commlib.transports._confirmation import Confirmation
 from commlib.transports._redis_link import RedisLink, Unexpected, command, error_from
+from commlib.transports._redis_pops import ERROR_PAUSE, LONGEST_ERROR_PAUSE
 from commlib.transports.base import Handler
+
+log = logging.getLogger("commlib.redis")
 
 WILDCARDS = "?["
 """The characters of Redis globs that our grammar leaves to the server."""
@@ -30,6 +35,7 @@ class Channel(Confirmation):
         self.is_pattern = is_pattern(topic, WILDCARDS)
         self.address = (redis_glob(topic) if self.is_pattern else topic).encode()
         self.handlers: tuple[Handler, ...] = ()
+        self.was_confirmed = False
         self._matches = matcher(topic, WILDCARDS) if self.is_pattern else None
 
     def frame(self, un: str = "") -> bytes:
@@ -45,14 +51,21 @@ class Channel(Confirmation):
 
 
 class Channels:
-    """All subscriptions of one transport."""
+    """All subscriptions of one transport.
 
-    def __init__(self, on_garbage: Callable[[Any], None]) -> None:
+    ``on_refused`` is told of each that the server does not give us any more.
+    """
+
+    def __init__(self, on_garbage: Callable[[Any], None], on_refused: Callable[[], None]) -> None:
         self._on_garbage = on_garbage
+        self._on_refused = on_refused
         self._link: RedisLink | None = None
         self._exact: dict[bytes, Channel] = {}
         self._patterns: dict[bytes, Channel] = {}
         self._asked: deque[Channel | None] = deque()  # answers come in order; None: UNSUBSCRIBE
+        self._refused: set[Channel] = set()
+        self._pause = ERROR_PAUSE
+        self._retry: asyncio.TimerHandle | None = None
 
     def add(self, topic: str, handler: Handler) -> Channel:
         """Note a handler; its channel is asked for if it is the first one."""
@@ -60,6 +73,9 @@ class Channels:
         channel = self._half(channel).setdefault(channel.address, channel)
         channel.handlers += (handler,)
         if len(channel.handlers) == 1:
+            self._ask(channel)
+        elif channel in self._refused:
+            channel.renew()  # whoever asks now is told what holds now
             self._ask(channel)
         return channel
 
@@ -73,6 +89,7 @@ class Channels:
         half = self._half(channel)
         if not handlers and half.get(channel.address) is channel:
             del half[channel.address]
+            self._refused.discard(channel)
             if self._link is not None:
                 self._asked.append(None)
                 self._link.write([channel.frame("UN")], [])
@@ -88,6 +105,7 @@ class Channels:
     async def restore(self, link: RedisLink) -> None:
         """Subscribe everything on a new link; returns when the server has answered."""
         self._asked.clear()
+        self._forget_refusals()
         self._link = link
         link.on_reply = self._take
         link.probe = lambda: link.write([command("PING")], [])
@@ -103,6 +121,35 @@ class Channels:
     def detach(self) -> None:
         """The link is away."""
         self._link = None
+        self._forget_refusals()
+
+    # What the server refuses, it may give a moment later: a right that comes back, or a script that
+    # has kept it busy.
+
+    def _note_refusal(self, channel: Channel) -> None:
+        if channel not in self._refused:
+            self._refused.add(channel)
+            self._forget_retry()  # a new trouble is looked after sooner than an old one
+            if channel.was_confirmed:
+                self._on_refused()  # else it is told to those who asked
+        if self._retry is None:
+            self._retry = asyncio.get_running_loop().call_later(self._pause, self._ask_again)
+            self._pause = min(2 * self._pause, LONGEST_ERROR_PAUSE)
+
+    def _ask_again(self) -> None:
+        self._retry = None
+        if self._refused:
+            self._ask(*self._refused)
+
+    def _forget_retry(self) -> None:
+        self._pause = ERROR_PAUSE
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+
+    def _forget_refusals(self) -> None:
+        self._refused.clear()
+        self._forget_retry()
 
     def _take(self, reply: Any) -> None:
         if reply.__class__ is not list:
@@ -143,5 +190,13 @@ class Channels:
 
     def _confirm(self, error: CommlibError | None) -> None:
         channel = self._asked.popleft() if self._asked else None
-        if channel is not None:
-            channel.confirm(error)
+        if channel is None:
+            return
+        if error is not None and channel.handlers:
+            self._note_refusal(channel)
+        elif channel in self._refused:
+            self._refused.remove(channel)
+            channel.renew()
+            log.warning("%s is subscribed again", channel.topic)
+        channel.was_confirmed |= error is None
+        channel.confirm(error)

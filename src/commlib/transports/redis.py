@@ -124,13 +124,13 @@ class RedisTransport:
         )
         self._commands.on_failure = self._outbox.wake
         self._commands.on_cancelled = self._outbox.give_up
-        self._channels = Channels(self._note_garbage)
+        self._channels = Channels(self._note_garbage, self._note_refused_name)
         self._channel_session = self._sessions.add(
             "channels", self._dial_channels, self._on_channels
         )
         self._requests: list[_Requests] = []
         self._replies = ReplyLists(
-            params.keepalive, self._wake, self._delete, self._note_refused_list
+            params.keepalive, self._wake, self._delete, self._note_refused_name
         )
         self._reply_session = self._sessions.add("replies", self._dial_replies, self._on_replies)
         self._publish_prefixes: dict[str, bytes] = {}
@@ -223,7 +223,7 @@ class RedisTransport:
 
     def _more_requests(self) -> _Requests:
         lists = RequestLists(
-            self.params.keepalive, self._wake, self._put_back, self._note_refused_list
+            self.params.keepalive, self._wake, self._put_back, self._note_refused_name
         )
 
         def on_link(link: Link | None) -> None:
@@ -365,7 +365,7 @@ class RedisTransport:
         self.stats.refused += 1
         self.on_refused(str(note), error)
 
-    def _note_refused_list(self) -> None:
+    def _note_refused_name(self) -> None:
         self.stats.refused += 1
 
     def _note_garbage(self, reply: Any) -> None:
