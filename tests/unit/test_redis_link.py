@@ -464,6 +464,33 @@ async def test_a_server_that_says_no_is_left_with_its_words(
         await asyncio.sleep(0)
 
 
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [("ERR max number of clients reached", ConnectError), ("DENIED protected mode", AuthError)],
+)
+async def test_a_server_that_says_no_before_it_is_asked_anything_is_left_with_its_words(
+    words: str, error: type[CommlibError]
+) -> None:
+    async with linked() as (link, peer):
+        await peer.says(f"-{words}\r\n".encode())
+        reason = await soon(link.closed)
+        assert type(reason) is error
+        assert str(reason) == f"robot: the server says: {words}"
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(f"-{words}\r\n".encode())
+        writer.close()
+
+    listening = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    params = ConnectionParameters(*listening.sockets[0].getsockname())
+    for _ in range(3):
+        with pytest.raises(error, match=words) as caught:
+            await soon(dial("robot", params))
+        assert type(caught.value) is error
+        await asyncio.sleep(0)
+    listening.close()
+
+
 async def test_giving_up_while_dialling_leaves_no_connection_open() -> None:
     async with server(PING=b"") as (params, heard):
         dialling = asyncio.create_task(dial("robot", params))

@@ -83,8 +83,9 @@ class RedisLink(StreamLink):
     Every frame written has one note in ``_pending``, and answers come in that order: a future
     gets the answer; for any other note only an error is of interest, ``on_refused(note, error)``
     is told. A tuple is the note of a frame with several commands. ``on_reply`` takes every answer
-    and what the server pushes, and raises Unexpected for what makes no sense, which ends the
-    connection; ``on_idle`` is called when all that had come was taken.
+    and what the server pushes, and raises Unexpected for what makes no sense, or with what the
+    server says the CommlibError that ends the connection; ``on_idle`` is called when all that had
+    come was taken.
     """
 
     def __init__(self, name: str) -> None:
@@ -115,6 +116,9 @@ class RedisLink(StreamLink):
                 on_reply(reply)
         except (_protocol_error(), Unexpected, MemoryError) as exc:  # a list of 2^32 items, it says
             self.abort(ConnectionLost(f"{self.name} does not speak RESP: {exc}"))
+            return
+        except CommlibError as exc:
+            self.abort(exc)
             return
         self.on_idle()
 
@@ -147,6 +151,8 @@ class RedisLink(StreamLink):
 
     def _take_reply(self, reply: Any) -> None:
         if not self._pending:
+            if isinstance(reply, Exception):  # why it is about to close the connection
+                raise error_from(reply, self.name)
             raise Unexpected(reply, UNASKED)
         note = self._pending.popleft()
         if reply.__class__ is int and note.__class__ is str:
@@ -190,7 +196,8 @@ async def dial(name: str, params: ConnectionParameters) -> RedisLink:
     except ConnectionLost as exc:
         reason = link.closed.result() if link.closed.done() else None
         link.abort(None)
-        if isinstance(reason, OSError) and not isinstance(reason, CommlibError):  # it says why
+        # What the system or the server has said.
+        if isinstance(reason, OSError) and not isinstance(reason, ConnectionLost):
             raise reason from exc
         if reason is not None:
             raise ConnectError(str(reason)) from exc
