@@ -94,7 +94,7 @@ class Played:
         self.depth = depth
         self.popper = Popper(
             *(15, lambda wake_list, count: True, lambda: ((b"q",), self.depth)),
-            *(lambda name, item: self.items.append((name, item)), lambda: None),
+            *(lambda name, item: self.items.append((name, item)), lambda error: None),
         )
         self.socket = PlayedSocket(RedisLink("robot"))
         self.popper.attach(self.socket.link)
@@ -167,7 +167,7 @@ async def test_what_is_no_answer_to_a_blpop_ends_the_connection(answer: bytes) -
 )
 async def test_what_is_no_message_of_a_channel_ends_the_connection(answer: bytes) -> None:
     taken: list[Packet] = []
-    channels = Channels(lambda reply: None, lambda: None)
+    channels = Channels(lambda reply: None, lambda error: None)
     channels.add("a", taken.append)
     channels.add("a.*", taken.append)
     socket = PlayedSocket(RedisLink("robot"))
@@ -181,7 +181,7 @@ async def test_what_is_no_message_of_a_channel_ends_the_connection(answer: bytes
 
 async def test_a_list_that_answers_with_nothing_is_passed_over() -> None:
     garbage: list[Any] = []
-    channels = Channels(garbage.append, lambda: None)
+    channels = Channels(garbage.append, lambda error: None)
     socket = PlayedSocket(RedisLink("robot"))
     await channels.restore(socket.link)
     socket.comes(b"*0\r\n" + b"+PONG\r\n" + b"+what\r\n")
@@ -191,7 +191,7 @@ async def test_a_list_that_answers_with_nothing_is_passed_over() -> None:
 
 async def test_a_reply_on_a_list_whose_name_is_no_text_reaches_nobody() -> None:
     taken: list[str | None] = []
-    lists = ReplyLists(15, lambda wake_list, count: True, lambda keys: None, lambda: None)
+    lists = ReplyLists(15, lambda wake_list, count: True, lambda keys: None, lambda error: None)
     lists.handler = lambda token, reply: taken.append(token) is None
     lists.address("7")
     lists._take(b"\xff\xfe", b"{}")

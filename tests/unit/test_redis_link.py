@@ -20,7 +20,15 @@ from commlib._outbox import Outbox
 from commlib._params import Offline
 from commlib.exceptions import AuthError, CommlibError, ConnectError, ConnectionLost
 from commlib.transports import _stream_link
-from commlib.transports._redis_link import RedisLink, command, dial, error_from, expire, push
+from commlib.transports._redis_link import (
+    RedisLink,
+    Replica,
+    command,
+    dial,
+    error_from,
+    expire,
+    push,
+)
 from commlib.transports.base import LinkStats
 from commlib.transports.redis import ConnectionParameters
 
@@ -83,7 +91,8 @@ def test_what_only_a_person_can_mend_is_an_auth_error(text: str) -> None:
 )
 def test_what_may_pass_is_no_auth_error(text: str) -> None:
     error = error_from(hiredis.ReplyError(text), "robot")
-    assert type(error) is ConnectError
+    assert isinstance(error, ConnectError)
+    assert not isinstance(error, AuthError)
     assert str(error) == f"robot: the server says: {text}"
 
 
@@ -489,6 +498,32 @@ async def test_a_server_that_says_no_before_it_is_asked_anything_is_left_with_it
         assert type(caught.value) is error
         await asyncio.sleep(0)
     listening.close()
+
+
+@pytest.mark.parametrize(
+    ("role", "passes"),
+    [
+        (b"*2\r\n$6\r\nmaster\r\n:0\r\n", True),
+        (b"*2\r\n$5\r\nslave\r\n:0\r\n", False),
+        (b"-NOPERM not you\r\n", True),
+        (b"-ERR unknown command\r\n", True),
+    ],
+)
+async def test_a_replica_is_passed_over_where_others_stand_in_for_it(
+    role: bytes, passes: bool
+) -> None:
+    async with server(ROLE=role) as (params, heard):
+        params.fallbacks = ["other"]
+        if passes:
+            (await soon(dial("robot", params))).abort(None)
+        else:
+            with pytest.raises(Replica, match="robot is a replica"):
+                await soon(dial("robot", params))
+        heard.clear()
+        params.fallbacks = ()
+        (await soon(dial("robot", params))).abort(None)
+        assert heard == [[b"PING"]]
+        await asyncio.sleep(0)
 
 
 async def test_giving_up_while_dialling_leaves_no_connection_open() -> None:

@@ -46,7 +46,11 @@ class Link:
 
 def popper_of(lists: tuple[bytes, ...], depth: int) -> Popper:
     return Popper(
-        15, lambda wake_list, count: True, lambda: (lists, depth), lambda *item: None, lambda: None
+        15,
+        lambda wake_list, count: True,
+        lambda: (lists, depth),
+        lambda *item: None,
+        lambda error: None,
     )
 
 
@@ -205,7 +209,7 @@ class Requests:
         self.server = Server()
         self.connected = True
         self.wakes: list[int] = []
-        self.pool = RequestLists(keepalive, self.wake, self.server.pushed_back, lambda: None)
+        self.pool = RequestLists(keepalive, self.wake, self.server.pushed_back, lambda error: None)
         self.got: list[bytes] = []
         self.undone: dict[RequestConsumer, list[Packet]] = {}
 
@@ -678,7 +682,7 @@ class Replies:
         self.got: list[tuple[str | None, bytes]] = []
         self.deleted: list[bytes] = []
         self.wanted = True
-        self.lists = ReplyLists(15, self._wake, self.deleted.extend, lambda: None)
+        self.lists = ReplyLists(15, self._wake, self.deleted.extend, lambda error: None)
         self.lists.handler = self._take
         self.lists.popper.attach(self.server)  # type: ignore[arg-type]
 
@@ -938,7 +942,7 @@ async def test_a_probe_sees_to_it_as_well_that_enough_are_popped_for() -> None:
 
 async def test_a_list_is_handed_on_to_the_next_call_unless_it_was_released() -> None:
     deleted: list[bytes] = []
-    lists = ReplyLists(15, lambda wake_list, count: True, deleted.extend, lambda: None)
+    lists = ReplyLists(15, lambda wake_list, count: True, deleted.extend, lambda error: None)
     taken: list[str | None] = []
     lists.handler = lambda token, packet: taken.append(token) or True
     first = lists.address("1")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from collected import DEADLINE
+from collected import DEADLINE, eventually
 from commlib.exceptions import AuthError, CertificateError, ConnectError
 from commlib.transports import redis
 from commlib.transports._sessions import Sessions
@@ -149,3 +149,27 @@ async def test_one_that_does_not_answer_leaves_time_for_the_next() -> None:
     await transport.ready(transport.main)
     assert transport.links["main"][0] == "b"
     await transport.close()
+
+
+async def test_one_that_is_the_wrong_one_is_left_by_all_for_the_next() -> None:
+    transport = Transport(away())
+    await transport.ready(transport.main, transport.other)
+    place = transport.sessions.params
+    gone = [link for _, link in transport.links.values()]
+    reason = ConnectError("wrong")
+    for _ in range(2):  # who finds it out second changes nothing
+        assert transport.sessions.leave(place, reason)
+        assert transport.sessions.params.host == "b"
+    assert [link.closed.result() for link in gone] == [reason, reason]
+    for session in (transport.main, transport.other):
+        await asyncio.to_thread(eventually, lambda s=session: s.link not in (*gone, None))
+    assert {host for host, _ in transport.links.values()} == {"b"}
+    await transport.close()
+
+
+@pytest.mark.parametrize("options", [{"fallbacks": ()}, {"reconnect": False}])
+async def test_one_that_nothing_follows_is_not_left(options: dict[str, Any]) -> None:
+    params = redis.ConnectionParameters(**{"fallbacks": ["b"], **options})
+    sessions = Sessions(params, LinkStats(), lambda connected, reason: None)
+    assert not sessions.leave(sessions.params, ConnectError("wrong"))
+    assert sessions.params.host == params.host

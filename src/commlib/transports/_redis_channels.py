@@ -53,10 +53,12 @@ class Channel(Confirmation):
 class Channels:
     """All subscriptions of one transport.
 
-    ``on_refused`` is told of each that the server does not give us any more.
+    ``on_refused`` is told why the server does not give us one any more.
     """
 
-    def __init__(self, on_garbage: Callable[[Any], None], on_refused: Callable[[], None]) -> None:
+    def __init__(
+        self, on_garbage: Callable[[Any], None], on_refused: Callable[[CommlibError], None]
+    ) -> None:
         self._on_garbage = on_garbage
         self._on_refused = on_refused
         self._link: RedisLink | None = None
@@ -126,12 +128,12 @@ class Channels:
     # What the server refuses, it may give a moment later: a right that comes back, or a script that
     # has kept it busy.
 
-    def _note_refusal(self, channel: Channel) -> None:
+    def _note_refusal(self, channel: Channel, error: CommlibError) -> None:
         if channel not in self._refused:
             self._refused.add(channel)
             self._forget_retry()  # a new trouble is looked after sooner than an old one
             if channel.was_confirmed:
-                self._on_refused()  # else it is told to those who asked
+                self._on_refused(error)  # else it is told to those who asked
         if self._retry is None:
             self._retry = asyncio.get_running_loop().call_later(self._pause, self._ask_again)
             self._pause = min(2 * self._pause, LONGEST_ERROR_PAUSE)
@@ -193,7 +195,7 @@ class Channels:
         if channel is None:
             return
         if error is not None and channel.handlers:
-            self._note_refusal(channel)
+            self._note_refusal(channel, error)
         elif channel in self._refused:
             self._refused.remove(channel)
             channel.renew()

@@ -59,9 +59,15 @@ def expire(queue: str, seconds: int) -> bytes:
     )
 
 
+class Replica(ConnectError):
+    """The server follows another one: it takes no requests, and tells that one nothing."""
+
+
 def error_from(reply: Exception, what: str) -> CommlibError:
     """The server's error reply as one of ours."""
     text = str(reply)
+    if text.startswith("READONLY"):
+        return Replica(f"{what}: the server says: {text}")
     error = AuthError if text.startswith(_AUTH_CODES) or _is_auth_text(text) else ConnectError
     return error(f"{what}: the server says: {text}")
 
@@ -94,7 +100,7 @@ class RedisLink(StreamLink):
         super().__init__(name)
         self.heard = self._loop.time()
         self.on_reply: Callable[[Any], None] = self._take_reply
-        self.on_refused: Callable[[object, Exception], None] = lambda note, error: None
+        self.on_refused: Callable[[object, CommlibError], None] = lambda note, error: None
         self.on_idle: Callable[[], None] = lambda: None
         self.probe: Callable[[], None] = self._ping
         self._reader = hiredis.Reader()
@@ -188,7 +194,7 @@ def _protocol_error() -> type[Exception]:
 async def dial(name: str, params: ConnectionParameters) -> RedisLink:
     """Open a connection, authenticate, select the database.
 
-    Raises AuthError, ConnectError or OSError.
+    Raises AuthError, ConnectError or OSError. A replica is refused where others stand in for it.
     """
     link = await open_stream(lambda: RedisLink(name), params)
     try:
@@ -222,9 +228,24 @@ async def _greet(link: RedisLink, params: ConnectionParameters) -> None:
     if params.db:
         answers.append(link.ask("SELECT", params.db))
     answers.append(link.ask("PING"))
+    role = link.ask("ROLE") if params.fallbacks else None
     results = await asyncio.gather(*answers, return_exceptions=True)
     for result in results:
         if isinstance(result, AuthError) and "DB index" not in str(result):
             raise AuthError(f"{result} ({who})") from result
         if isinstance(result, BaseException):
             raise result
+    if role is not None and await is_replica(role):
+        raise Replica(f"{link.name} is a replica")
+
+
+async def is_replica(role: asyncio.Future[Any]) -> bool | None:
+    """Whether the answer to ROLE tells so; None for a user who may not ask for it.
+
+    Raises ConnectionLost.
+    """
+    try:
+        answer = await role
+    except ConnectError:
+        return None
+    return isinstance(answer, list) and answer[:1] == [b"slave"]

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from itertools import accumulate
 from typing import Any
 
-from commlib.transports._redis_link import UNASKED, RedisLink, Unexpected, command
+from commlib.exceptions import CommlibError
+from commlib.transports._redis_link import UNASKED, RedisLink, Unexpected, command, error_from
 
 log = logging.getLogger("commlib.redis")
 
@@ -32,8 +33,8 @@ class Popper:
 
     ``plan`` tells, whenever there is something to decide, which lists to pop from and with how
     many BLPOPs at once. The server serves the first list of a BLPOP first, so all of them take
-    turns: a list that is always behind a busy one would never be served. ``on_refused`` is told of
-    each list that the server does not let us pop from.
+    turns: a list that is always behind a busy one would never be served. ``on_refused`` is told why
+    the server does not let us pop from a list, for each of them.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Popper:
         wake: Wake,
         plan: Callable[[], tuple[tuple[bytes, ...], int]],
         on_item: Callable[[bytes, bytes], None],
-        on_refused: Callable[[], None],
+        on_refused: Callable[[CommlibError], None],
     ) -> None:
         self.wake_list = b"rpc-w-" + os.urandom(12).hex().encode()
         self._wake = wake
@@ -221,19 +222,19 @@ class Popper:
             if reply is not None:
                 self._on_item(name, reply)
         elif "'lpop'" not in str(reply):  # else it is LPOP itself that we may not use
-            self._ban(name, str(reply))
+            self._ban(name, reply)
         if not self._suspects:
             self._end_trial()
 
-    def _ban(self, name: bytes, why: str) -> None:
+    def _ban(self, name: bytes, why: Exception) -> None:
         if name not in self._banned:
             self._pause = ERROR_PAUSE  # a new trouble is looked after sooner than an old one
             if self._retry is not None:
                 self._retry.cancel()
                 self._retry = None
-        if self._banned.get(name) != why:
-            self._banned[name] = why
-            self._on_refused()
+        if self._banned.get(name) != str(why):
+            self._banned[name] = str(why)
+            self._on_refused(error_from(why, name.decode()))
             log.error("%s is not served: the server says: %s; trying again", name.decode(), why)
 
     def _end_trial(self) -> None:
@@ -242,7 +243,7 @@ class Popper:
             # No list is to blame, so nothing can be served for a while.
             if str(refusal) != self._complaint:
                 self._complaint = str(refusal)
-                self._on_refused()
+                self._on_refused(error_from(refusal, "BLPOP"))
                 names = b" ".join(self._lists[:5]).decode()
                 log.error("BLPOP %s: the server says: %s; trying again", names, refusal)
             self._is_retrying = True

@@ -9,6 +9,7 @@ from functools import partial
 from itertools import islice, takewhile
 
 from commlib._packet import Packet
+from commlib.exceptions import CommlibError
 from commlib.transports._redis_pops import Popper, Wake
 from commlib.transports.base import Address, ReplyHandler
 
@@ -32,7 +33,7 @@ class ReplyLists:
         keepalive: float,
         wake: Wake,
         delete: Callable[[Sequence[bytes]], None],
-        on_refused: Callable[[], None],
+        on_refused: Callable[[CommlibError], None],
     ) -> None:
         self.popper = Popper(keepalive, wake, self._plan, self._take, on_refused)
         self.handler: ReplyHandler = lambda token, packet: True

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 
 from commlib._packet import Packet
+from commlib.exceptions import CommlibError
 from commlib.transports._redis_pops import Popper, Wake
 from commlib.transports.base import Handler
 
@@ -61,7 +62,7 @@ class RequestLists:
         keepalive: float,
         wake: Wake,
         put_back: Callable[[bytes, bytes, bool], bool],
-        on_refused: Callable[[], None],
+        on_refused: Callable[[CommlibError], None],
     ) -> None:
         self.popper = Popper(keepalive, wake, self._plan, self._take, on_refused)
         self._put_back = put_back

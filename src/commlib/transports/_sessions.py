@@ -106,6 +106,20 @@ class Sessions(Generic[P]):
         if place is self.params and not any(session.link for session in self._sessions):
             self._places.rotate(-1)
 
+    def leave(self, place: P, reason: Exception) -> bool:
+        """Leave a broker that is there, and is the wrong one, with all connections.
+
+        False: no other one stands in for it.
+        """
+        if len(self._places) == 1 or not place.reconnect:
+            return False
+        if place is self.params:
+            self._places.rotate(-1)
+            for session in self._sessions:
+                if session.link is not None:
+                    session.link.abort(reason)
+        return True
+
     async def drop(self, session: Session) -> None:
         """Close a connection that is needed no more; it counts no longer."""
         self._sessions.remove(session)

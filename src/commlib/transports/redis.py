@@ -22,6 +22,7 @@ what nobody reads: requests carry a deadline in the server's clock, and services
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -37,7 +38,16 @@ from commlib._typing import Req, Resp, T
 from commlib.exceptions import CommlibError, ConnectionLost
 from commlib.transports import ACTION_CLASSES, loaded_when_needed
 from commlib.transports._redis_channels import WILDCARDS, Channels
-from commlib.transports._redis_link import RedisLink, bulk, command, dial, expire, push
+from commlib.transports._redis_link import (
+    RedisLink,
+    Replica,
+    bulk,
+    command,
+    dial,
+    expire,
+    is_replica,
+    push,
+)
 from commlib.transports._redis_params import ConnectionParameters as ConnectionParameters
 from commlib.transports._redis_params import Credentials as Credentials
 from commlib.transports._redis_params import TCPConnectionParameters as TCPConnectionParameters
@@ -59,6 +69,8 @@ from commlib.transports.base import (
 if TYPE_CHECKING:
     from commlib.transports._redis_actions import ActionClient as ActionClient
     from commlib.transports._redis_actions import ActionService as ActionService
+
+log = logging.getLogger("commlib.redis")
 
 ORPHAN_SECONDS = 60  # a reply that nobody fetches is deleted by the server after that
 REPLY_PREFIX = "rpc-"  # of the reply lists of every version of commlib
@@ -133,6 +145,8 @@ class RedisTransport:
             params.keepalive, self._wake, self._delete, self._note_refused_name
         )
         self._reply_session = self._sessions.add("replies", self._dial_replies, self._on_replies)
+        self._role_watch: asyncio.Task[None] | None = None
+        self._is_replica_told = False
         self._publish_prefixes: dict[str, bytes] = {}
 
     # The verbs.
@@ -272,7 +286,12 @@ class RedisTransport:
     # The connections.
 
     async def _dial(self) -> RedisLink:
-        return await dial(str(self._sessions.params), self._sessions.params)
+        place = self._sessions.params
+        try:
+            return await dial(str(place), place)
+        except Replica as exc:
+            self._sessions.leave(place, exc)  # the other connections may be there still
+            raise
 
     async def _dial_replies(self) -> RedisLink:
         link = await self._dial()
@@ -318,7 +337,13 @@ class RedisTransport:
             self.stats.unconfirmed += self._commands_link.unconfirmed
         self._commands_link = link
         self._outbox.set_link(link)
+        if self._role_watch is not None:
+            self._role_watch.cancel()
+            self._role_watch = None
         if link is not None:
+            if self.params.fallbacks and self.params.reconnect:
+                watch = self._watch_role(link)
+                self._role_watch = asyncio.get_running_loop().create_task(watch)
             for requests in self._requests:
                 requests.lists.popper.refresh(anew=True)
             self._replies.popper.refresh(anew=True)
@@ -361,12 +386,34 @@ class RedisTransport:
         self.stats.unconfirmed += else_lost and not done
         return done
 
-    def _note_refused(self, note: object, error: Exception) -> None:
-        self.stats.refused += 1
+    def _note_refused(self, note: object, error: CommlibError) -> None:
+        self._note_refused_name(error)
         self.on_refused(str(note), error)
 
-    def _note_refused_name(self) -> None:
+    def _note_refused_name(self, error: CommlibError) -> None:
         self.stats.refused += 1
+        if isinstance(error, Replica):
+            self._note_replica()
+
+    def _note_replica(self) -> None:
+        place = self._sessions.params
+        is_left = self._sessions.leave(place, Replica(f"{place} is a replica by now"))
+        if not is_left and not self._is_replica_told:
+            self._is_replica_told = True
+            log.warning(
+                "%s is a replica: it takes no calls, and what is published here is heard only here",
+                self._name,
+            )
+
+    async def _watch_role(self, link: RedisLink) -> None:
+        """Find out that another server is to be used; who only publishes is not told."""
+        with suppress(ConnectionLost):
+            role: bool | None = False
+            while role is False:
+                await asyncio.wait([link.closed], timeout=self.params.keepalive)
+                role = await is_replica(link.ask("ROLE"))
+            if role:
+                self._note_replica()
 
     def _note_garbage(self, reply: Any) -> None:
         self.stats.garbage += 1
