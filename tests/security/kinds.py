@@ -216,7 +216,7 @@ KINDS = {
         refusals={
             "subscribe": RAISES,
             "publish": COUNTED,
-            "call": COUNTED,
+            "call": RAISES,
             "serve": COUNTED,
             "send a goal": RAISES,
             "take goals": COUNTED,

@@ -182,6 +182,20 @@ def test_a_thread_that_waits_is_sent_away_when_the_link_ends(lent: Lent) -> None
     assert lent.read(b"answer") is None
 
 
+def test_a_thread_whose_answer_will_not_come_is_sent_away_and_the_next_one_reads(
+    lent: Lent,
+) -> None:
+    lent.do(lent.reading.send_away)  # nobody reads
+    with lent.waiting_for(b"answer") as found:
+        assert not found.done()
+        lent.do(lent.reading.send_away)
+        assert found.result(DEADLINE) is None
+    with lent.waiting_for(b"next") as found:
+        lent.far.sendall(b"next")
+        assert found.result(DEADLINE) == b"next"
+    assert lent.on_loop == []
+
+
 def test_nothing_is_left_open_whoever_is_the_last() -> None:
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(20):

@@ -18,10 +18,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from collected import DEADLINE
 from commlib._packet import Packet
+from commlib.exceptions import ConnectionLost
 from commlib.transports import _redis_pops, _redis_replies, _redis_requests
 from commlib.transports._redis_pops import READ_AT_ONCE, Popper
 from commlib.transports._redis_replies import MAX_LISTS, MAX_RETIRED, REPLY_POPS, ReplyLists
 from commlib.transports._redis_requests import MAX_POPS, RequestConsumer, RequestLists
+from commlib.transports.base import Address
 
 
 class Link:
@@ -99,6 +101,7 @@ class Server:
         self.on_reply: Any = None
         self.on_idle: Callable[[], None] = lambda: None
         self.probe: Callable[[], None] = lambda: None
+        self.send_reader_away: Callable[[], None] = lambda: None
         self.lists: dict[bytes, deque[bytes]] = {}
         self.refused: dict[bytes, str] = {}
         self.heard_of = 0
@@ -716,6 +719,24 @@ async def test_an_address_is_a_name_that_released_services_answer_to() -> None:
     int(address.removeprefix(b"rpc-"), 16)
 
 
+async def test_a_request_that_is_refused_ends_its_call_and_frees_the_list() -> None:
+    replies = Replies()
+    told: list[tuple[str | None, object]] = []
+    replies.lists.handler = lambda token, outcome: bool(told.append((token, outcome)) or True)
+    error = ConnectionLost("no")
+    address = replies.lists.address("a")
+    assert address.correlation_id == "a"
+    replies.lists.refuse("a", error)
+    replies.lists.refuse("a", error)  # it has ended
+    replies.lists.refuse("", error)  # it was no call
+    assert told == [("a", error)]
+    assert replies.lists.address("b").reply_to == address.reply_to
+    following = replies.lists.hand_on("b", "c")
+    assert following is not None
+    replies.lists.refuse(following.correlation_id, error)
+    assert told[1:] == [("c", error)]
+
+
 async def test_a_list_is_used_again_only_after_its_reply() -> None:
     replies = Replies()
     first = replies.address("first")
@@ -946,7 +967,7 @@ async def test_a_list_is_handed_on_to_the_next_call_unless_it_was_released() -> 
     taken: list[str | None] = []
     lists.handler = lambda token, packet: taken.append(token) or True
     first = lists.address("1")
-    assert lists.hand_on("1", "2") == first
+    assert lists.hand_on("1", "2") == Address(first.reply_to, "2")
     lists.release("1")  # whose list it is no more
     lists._take(first.reply_to.encode(), b"")
     assert taken == ["2"]

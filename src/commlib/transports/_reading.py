@@ -92,6 +92,11 @@ class Reading:
             os.eventfd_write(self._nudge, 1)
             self._close_if_unused()
 
+    def send_away(self) -> None:
+        """What a thread reads for will not come: it returns, if one reads."""
+        if not self._ended and _READER in self._holder:
+            os.eventfd_write(self._nudge, 1)
+
     def _close_if_unused(self) -> None:
         # This turn is never given back, so one of those who come here closes it all, and once.
         last = object()
@@ -159,8 +164,9 @@ class Reading:
         if not self._ended:
             try:
                 came.extend(map(self.sock.recv, _ONCE))
-            except BlockingIOError:
-                pass  # time is up
+            except BlockingIOError:  # time is up, or it is sent away
+                with suppress(BlockingIOError):
+                    os.eventfd_read(self._nudge)
             except OSError as exc:
                 self._failure = exc
         if not came or not came[0]:  # nothing, or the end, which the loop will see

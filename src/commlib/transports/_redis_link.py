@@ -76,6 +76,13 @@ def _is_auth_text(text: str) -> bool:
     return text.startswith("ERR") and any(part in text for part in _AUTH_TEXTS)
 
 
+class Asking(str):
+    """The queue of a call, as the note of its request; ``token`` is that of the call."""
+
+    __slots__ = ("token",)
+    token: str
+
+
 class Unexpected(ValueError):
     """An answer that no server gives to what it was asked, or that nobody has asked for."""
 
@@ -161,7 +168,7 @@ class RedisLink(StreamLink):
                 raise error_from(reply, self.name)
             raise Unexpected(reply, UNASKED)
         note = self._pending.popleft()
-        if reply.__class__ is int and note.__class__ is str:
+        if reply.__class__ is int and isinstance(note, str):
             return  # a PUBLISH or RPUSH that went well: nearly every reply
         if isinstance(note, tuple):
             note, *others = note

@@ -53,7 +53,7 @@ class ReplyLists:
         key = self._free.pop()
         self._tokens[key] = token
         self._lists[token] = key
-        return Address(key.decode())
+        return Address(key.decode(), token)
 
     def _grow(self) -> None:
         live = len(self._tokens)
@@ -100,7 +100,15 @@ class ReplyLists:
             return None
         # It never leaves those that are listened to: the loop may look at them in this moment.
         self._lists[following], self._tokens[key] = key, following
-        return Address(key.decode())
+        return Address(key.decode(), following)
+
+    def refuse(self, token: str, error: CommlibError) -> None:
+        """The server has not taken the request: no reply will come."""
+        if token in self._lists:
+            self.release(token, unused=True)
+            self.handler(token, error)
+            if self.popper.link is not None:
+                self.popper.link.send_reader_away()
 
     def release(self, token: str, *, unused: bool = False) -> None:
         key = self._lists.pop(token, None)

@@ -262,6 +262,11 @@ class StreamLink(asyncio.BufferedProtocol):
             self._loop.call_soon_threadsafe(self._lend)
         return None
 
+    def send_reader_away(self) -> None:
+        """What a thread reads for will not come; it was told why, or is about to be."""
+        if self._reading is not None:
+            self._reading.send_away()
+
     def _lend(self) -> None:
         transport = self._transport
         if self._direct is None or transport is None or transport.is_closing():

@@ -35,10 +35,11 @@ from commlib._params import Offline as Offline
 from commlib._parts import LONG
 from commlib._session import Link, Session
 from commlib._typing import Req, Resp, T
-from commlib.exceptions import CommlibError, ConnectionLost
+from commlib.exceptions import AuthError, CommlibError, ConnectionLost
 from commlib.transports import ACTION_CLASSES, loaded_when_needed
 from commlib.transports._redis_channels import WILDCARDS, Channels
 from commlib.transports._redis_link import (
+    Asking,
     RedisLink,
     Replica,
     bulk,
@@ -201,7 +202,9 @@ class RedisTransport:
 
     def send(self, to: str | Address, packet: Packet) -> bool:
         if isinstance(to, str):
-            return self._outbox.put(push(to, packet.payload), to, True)
+            asking = Asking(to)
+            asking.token = packet.correlation_id
+            return self._outbox.put(push(to, packet.payload), asking, True)
         queue = to.reply_to
         if not queue.startswith(REPLY_PREFIX):
             # Whoever may call could name any key of ours, which would be gone in a minute.
@@ -389,6 +392,9 @@ class RedisTransport:
     def _note_refused(self, note: object, error: CommlibError) -> None:
         self._note_refused_name(error)
         self.on_refused(str(note), error)
+        if isinstance(note, Asking):
+            is_final = isinstance(error, AuthError)
+            self._replies.refuse(note.token, error if is_final else ConnectionLost(str(error)))
 
     def _note_refused_name(self, error: CommlibError) -> None:
         self.stats.refused += 1
