@@ -115,6 +115,8 @@ class NotebookTransport(base.Transport):
 class Reader:
     """What looks into the file again and again."""
 
+    working = True  # there is nothing that this broker refuses
+
     def __init__(self, transport: NotebookTransport, name: str, handler: base.Handler) -> None:
         self.book, self.name, self.handler = transport.book, name, handler
         self.others = transport.readers
@@ -141,8 +143,6 @@ class Subscription(Reader):
 
 class Consumer(Reader):
     """A handler that takes from a queue while fewer than ``prefetch`` packets are not done."""
-
-    working = True  # there is nothing for which this broker stops a consumer
 
     def __init__(
         self, transport: NotebookTransport, queue: str, handler: base.Handler, prefetch: int

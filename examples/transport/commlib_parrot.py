@@ -131,6 +131,8 @@ class ParrotTransport(base.Transport):
 class Ear:
     """A subscription: the broker knows prefixes, the rest of a pattern is matched here."""
 
+    working = True  # there is nothing that this broker refuses
+
     def __init__(self, transport: ParrotTransport, topic: str, handler: base.Handler) -> None:
         self.transport, self.handler = transport, handler
         self.prefix, self.matches = topic.partition("*")[0], base.matcher(topic)

@@ -71,8 +71,9 @@ def test_a_node_that_may_not_beat_is_told_so_once_and_of_its_messages_all_the_sa
         assert "n.heartbeat" in caplog.text
         node.log.error("not heard afar")
         publisher.publish({"n": 1})
-        eventually(lambda: caplog.text.count("NOPERM") == 2)
-        assert "forbidden" in caplog.text
+        eventually(lambda: caplog.text.count("NOPERM") == 3)
+        for topic in ("n.heartbeat", "n.logs", "forbidden"):
+            assert caplog.text.count(f"broker: {topic}: ") == 1
 
 
 @pytest.mark.parametrize(("user", "bad"), [("robot", "forbidden"), ("keeper", "occupied")])
@@ -103,9 +104,12 @@ def test_a_right_to_a_channel_that_comes_back_brings_its_subscription_back(
         subscriber = node.create_subscriber("t.x", got)
         server.cli("ACL", "SETUSER", "robot", "resetchannels")  # and its connection is cut
         eventually(lambda: subscriber.stats.rejected == 1)
+        assert node.connected
+        assert not node.health
         server.cli("ACL", "SETUSER", "robot", "allchannels")
         eventually(lambda: server.cli("PUBLISH", "t.x", "7") == 1)
         assert got.wait() == [7]
+        assert node.health
 
 
 def test_a_user_who_may_not_expire_keys_serves_all_the_same(

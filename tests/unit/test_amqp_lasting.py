@@ -576,10 +576,12 @@ async def test_without_the_right_it_is_tried_again_for_others_may_give_it() -> N
 
     new.wire.broker.refuses = refuses
     found = new.add("a.b")
+    asked = found.confirmed
     await new.wire.settle()
     with pytest.raises(AuthError, match="ACCESS_REFUSED"):
-        await found.confirmed
+        await asked
     assert found.is_consumed
+    assert found.working
     await new.end()
 
 

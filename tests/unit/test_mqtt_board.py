@@ -13,7 +13,8 @@ from commlib.exceptions import AuthError, ConnectError
 from commlib.transports import _mqtt_board as module
 from commlib.transports import _mqtt_control as control
 from commlib.transports import _mqtt_frames as frames
-from commlib.transports._mqtt_board import Board, Boards, Subscription
+from commlib.transports._confirmation import Ending
+from commlib.transports._mqtt_board import Board, Boards
 from commlib.transports._mqtt_channel import Channel
 from commlib.transports._mqtt_control import V5, V311
 from commlib.transports.base import LinkStats
@@ -465,12 +466,13 @@ async def test_a_right_that_is_given_back_makes_a_subscription_work_again(
 ) -> None:
     new = await network(V5)
     channel, take = new.add("a")
-    subscription = Subscription(new.boards, channel, take)
+    subscription = Ending(new.boards.remove, channel, take)
+    assert not subscription.working, "the broker has not answered"
     new.answer()
     assert subscription.working
     await new.link(new.boards.main)
-    assert subscription.working
     channel.renew()
+    assert not subscription.working
     new.boards.main.ask(channel.wanted, ())  # as a new connection does
     for _ in range(3):
         assert new.answer(REFUSED) == ["a"]
@@ -511,8 +513,8 @@ async def test_a_filter_that_is_asked_for_again_meets_no_other_one_that_overlaps
     wide, _ = old.add("*")
     narrow, _ = old.add("a.b")
     assert old.answer(0x80)[:1] == ["#"]
-    assert (wide.working, narrow.working) == (False, True)
     old.answer()
+    assert (wide.working, narrow.working) == (False, True)
     assert await asked_again(old) == ["-#", "#"]
     assert wide.wanted is not None
     assert wide.wanted.board is not old.boards.main, "a/b is there"

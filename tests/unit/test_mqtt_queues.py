@@ -145,8 +145,7 @@ async def test_a_reply_to_something_else_leaves_the_address_open() -> None:
 async def test_a_consumer_does_not_work_while_the_broker_refuses_its_queue() -> None:
     work = Fixture()
     consumer = work.join(1)
-    assert consumer.working
-    work.queue.channel.note_answer(AuthError("no right"))
     assert not consumer.working
-    work.queue.channel.note_answer(None)
-    assert consumer.working
+    for refusal in (None, AuthError("no right"), None):
+        work.queue.channel.confirm(refusal)
+        assert consumer.working == (refusal is None)

@@ -11,10 +11,11 @@ import pytest
 
 from commlib import aio
 from commlib._stats import Stats
+from commlib.aio import bridges
 from commlib.aio._hub import MAX_REASONS, MAX_REFUSED, shared_hub
 from commlib.exceptions import ConnectError, RPCTimeout
 from commlib.node import Node
-from commlib.transports import resolve
+from commlib.transports import memory, resolve
 from fickle import Fickle, FickleTransport
 
 
@@ -210,3 +211,30 @@ async def test_one_that_was_stopped_while_it_began_is_told_to_nobody(turns: int)
     is_told = node._appearing is not None or node._appears_on is not None
     assert is_told == node.running
     await node.stop()
+
+
+@pytest.mark.parametrize("make", [aio.Node.create_subscriber, aio.Node.create_psubscriber])
+async def test_a_node_is_not_well_while_the_broker_refuses_a_subscription(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with aio.Node("robot", "memory://", discovery=False, heartbeats=False) as robot:
+        subscriber = make(robot, "a", print)
+        await subscriber.run()
+        assert robot.health
+        monkeypatch.setattr(memory._Subscription, "working", False)
+        assert not subscriber.ready
+        assert not robot.health
+
+
+async def test_nor_while_it_refuses_one_of_a_bridge(monkeypatch: pytest.MonkeyPatch) -> None:
+    for make in (bridges.TopicBridge, bridges.RPCBridge):
+        bridge = make(None, "a", "b", "memory://left", "memory://right")
+        await bridge.run()
+        assert bridge.ready
+        with monkeypatch.context() as patch:
+            patch.setattr(memory._Subscription, "working", False)
+            if isinstance(bridge, bridges.RPCBridge):
+                assert bridge._desk._consumer is not None
+                bridge._desk._consumer.working = False
+            assert not bridge.ready
+        await bridge.stop()

@@ -99,6 +99,10 @@ class RPCBridge(Bridge):
         name = spelled(topic, hub.transport.traits.separator)
         return place(f"{hub.params.address} {hub.params}", name)
 
+    @property
+    def ready(self) -> bool:
+        return super().ready and self._desk.ready
+
     async def _begin(self) -> None:
         self._desk.stats_of(self._stats)
         await self._desk.start()

@@ -89,6 +89,10 @@ class _Topics(Bridge):
         self._routes[topic] = route
         return route
 
+    @property
+    def ready(self) -> bool:
+        return super().ready and self._subscription is not None and self._subscription.working
+
     async def _begin(self) -> None:
         if self._has_own_outlet:
             await self._outlet.stop(0)  # after a run that the source has refused

@@ -324,6 +324,10 @@ class Receiver(Input, Generic[T]):
         assert isinstance(transport, LastingTransport), "its trait says so"
         return await transport.subscribe_lasting(self.topic, handler)
 
+    @property
+    def ready(self) -> bool:
+        return super().ready and self._subscription is not None and self._subscription.working
+
     def keep(self) -> None:
         if isinstance(self._subscription, LastingSubscription):
             self._subscription.keep()

@@ -41,25 +41,6 @@ HIGHEST_QOS = 2  # asked for always: what comes is delivered as it was published
 AT_ONCE = 1000  # filters that are asked for before their answers are waited for
 
 
-class Subscription:
-    """A handler of a channel, as its owner sees it."""
-
-    __slots__ = ("_boards", "_channel", "_handler")
-
-    def __init__(self, boards: Boards, channel: Channel, handler: Handler) -> None:
-        self._boards = boards
-        self._channel = channel
-        self._handler = handler
-
-    @property
-    def working(self) -> bool:
-        """False while the broker refuses it."""
-        return self._channel.working
-
-    async def close(self) -> None:
-        self._boards.remove(self._channel, self._handler)
-
-
 class Board:
     """The filters of one connection.
 
@@ -156,7 +137,7 @@ class Board:
                 wanted.is_refused = False
                 wanted.put_off(None)
                 for channel in wanted.channels:
-                    channel.note_answer(None)
+                    channel.confirm(None)
             else:
                 self._refuse(wanted, code)
 
@@ -175,7 +156,7 @@ class Board:
             wanted.put_off(loop.call_later(AUTH_PAUSE, self.ask_again, wanted))
         for channel in wanted.channels:
             if channel.levels == wanted.levels:
-                channel.note_answer(error)
+                channel.confirm(error)
         self.on_refused(wanted)
 
     def _ping(self, link: MqttLink) -> None:

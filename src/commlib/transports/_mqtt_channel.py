@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING
 
 from commlib._topics import from_mqtt, is_pattern, matcher, mqtt_filter
-from commlib.exceptions import CommlibError
 from commlib.transports._confirmation import Confirmation
 from commlib.transports._mqtt_filters import Levels, levels
 from commlib.transports.base import Handler
 
 if TYPE_CHECKING:
     from commlib.transports._mqtt_board import Board
-
-log = logging.getLogger("commlib.session")
 
 WILDCARDS = "+#"
 """The wildcards of MQTT that our grammar leaves to the broker."""
@@ -38,18 +34,8 @@ class Channel(Confirmation):
         self.is_queue = is_queue
         self.handlers: tuple[Handler, ...] = ()
         self.wanted: Wanted | None = None
-        self.working = True
-        """False while the broker refuses what was asked for."""
         self._is_pattern = is_pattern(topic, WILDCARDS)
         self._matches = matcher(topic, WILDCARDS) if self._is_pattern else None
-
-    def note_answer(self, error: CommlibError | None) -> None:
-        """The broker has said yes, or why not. Asked again, it may say something else."""
-        if error is None and not self.working:
-            self.renew()
-            log.warning("%s is subscribed again", self.topic)
-        self.working = error is None
-        self.confirm(error)
 
     @property
     def is_shared(self) -> bool:

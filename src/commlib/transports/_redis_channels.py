@@ -198,7 +198,5 @@ class Channels:
             self._note_refusal(channel, error)
         elif channel in self._refused:
             self._refused.remove(channel)
-            channel.renew()
-            log.warning("%s is subscribed again", channel.topic)
         channel.was_confirmed |= error is None
         channel.confirm(error)

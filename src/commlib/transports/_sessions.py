@@ -18,22 +18,6 @@ P = TypeVar("P", bound=NetworkParameters)
 """The parameters of one kind of broker."""
 
 
-class Ending:
-    """A subscription as its owner sees it: something that ends, by a function of those arguments.
-
-    There are many, and a function that has none would have to hold them: five objects more.
-    """
-
-    __slots__ = ("_arguments", "_end")
-
-    def __init__(self, end: Callable[..., object], *arguments: object) -> None:
-        self._end = end
-        self._arguments = arguments
-
-    async def close(self) -> None:
-        self._end(*self._arguments)
-
-
 class Sessions(Generic[P]):
     """All sessions of a transport: connected when each that was ever linked is.
 

@@ -72,9 +72,9 @@ from commlib.transports._amqp_queues import (
     Services,
 )
 from commlib.transports._amqp_topics import PAUSE, WILDCARDS, Topics
+from commlib.transports._confirmation import Ending
 from commlib.transports._deliveries import Delivery
 from commlib.transports._main_transport import MainTransport
-from commlib.transports._sessions import Ending
 from commlib.transports.base import Address, Handler, ReplyHandler, Traits
 
 if TYPE_CHECKING:

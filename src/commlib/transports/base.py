@@ -94,6 +94,11 @@ class Address(Struct, frozen=True, gc=False):
 class Subscription(Protocol):
     """An active subscription."""
 
+    @property
+    def working(self) -> bool:
+        """False while the broker refuses it, or has not answered on this connection yet."""
+        ...
+
     async def close(self) -> None:
         """End it; no packet is handed over after that. Idempotent."""
 
@@ -118,7 +123,7 @@ class Consumer(Protocol):
 
     @property
     def working(self) -> bool:
-        """False while the broker refuses to hand anything over from this queue."""
+        """False while the broker refuses to hand anything over from this queue, as above."""
         ...
 
     def done(self, packet: Packet) -> None:

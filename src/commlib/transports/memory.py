@@ -83,6 +83,8 @@ class ConnectionParameters(BaseParameters):
 class _Subscription:
     """A handler behind a topic or pattern."""
 
+    working = True
+
     def __init__(self, transport: MemoryTransport, topic: str, handler: Handler) -> None:
         self.transport = transport
         self.topic = topic

@@ -54,8 +54,9 @@ from commlib.exceptions import (
 )
 from commlib.transports import ACTION_CLASSES, loaded_when_needed
 from commlib.transports import _mqtt_frames as frames
+from commlib.transports._confirmation import Ending
 from commlib.transports._main_transport import MainTransport
-from commlib.transports._mqtt_board import Board, Boards, Subscription
+from commlib.transports._mqtt_board import Board, Boards
 from commlib.transports._mqtt_bytes import MAX_REMAINING, text
 from commlib.transports._mqtt_channel import WILDCARDS, Channel
 from commlib.transports._mqtt_control import FOREVER, PINGREQ, V5, V311
@@ -229,10 +230,10 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
             retain = False
         return qos, retain
 
-    async def subscribe(self, topic: str, handler: Handler) -> Subscription:
+    async def subscribe(self, topic: str, handler: Handler) -> Ending:
         channel = self._boards.add(topic, handler)
         await self._confirmed(channel, handler)
-        return Subscription(self._boards, channel, handler)
+        return Ending(self._boards.remove, channel, handler)
 
     async def subscribe_lasting(self, topic: str, handler: Handler) -> Lasting:
         assert self._lasting is not None, "its trait says so"

@@ -37,6 +37,7 @@ from commlib._session import Link, Session
 from commlib._typing import Req, Resp, T
 from commlib.exceptions import AuthError, CommlibError, ConnectionLost
 from commlib.transports import ACTION_CLASSES, loaded_when_needed
+from commlib.transports._confirmation import Ending
 from commlib.transports._redis_channels import WILDCARDS, Channels
 from commlib.transports._redis_link import (
     Asking,
@@ -57,7 +58,7 @@ from commlib.transports._redis_params import (
 )
 from commlib.transports._redis_replies import ReplyLists
 from commlib.transports._redis_requests import RequestConsumer, RequestLists
-from commlib.transports._sessions import Ending, Sessions
+from commlib.transports._sessions import Sessions
 from commlib.transports.base import (
     Address,
     Handler,
