@@ -33,7 +33,7 @@ PASSWORD = "{}/@:{}?#%&;+é{}".format(*WORDS)
 
 REDIS_COMMANDS = (
     "+ping +select +time +publish +subscribe +unsubscribe +psubscribe +punsubscribe "
-    "+rpush +lpush +blpop +lpop +llen +del +expire"
+    "+rpush +lpush +blpop +lpop +llen +lrem +del +expire"
 )
 """All that a node asks a Redis server for; SECURITY.md has the same."""
 

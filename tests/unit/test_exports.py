@@ -116,6 +116,7 @@ PROMISES = (
     *(base.Transport, base.Subscription, base.Consumer, base.Inbox),
     *(base.LastingTransport, base.LastingSubscription, base.HoldingTransport),
     base.BlockableTransport,
+    base.WithdrawingTransport,
 )
 
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from collected import DEADLINE, Collected, eventually
 from commlib._outbox import Outbox
 from commlib._params import Offline
+from commlib._parts import parts_of
 from commlib.exceptions import AuthError, CommlibError, ConnectError, ConnectionLost
 from commlib.transports import _stream_link
 from commlib.transports._redis_link import (
@@ -28,6 +29,7 @@ from commlib.transports._redis_link import (
     error_from,
     expire,
     push,
+    take_out,
 )
 from commlib.transports.base import LinkStats
 from commlib.transports.redis import ConnectionParameters
@@ -148,6 +150,12 @@ async def soon(awaitable: Awaitable[Any]) -> Any:
 async def reached(holds: Callable[[], bool]) -> None:
     """Let the loop go on until something holds."""
     await soon(asyncio.to_thread(eventually, holds))
+
+
+def test_what_takes_a_request_out_is_the_same_however_long_it_is() -> None:
+    for payload in (b"x", b"x" * 100_000):
+        frame = b"".join(parts_of(take_out("queue", payload)))
+        assert frame == command("LREM", "queue", 1, payload)
 
 
 async def test_answers_come_to_those_who_asked_in_the_order_of_asking() -> None:

@@ -26,6 +26,7 @@ from commlib.transports.base import (
     NotServedYet,
     ReadingInbox,
     Transport,
+    WithdrawingTransport,
 )
 
 Finish = Callable[[CallOutcome], None]
@@ -111,6 +112,7 @@ class Caller:
         self.late = 0
         """Replies that came after their call had ended."""
         self._transport = transport
+        self._withdrawing = transport if isinstance(transport, WithdrawingTransport) else None
         self._tokens = count()
         self._sequence = Sequence(self.origin)
         self._booked: deque[Call] = deque()
@@ -282,6 +284,8 @@ class Caller:
         call, was_under_way = self._calls.drop(token)
         if call is not None and was_under_way and self._inbox is not None:
             self._inbox.release(token, unused=not call.sent)
+            if self._withdrawing is not None and call.sent and call.packet is not None:
+                self._withdrawing.withdraw(call.name, call.packet)
         return call
 
     def give_up(self, call: Call, outcome: CommlibError) -> None:

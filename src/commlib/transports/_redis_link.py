@@ -50,6 +50,13 @@ def push(queue: str, payload: bytes) -> Frame:
     )
 
 
+def take_out(queue: str, payload: bytes) -> Frame:
+    """LREM of one such item; the oldest, of those that are alike."""
+    if len(payload) < LONG:
+        return command("LREM", queue, 1, payload)
+    return bulk(command("LREM", queue, 1, b"").removesuffix(b"0\r\n\r\n"), payload)
+
+
 def expire(queue: str, seconds: int) -> bytes:
     """EXPIRE; as ``push``."""
     name, time = queue.encode(), b"%d" % seconds

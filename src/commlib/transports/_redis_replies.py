@@ -102,9 +102,13 @@ class ReplyLists:
         self._lists[following], self._tokens[key] = key, following
         return Address(key.decode(), following)
 
+    def expects(self, token: str) -> bool:
+        """Whether a reply to this call is wanted still."""
+        return token in self._lists
+
     def refuse(self, token: str, error: CommlibError) -> None:
         """The server has not taken the request: no reply will come."""
-        if token in self._lists:
+        if self.expects(token):
             self.release(token, unused=True)
             self.handler(token, error)
             if self.popper.link is not None:

@@ -307,6 +307,14 @@ class BlockableTransport(Transport, Protocol):
         ...
 
 
+@runtime_checkable
+class WithdrawingTransport(Transport, Protocol):
+    """What a transport may have beside the seven verbs if its queues keep what nobody consumes."""
+
+    def withdraw(self, to: str, packet: Packet) -> None:
+        """Take a packet back that was sent to a queue, if it is there yet: nobody wants it now."""
+
+
 class TopicInbox:
     """An inbox for a broker on which one subscription takes all replies.
 

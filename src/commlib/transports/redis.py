@@ -16,7 +16,8 @@ Parameters: see ``ConnectionParameters``. URLs::
 
 What Redis cannot do: it has no message headers (the envelope carries them), no delivery
 guarantees beyond at most once, and nobody is told when a channel has no subscriber. Its lists keep
-what nobody reads: requests carry a deadline in the server's clock, and services drop what is older.
+what nobody reads: requests carry a deadline in the server's clock, and services drop what is older;
+who called takes back what has had no reply by then.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from commlib import events, pubsub, rpc
 from commlib._outbox import Outbox
 from commlib._packet import Packet
 from commlib._params import Offline as Offline
-from commlib._parts import LONG
+from commlib._parts import LONG, Frame
 from commlib._session import Link, Session
 from commlib._typing import Req, Resp, T
 from commlib.exceptions import AuthError, CommlibError, ConnectionLost
@@ -49,6 +50,7 @@ from commlib.transports._redis_link import (
     expire,
     is_replica,
     push,
+    take_out,
 )
 from commlib.transports._redis_params import ConnectionParameters as ConnectionParameters
 from commlib.transports._redis_params import Credentials as Credentials
@@ -203,9 +205,11 @@ class RedisTransport:
 
     def send(self, to: str | Address, packet: Packet) -> bool:
         if isinstance(to, str):
-            asking = Asking(to)
-            asking.token = packet.correlation_id
-            return self._outbox.put(push(to, packet.payload), asking, True)
+            note: str = to
+            if packet.correlation_id:
+                note = asking = Asking(to)
+                asking.token = packet.correlation_id
+            return self._outbox.put(push(to, packet.payload), note, True)
         queue = to.reply_to
         if not queue.startswith(REPLY_PREFIX):
             # Whoever may call could name any key of ours, which would be gone in a minute.
@@ -213,6 +217,14 @@ class RedisTransport:
         # The caller may be gone: then nobody would ever delete the list.
         frame = push(queue, packet.payload) + expire(queue, ORPHAN_SECONDS)
         return self._outbox.put(frame, (queue, None), True)
+
+    def withdraw(self, to: str, packet: Packet) -> None:
+        if self._commands_link is None:
+            return  # one that was not sent will not be, see ``_revised``
+        done = asyncio.get_running_loop().create_future()
+        done.set_result(None)  # nobody waits for the answer, and it is no message
+        # Behind the request; where there is no room for it now, that is left there.
+        self._outbox.put(take_out(to, packet.payload), done)
 
     async def consume(self, queue: str, handler: Handler, prefetch: int) -> RequestConsumer:
         await self._commands.ready()
@@ -340,6 +352,8 @@ class RedisTransport:
         if link is None and self._commands_link is not None:
             self.stats.unconfirmed += self._commands_link.unconfirmed
         self._commands_link = link
+        if link is not None:
+            self._outbox.revise(self._revised)
         self._outbox.set_link(link)
         if self._role_watch is not None:
             self._role_watch.cancel()
@@ -351,6 +365,11 @@ class RedisTransport:
             for requests in self._requests:
                 requests.lists.popper.refresh(anew=True)
             self._replies.popper.refresh(anew=True)
+
+    def _revised(self, frame: Frame, note: object) -> Frame | None:
+        """What has waited as it is to be written now: no request that nobody waits for any more."""
+        is_stale = isinstance(note, Asking) and not self._replies.expects(note.token)
+        return None if is_stale else frame
 
     async def _dial_channels(self) -> RedisLink:
         link = await self._dial()
