@@ -10,10 +10,11 @@ from collections.abc import Callable
 import pytest
 
 from brokers import MosquittoServer
-from collected import Collected, eventually
+from collected import DEADLINE, Collected, eventually
 from commlib import _session
 from commlib.aio import _rights
 from commlib.node import Node
+from commlib.transports import _mqtt_link
 from commlib.transports._mqtt_rivals import SHORT_LIVES
 from commlib.transports.mqtt import ConnectionParameters
 
@@ -93,6 +94,7 @@ def test_who_publishes_what_he_may_not_is_told_of_that_and_of_no_other_client(
     qos: int,
 ) -> None:
     monkeypatch.setattr(_session, "LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(_mqtt_link, "JUST_SECONDS", DEADLINE)
     server = make_mosquitto(users=ROBOT, acl=["user robot", "topic readwrite allowed/#"])
     url, seen = server.url_as("robot"), Collected()
     if not ends_connections(url):

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 LONGEST_HEAD = 128 * 1024  # bytes of a PUBLISH before its payload: a topic and some properties
 LEAVE_SECONDS = 0.2  # how long the broker is given to close the connection that we leave
 QUIET_SECONDS = 0.0001  # after this a thread may write itself; before, a burst is to be gathered
-JUST_SECONDS = 0.5  # within which a broker ends the connection for a message, if it does
+JUST_SECONDS = 0.2  # within which a broker ends the connection for a message, if it does
 ASK_SECONDS = 0.02  # so soon a link that may be taken over asks whether a message was taken
 MOST_TAKEN = 100  # topics that are kept of those which the broker has taken a message of
 UNSUPPORTED_VERSION = (0x01, 0x84)  # reasons of a CONNACK, on MQTT 3.1.1 and 5
