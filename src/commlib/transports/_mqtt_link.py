@@ -132,7 +132,9 @@ class MqttLink(StreamLink):
         Empty if there is none. For such a message it may have ended the connection: at QoS 1, too,
         Mosquitto 2.0 does so when it has acknowledged it.
         """
-        return str(self._published or next(filter(None, reversed(self._asked_about)), ""))
+        # A copy, in one step: another thread may be writing.
+        asked_about = reversed([*self._asked_about])
+        return str(self._published or next(filter(None, asked_about), ""))
 
     @property
     def has_just_written(self) -> bool:
