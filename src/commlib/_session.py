@@ -34,6 +34,7 @@ log = logging.getLogger("commlib.session")
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # s between attempts; a restarted broker is back in ~1 s
 SETTLING_SECONDS = 5.0  # a longest pause, drawn as long as can be, and time to dial
 AUTH_PAUSE = 30.0  # s; a person has to mend it, and brokers count failed logins (and take-overs)
+ALONE_PAUSE = 0.1  # s after which those that end together have ended
 PROBE_GRACE = 5.0  # s from when the broker has the probe of a silent link to the end of it
 
 
@@ -243,8 +244,16 @@ class Session:
     def _note_loss(self, reason: Exception) -> None:
         again = "trying again" if self._params.reconnect else "reconnect=False"
         log.log(self._level, "%s lost: %s; %s", self.name, reason, again)
+        if self._first is not None:
+            later = asyncio.get_running_loop().call_later
+            later(ALONE_PAUSE, self._tell_if_alone, self._first, self._first.link, reason)
         if not self._params.reconnect:
             self._fail(ConnectionLost(f"{self.name} was lost: {reason}; {again}"))
+
+    def _tell_if_alone(self, first: Session, link: Link | None, reason: Exception) -> None:
+        """Of a loss that nobody else tells of: the main connection has not ended with this one."""
+        if self._task is not None and link is not None and first.link is link:
+            log.warning("%s was lost, and %s was not: %s", self.name, first.name, reason)
 
     @property
     def _uses_tls(self) -> bool:

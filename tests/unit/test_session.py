@@ -65,12 +65,12 @@ class News:
 class Session_(Session):
     """A session with fakes on both sides."""
 
-    def __init__(self, dial: Dialled, **options: Any) -> None:
+    def __init__(self, dial: Dialled, *, first: Session | None = None, **options: Any) -> None:
         self.news = News()
         self.dial = dial
         params = BaseParameters()
         vars(params).update(options)  # a keepalive as short as no user may have it
-        super().__init__("fake", params, dial, self.news)
+        super().__init__("fake", params, dial, self.news, first=first)
 
 
 @pytest.fixture
@@ -538,3 +538,28 @@ async def test_a_link_is_not_cut_for_a_silence_that_was_our_own() -> None:
     await soon(link.probed.wait())
     assert session.link is link
     await session.close()
+
+
+@pytest.mark.parametrize("with_main", [False, True])
+async def test_a_loss_that_the_main_connection_does_not_share_is_told_once(
+    hasty: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, with_main: bool
+) -> None:
+    monkeypatch.setattr(_session, "ALONE_PAUSE", 0.001)
+    main = Session_(Dialled(FakeLink(), FakeLink()))
+    await soon(main.ready())
+    link = FakeLink()
+    side = Session_(Dialled(link, *[OSError("not yet")] * 5, FakeLink()), first=main)
+    side.name = "side"
+    await soon(side.ready())
+    link.abort(ConnectionLost("cut"))
+    if with_main:
+        assert main.link is not None
+        main.link.abort(ConnectionLost("cut"))
+    await side.news.wait(3)
+    told = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.01, told.set)  # after what the session has to tell
+    await soon(told.wait())
+    alone = [r.message for r in caplog.records if "was not" in r.message]
+    assert alone == ([] if with_main else ["side was lost, and fake was not: cut"])
+    await side.close()
+    await main.close()
