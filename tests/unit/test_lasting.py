@@ -28,6 +28,8 @@ class Broker:
 
 
 class Kept:
+    working = True
+
     def __init__(self, broker: Broker, topic: str, subscription: Any) -> None:
         self._broker = broker
         self._topic = topic
