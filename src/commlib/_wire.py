@@ -232,19 +232,16 @@ class Reader(Generic[T]):
 
     @property
     def fields(self) -> frozenset[str]:
-        """What the fields of a message are called in a payload; empty if that is not known."""
-        return self._shape.fields
+        """What the fields of a message are called in a payload, if its class has said so."""
+        return frozenset(self._shape.names or ())
 
     @property
     def takes_anything(self) -> bool:
-        """Whether each field of a message has a default, so that what has none of them is one."""
-        if not self.fields:
-            return False
-        try:
-            self.convert({}, Header())
-        except Exception:  # whatever the program's own class raises of it
-            return False
-        return True
+        """Whether each field of a message has a default, so that what has none of them is one.
+
+        Not so where defaults are never sent, and where the class says itself what it takes.
+        """
+        return self._shape.takes_anything
 
     @property
     def has_header_and_data(self) -> bool:
@@ -512,7 +509,10 @@ class _Shape:
         self.has_header_and_data = {"header", "data"} <= {*(self.names or ()), *own}
         if self.names is not None and (tag_field := getattr(info, "tag_field", None)):
             self.names.append(tag_field)
-        self.fields = frozenset((*(self.names or ()), *own))
+        config = getattr(kind, "__struct_config__", None)
+        self.takes_anything = not (config is not None and config.omit_defaults) and (
+            bool(fields) and not any(field.required for field in fields or ())
+        )
         self.is_numpy = f"{getattr(kind, '__module__', '')}.{getattr(kind, '__name__', '')}" == (
             "numpy.ndarray"
         )

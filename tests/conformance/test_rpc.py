@@ -8,6 +8,7 @@ import random
 import sys
 import threading
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -408,6 +409,13 @@ def test_a_client_refuses_what_is_no_request_of_its_class(node: Node, topic: str
         with pytest.raises(ValueError, match=f"timeout={timeout!r}: a call needs some time"):
             client.call(Request(a=1, b=2), timeout=timeout)  # type: ignore[arg-type]
     assert client.stats.sent == 0
+
+
+def test_a_time_is_whatever_can_be_compared_with_one(node: Node, topic: str) -> None:
+    node.create_rpc(topic, lambda request: request)
+    client = node.create_rpc_client(topic)
+    for timeout in (Fraction(DEADLINE), DEADLINE, float(DEADLINE)):
+        assert client.call("on time", timeout=timeout) == "on time"
 
 
 # ---- nobody answers, or too late ----

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import Any
 
 import pytest
@@ -219,9 +220,15 @@ def test_what_wraps_a_callback_decides_what_that_is_called_with() -> None:
     def handler(request: Any) -> str:
         return inner("stock", request)
 
+    def other(*args: Any) -> str:
+        return inner("stock", *args)
+
+    other.__signature__ = inspect.signature(inner)  # type: ignore[attr-defined]
     node.create_rpc("a", handler)
+    node.create_rpc("b", other)
     with node:
-        assert node.create_rpc_client("a").call("screws", timeout=DEADLINE) == "stock screws"
+        for name in ("a", "b"):
+            assert node.create_rpc_client(name).call("nut", timeout=DEADLINE) == "stock nut"
 
 
 async def wait(error: BaseException, topic: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import ssl
-from dataclasses import replace
+from dataclasses import InitVar, dataclass, replace
 from typing import Any
 
 import pytest
@@ -129,6 +129,22 @@ def test_a_misspelt_parameter_is_refused_with_what_was_probably_meant(module: An
     params = module.ConnectionParameters("robot", password="s3cret")
     for other in (copy.copy(params), pickle.loads(pickle.dumps(params)), replace(params)):
         assert other == params
+
+
+def test_parameters_of_a_programs_own_may_take_others() -> None:
+    class OfSite(ConnectionParameters):
+        def __init__(self, *, site: str, **given: Any) -> None:
+            super().__init__(host=f"{site}.local", **given)
+
+    @dataclass
+    class Guarded(ConnectionParameters):
+        secret: InitVar[str] = ""
+
+        def __post_init__(self, secret: str) -> None:
+            super().__post_init__()
+
+    assert OfSite(site="lab", port=1).host == "lab.local"
+    assert Guarded(secret="s", port=1).port == 1
 
 
 def test_credentials_win_over_user_name_and_password() -> None:

@@ -6,8 +6,10 @@ import asyncio
 import dataclasses
 import inspect
 import logging
+import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypedDict
 
@@ -485,13 +487,24 @@ def _message_id(packet: Packet) -> tuple[str, int]:
     return header.origin[:MAX_ID], header.seq
 
 
+if sys.version_info >= (3, 14):
+    import annotationlib
+
+    # The names in annotations may be known to type checkers alone.
+    _signature = partial(inspect.signature, annotation_format=annotationlib.Format.FORWARDREF)
+else:
+    _signature = inspect.signature
+
+
 def check_callback(callback: object, what: str, *counts: int) -> None:
     """Raises TypeError for what cannot be called with any of these numbers of arguments."""
     if not callable(callback):
         raise TypeError(f"{what}={callback!r} cannot be called")
+    if "__signature__" in getattr(callback, "__dict__", ()):
+        return  # what it says of itself may be that of what it wraps
     try:
         # Not that of what is wrapped: the wrapper may add arguments, or take some away.
-        signature = inspect.signature(callback, follow_wrapped=False)
+        signature = _signature(callback, follow_wrapped=False)
     except (TypeError, ValueError):  # a builtin without a signature: take it as it comes
         return
     for count in counts:
@@ -507,7 +520,7 @@ def check_callback(callback: object, what: str, *counts: int) -> None:
 def arity(callback: Any) -> tuple[int, float]:
     """How many positional arguments a callback requires, and how many it takes."""
     try:
-        parameters = inspect.signature(callback).parameters.values()
+        parameters = _signature(callback).parameters.values()
     except (TypeError, ValueError):  # a builtin without a signature: take it as it comes
         return 1, 1
     required, most = 0, 0.0

@@ -141,9 +141,13 @@ class RPCClientOptions(ClientOptions, total=False):
     idempotent: bool
 
 
-def check_timeout(timeout: object) -> None:
+def check_timeout(timeout: float) -> None:
     """Raises ValueError for what is no time that a call may take."""
-    if not (isinstance(timeout, int | float) and 0 < timeout <= TIMEOUT_MAX):
+    try:
+        is_time = 0 < timeout <= TIMEOUT_MAX
+    except TypeError:  # None, or text
+        is_time = False
+    if not is_time:
         raise ValueError(
             f"timeout={timeout!r}: a call needs some time, in seconds, and no more than "
             f"{TIMEOUT_MAX:.0f}"
