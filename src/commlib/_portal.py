@@ -13,8 +13,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
@@ -27,6 +27,7 @@ T = TypeVar("T")
 log = logging.getLogger("commlib")
 
 FIRST_PIECE, LONGEST_PIECE = 0.25, 64.0  # s of a wait, after which signals are looked for
+LOCK_PAUSE = 0.001  # s after which the loop looks again whether a lock is free
 END_SECONDS = 0.3  # for callbacks on the loop to end when they are cancelled
 EXIT_SECONDS = 1.5  # all that leaving may take at exit; the flush in it takes less than one
 
@@ -38,6 +39,17 @@ def new_loop() -> asyncio.AbstractEventLoop:
     except ImportError:
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()
+
+
+@contextmanager
+def _taken(lock: threading.RLock) -> Iterator[bool]:
+    """A lock for as long as this lasts, unless somebody else has it just now."""
+    is_taken = lock.acquire(blocking=False)
+    try:
+        yield is_taken
+    finally:
+        if is_taken:
+            lock.release()
 
 
 class Portal:
@@ -61,12 +73,13 @@ class Portal:
                 self.loop.run_forever()
             except (SystemExit, KeyboardInterrupt):  # of a task: all nodes need the loop yet
                 log.exception("something on the event loop wanted to end it")
-        self.loop.run_until_complete(_end_tasks())
-        if self in _former and self.hubs:
-            # What was cancelled just now had begun anew in the last turn.
-            self.loop.run_until_complete(self._leave())
-        self.loop.close()
-        with _lock:
+        try:
+            self.loop.run_until_complete(_end_tasks())
+            if self in _former and self.hubs:
+                # What was cancelled just now had begun anew in the last turn.
+                self.loop.run_until_complete(self._leave())
+        finally:
+            self.loop.close()
             _former.discard(self)
 
     def post(self, callback: Callable[..., object], *args: Any) -> None:
@@ -136,27 +149,41 @@ class Portal:
     async def end_if_unused(self) -> bool:
         """End the loop and its thread if no hub lives here any more; whether it did. On the loop.
 
+        It never waits for a lock: a signal may have interrupted the thread that holds it, and its
+        handler may wait for this loop.
+
         Errands end first. They may run or stop what another portal takes in once this one ends,
         and would do so in the last turn here, beside that one: of a node, each had its half.
         """
+        while True:
+            while self._errands and not self.hubs:
+                _, late = await asyncio.wait(self._errands, timeout=END_SECONDS)
+                if not self.hubs:
+                    await end_tasks(late, END_SECONDS, "the event loop")
+                    self._errands -= late
+            with _taken(_lock) as is_first, _taken(self._lock) as is_second:
+                if is_first and is_second:
+                    return self._end_unless_used()
+            await asyncio.sleep(LOCK_PAUSE)
+
+    def _end_unless_used(self) -> bool:
+        """As ``end_if_unused``, with both locks."""
         global _portal
-        while self._errands and not self.hubs:
-            _, late = await asyncio.wait(self._errands, timeout=END_SECONDS)
-            await end_tasks(late, END_SECONDS, "the event loop")
-            self._errands -= late
-        with _lock, self._lock:
-            if self.hubs or self.ending:
-                return False
-            if _portal is self:
-                _portal = None
-                _former.add(self)
-            self._end()
-            return True
+        if self.hubs or self.ending:
+            return False
+        if _portal is self:
+            _portal = None
+            _former.add(self)
+        self._end()
+        return True
 
     def _end(self) -> None:
-        with self._lock:
-            self.ending = True
-            self.loop.stop()
+        with _taken(self._lock) as is_mine:
+            if is_mine:
+                self.ending = True
+                self.loop.stop()
+            else:
+                self.loop.call_later(LOCK_PAUSE, self._end)
 
     async def _leave(self) -> None:
         closing = [hub.close() for hub in list(self.hubs)]
@@ -249,9 +276,8 @@ def enter(hub: Hub) -> Portal:
     if portal is not None and hub.started and hub.loop is portal.loop and not portal.ending:
         return portal  # as nearly always; if it is about to end, it may do so after this as well
     with _lock:
-        is_new = hub.loop is None or hub.is_left_behind
         portal = take_in(hub)
-        if is_new:
+        if not hub.started and hub.loop is portal.loop:
             portal.post(hub.start)
         return portal
 
@@ -267,7 +293,7 @@ def take_in(hub: Hub) -> Portal:
             _portal = Portal()
             _heed_multiprocessing()
         _portal.check_open()
-        for former in _former:
+        for former in tuple(_former):
             if hub.loop is former.loop:
                 former.check_open()  # the hub is about to leave it
         hub.leave_loop()

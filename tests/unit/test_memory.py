@@ -238,6 +238,20 @@ def test_a_consumer_whose_loop_has_ended_takes_nothing_from_the_next_one(make: M
     assert handler.got == [("q", b"x")]
 
 
+def test_nor_from_one_that_was_there_before_it(make: Make) -> None:
+    handler = Handler()
+
+    async def use() -> None:
+        here = make()
+        await here.consume("q", handler, 1)
+        await asyncio.to_thread(asyncio.run, _consume(make(), Handler(), 9))
+        assert here.send("q", Packet(b"x"))
+        await soon(here.drained())
+
+    asyncio.run(use())
+    assert handler.got == [("q", b"x")]
+
+
 async def _consume(place: MemoryTransport, handler: Handler, prefetch: int) -> None:
     await place.consume("q", handler, prefetch)
 

@@ -1029,6 +1029,46 @@ def test_a_node_that_a_loop_has_left_behind_can_be_run() -> None:
     node.stop()
 
 
+def test_a_node_that_was_left_behind_publishes_though_only_a_part_of_it_was_stopped() -> None:
+    got = Collected()
+    node = Node("left", connection_params="memory://left")
+    subscriber = node.create_subscriber("other", print)
+    leave_behind(node._core)
+    subscriber.stop()
+    with Node("ear", connection_params="memory://left") as ear:
+        ear.create_subscriber("left", got)
+        node.create_publisher("left").publish(1)
+        assert got.first == 1
+        assert node._core.hub.started
+    node.stop()
+
+
+def test_the_loop_never_waits_for_a_lock_whose_holder_may_wait_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = Node("last", connection_params="memory://last")
+    node.run()
+    portal = _portal.home_of(node._core.hub)
+    assert portal is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(_face, "leave", lambda portal: None)
+        node.stop()
+    assert not portal.hubs
+    with _portal._lock:  # as by a thread that a signal has interrupted
+        ended = asyncio.run_coroutine_threadsafe(portal.end_if_unused(), portal.loop)
+        with portal._lock:
+            assert portal.run(_answer) == "here"
+        assert portal.run(_answer) == "here"
+        assert not ended.done()
+    assert ended.result(DEADLINE)
+    portal.thread.join(DEADLINE)
+    assert not portal.thread.is_alive()
+
+
+async def _answer() -> str:
+    return "here"
+
+
 def test_a_node_that_a_loop_has_left_behind_is_stopped_without_a_portal_that_stays() -> None:
     before = threads()
     node = Node("left", connection_params="memory://left")

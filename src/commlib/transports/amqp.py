@@ -377,9 +377,9 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
         if is_blocked:
             self._outbox.hold()
             return
+        self._revise()  # first: what nobody waits for any more is no message that was lost
         self._outbox.release(stays)
         self._expire_confirmed(time.monotonic() - self._policy.max_age)
-        self._revise()
 
     def _expire_confirmed(self, oldest: float) -> None:
         def in_time(frame: Frame, note: object) -> Frame | None:

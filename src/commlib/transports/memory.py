@@ -187,7 +187,7 @@ class _Broker:
     def send(self, queue: str, packet: Packet) -> MemoryTransport | None:
         """Hand to one consumer, or keep it until one is free; as ``publish``."""
         with self._lock:
-            consumers = self._consumers.get(queue)
+            consumers = self._living(queue)
             if not consumers:
                 return None
             free = max(consumers, key=lambda consumer: consumer.credit)
@@ -211,11 +211,16 @@ class _Broker:
 
     def join(self, consumer: _Consumer) -> None:
         with self._lock:
-            consumers = self._consumers.setdefault(consumer.queue, [])
-            if consumers:  # a former life of this one must not go on taking its share
-                consumers[:] = [each for each in consumers if not each.transport.is_deaf]
-            consumers.append(consumer)
+            self._living(consumer.queue)
+            self._consumers.setdefault(consumer.queue, []).append(consumer)
             self._feed(consumer)
+
+    def _living(self, queue: str) -> list[_Consumer]:
+        """The consumers of a queue, without those whose loop has ended. Under the lock."""
+        consumers = self._consumers.get(queue, [])
+        if any(each.transport.is_deaf for each in consumers):
+            consumers[:] = [each for each in consumers if not each.transport.is_deaf]
+        return consumers
 
     def leave(self, consumer: _Consumer) -> None:
         with self._lock:
