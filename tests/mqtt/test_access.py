@@ -10,13 +10,10 @@ from collections.abc import Callable
 import pytest
 
 from brokers import MosquittoServer
-from collected import DEADLINE, Collected, eventually
+from collected import Collected, eventually
 from commlib import _session
 from commlib.aio import _rights
 from commlib.node import Node
-from commlib.transports import _mqtt_link
-from commlib.transports._mqtt_rivals import SHORT_LIVES
-from commlib.transports.mqtt import ConnectionParameters
 
 MakeMosquitto = Callable[..., MosquittoServer]
 
@@ -82,36 +79,6 @@ def test_a_broker_that_ends_the_connection_of_who_tells_of_himself_does_so_a_few
         assert seen.until(99) == list(range(99))
         assert publisher.stats.reconnects == reconnects
     assert caplog.text.count("no discovery") == ends
-
-
-@pytest.mark.parametrize("qos", [0, 1])
-@pytest.mark.parametrize("protocol", ["MQTTv5", "MQTTv311"])
-def test_who_publishes_what_he_may_not_is_told_of_that_and_of_no_other_client(
-    make_mosquitto: MakeMosquitto,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    protocol: str,
-    qos: int,
-) -> None:
-    monkeypatch.setattr(_session, "LONGEST_PAUSE", 0.05)
-    monkeypatch.setattr(_mqtt_link, "JUST_SECONDS", DEADLINE)
-    server = make_mosquitto(users=ROBOT, acl=["user robot", "topic readwrite allowed/#"])
-    url, seen = server.url_as("robot"), Collected()
-    if not ends_connections(url):
-        pytest.skip("this Mosquitto drops what may not be published")
-    params = ConnectionParameters.from_url(f"{url}?client_id=r2d2&protocol={protocol}")
-    with Node("n", connection_params=params, heartbeats=False, discovery=False) as node:
-        node.create_subscriber("allowed.numbers", seen)
-        publisher = node.create_publisher("allowed.numbers", qos=1)
-        forbidden = node.create_publisher("forbidden", qos=qos)
-        for number in range(2 * SHORT_LIVES):
-            before = forbidden.stats.reconnects
-            forbidden.publish(number)
-            eventually(lambda before=before: forbidden.stats.reconnects > before)
-            publisher.publish(number)
-            seen.until(number)
-    assert "another client" not in caplog.text
-    assert "right after a message to forbidden: perhaps that is not allowed" in caplog.text
 
 
 def ends_connections(url: str) -> bool:

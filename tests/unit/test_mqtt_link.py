@@ -16,7 +16,6 @@ from commlib.exceptions import AuthError, ConnectionLost
 from commlib.transports import _mqtt_bytes as wire
 from commlib.transports import _mqtt_control as control
 from commlib.transports import _mqtt_frames as frames
-from commlib.transports import _mqtt_link as module
 from commlib.transports._mqtt_acks import QUICKACK
 from commlib.transports._mqtt_control import V5, V311
 from commlib.transports._mqtt_headers import write_pairs
@@ -419,44 +418,3 @@ async def test_a_reply_is_told_if_it_is_all_that_a_thread_has_read(version: int)
     assert sole(data + data) is None
     assert sole(broker.publish("rpc/3", b"x")) is None
     assert sole(b"\xff" * 10) is None
-
-
-# ---- what may have ended it ----
-
-PONG = b"\xd0\x00"
-
-
-async def test_a_message_is_unconfirmed_until_the_broker_has_answered_what_was_asked_behind_it(
-    make: Callable[..., Wire],
-) -> None:
-    broker = make()
-    link = broker.link
-    assert link.unconfirmed == ""
-    link.probe()
-    link.write([broker.publish("a", b"")], ["a"])
-    broker.comes(PONG)
-    assert link.unconfirmed == "a", "that was asked before it"
-    link.probe()
-    assert link.unconfirmed == "a"
-    link.write([broker.publish("b", b"")], ["b"])
-    assert (link.unconfirmed, [*link.taken]) == ("b", [])
-    broker.comes(PONG)
-    assert (link.unconfirmed, [*link.taken]) == ("b", ["a"])
-    link.probe()
-    broker.comes(PONG)
-    assert (link.unconfirmed, [*link.taken]) == ("", ["a", "b"])
-
-
-async def test_a_link_that_asks_soon_asks_once_behind_what_was_published(
-    make: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "ASK_SECONDS", 0.0)
-    broker = make()
-    loop = asyncio.get_running_loop()
-    broker.link.ask_soon(loop.time() + 1000)
-    message = broker.publish("a", b"")
-    broker.link.write([message], ["a"])
-    for _ in range(10):
-        await asyncio.sleep(0)
-    assert broker.packets() == [message, control.PINGREQ]
-    broker.link.abort(ConnectionLost("over"))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from commlib._session import TakenOver
 from commlib.exceptions import ConnectionLost
-from commlib.transports._mqtt_rivals import DOUBTS, SHORT_SECONDS, WINDOW_SECONDS, Rivals
+from commlib.transports._mqtt_rivals import SHORT_SECONDS, WINDOW_SECONDS, Rivals
 
 TOLD = TakenOver("the broker says: another client came with the same client id")
 RESET = ConnectionResetError("reset by peer")
@@ -22,14 +20,14 @@ class Lives:
         self._now = 1000.0
 
     def end(
-        self, *reasons: Exception | None, after: float = 1.0, pause: float = 0.05, **message: Any
+        self, *reasons: Exception | None, after: float = 1.0, pause: float = 0.05
     ) -> list[Exception | None]:
         """What is made of connections that live ``after`` seconds each, ``pause`` between them."""
         found = []
         for reason in reasons:
             begun = self._now + pause
             self._now = begun + after
-            found.append(self.rivals.judge(reason, begun, self._now, **message))
+            found.append(self.rivals.judge(reason, begun, self._now))
         return found
 
 
@@ -39,7 +37,8 @@ def told(found: list[Exception | None]) -> list[str]:
 
 
 FIRST = "broker: another client came with the client id 'r2d2'; give each program its own"
-LIKELY = FIRST.replace(";", ", as it seems;")
+OTHER = ", or do not publish what the broker ends connections for"
+LIKELY = FIRST.replace(";", ", as it seems;") + OTHER
 AGAIN = "broker: another client came with the client id 'r2d2' again"
 
 
@@ -96,29 +95,3 @@ def test_a_broker_that_was_away_has_ended_them_itself() -> None:
     for _ in range(5):
         assert lives.end(None, None) == [None, None]
         lives.rivals.forget()
-
-
-@pytest.mark.parametrize("reason", [None, CLOSED, RESET])
-def test_what_ends_behind_a_message_that_was_not_confirmed_is_no_fight(
-    reason: Exception | None,
-) -> None:
-    lives = Lives()
-    assert not lives.rivals.is_wary
-    assert lives.end(*[reason] * 100, behind="forbidden") == [reason] * 100
-    assert lives.rivals.is_wary, "of the next ones it should be known what was taken"
-    assert told(lives.end(*[None] * 3)) == [LIKELY]
-
-
-def test_what_ends_behind_a_message_as_was_taken_before_is_a_fight_only_if_it_does_so_often() -> (
-    None
-):
-    lives = Lives()
-    common = {"behind": "usual", "is_taken": True}
-    assert lives.end(*[None] * (DOUBTS - 1), **common) == [None] * (DOUBTS - 1)
-    assert told(lives.end(None, **common)) == [LIKELY]
-
-
-def test_in_a_fight_it_counts_for_nothing_what_was_published_before_an_end() -> None:
-    lives = Lives()
-    lives.end(None, None, None)
-    assert told(lives.end(None, RESET, behind="forbidden")) == [AGAIN, AGAIN]

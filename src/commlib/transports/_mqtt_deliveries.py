@@ -51,11 +51,6 @@ class Deliveries(_deliveries.Deliveries[Delivery]):
         return super().detach()
 
     @property
-    def unconfirmed(self) -> str:
-        """The topic of the message that the broker takes next, empty if there is none."""
-        return next((delivery.topic for delivery in self._under_way.values()), "")
-
-    @property
     def _window(self) -> int:
         return 0 if self._link is None else self._link.granted.window
 
@@ -79,7 +74,6 @@ class Deliveries(_deliveries.Deliveries[Delivery]):
         assert self._link is not None, "it is the link that tells of this"
         if delivery is None:
             return  # a second answer, or one to what we have given up
-        self._link.note_published(delivery.topic)  # for which it may yet end the connection
         if code >= FAILURE and kind != frames.PUBCOMP:  # there it says that it has forgotten us
             self._refuse(delivery, code)
         elif kind == frames.PUBREC:

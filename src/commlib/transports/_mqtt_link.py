@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 LONGEST_HEAD = 128 * 1024  # bytes of a PUBLISH before its payload: a topic and some properties
 LEAVE_SECONDS = 0.2  # how long the broker is given to close the connection that we leave
 QUIET_SECONDS = 0.0001  # after this a thread may write itself; before, a burst is to be gathered
-JUST_SECONDS = 0.2  # within which a broker ends the connection for a message, if it does
-ASK_SECONDS = 0.02  # so soon a link that may be taken over asks whether a message was taken
-MOST_TAKEN = 100  # topics that are kept of those which the broker has taken a message of
 UNSUPPORTED_VERSION = (0x01, 0x84)  # reasons of a CONNACK, on MQTT 3.1.1 and 5
 
 
@@ -100,11 +97,6 @@ class MqttLink(StreamLink):
         self._connack: asyncio.Future[bytes] = self._loop.create_future()
         self._greeted = False
         self._pings: deque[asyncio.Future[None] | None] = deque()
-        # The topic of the last message, and of the last one before each of the pings.
-        self._published: object = ""
-        self._asked_about: deque[object] = deque()
-        self.taken: deque[object] = deque(maxlen=MOST_TAKEN)
-        """Topics of which the broker has taken a message, as far as it was asked."""
         self._asked: dict[int, Callable[[int], None]] = {}
         self._leaving: set[asyncio.Future[bool]] = set()
         self._used_ids: set[int] = set()
@@ -120,34 +112,6 @@ class MqttLink(StreamLink):
     def probe(self) -> None:
         """Ask for a sign of life."""
         self.write([control.PINGREQ], [None])
-
-    def note_published(self, topic: str) -> None:
-        """Take this for the last message behind which the broker has confirmed nothing."""
-        self._published = topic
-
-    @property
-    def unconfirmed(self) -> str:
-        """The topic of the last message behind which the broker has confirmed nothing.
-
-        Empty if there is none. For such a message it may have ended the connection: at QoS 1, too,
-        Mosquitto 2.0 does so when it has acknowledged it.
-        """
-        # A copy, in one step: another thread may be writing.
-        asked_about = reversed([*self._asked_about])
-        return str(self._published or next(filter(None, asked_about), ""))
-
-    @property
-    def has_just_written(self) -> bool:
-        """Whether something was written a moment ago."""
-        return self._loop.time() - self._wrote < JUST_SECONDS
-
-    def ask_soon(self, until: float) -> None:
-        """Until then, have each message confirmed soon, so that few are ``unconfirmed``."""
-        if self.closed.done() or self._loop.time() > until:
-            return
-        if self._published:
-            self.probe()
-        self._loop.call_later(ASK_SECONDS, self.ask_soon, until)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -197,10 +161,8 @@ class MqttLink(StreamLink):
         self._acks.writes += 1
         for note in notes:
             if note.__class__ is str:
-                self._published = note  # a message: at QoS 0 the broker does not answer
-            elif note is None or isinstance(note, asyncio.Future):
-                self._asked_about.append(self._published)
-                self._published = ""
+                continue  # a message: at QoS 0 the broker does not answer
+            if note is None or isinstance(note, asyncio.Future):
                 self._pings.append(note)
 
     def _is_idle(self) -> bool:
@@ -497,9 +459,6 @@ class MqttLink(StreamLink):
             self.write([frames.acknowledge(frames.PUBCOMP, packet_id)], [])
         elif kind == control.PINGRESP:
             answer = self._pings.popleft() if self._pings else None
-            topic = self._asked_about.popleft() if self._asked_about else ""
-            if topic:
-                self.taken.append(topic)
             if answer is not None and not answer.done():
                 answer.set_result(None)
         elif kind in (control.SUBACK, control.UNSUBACK):

@@ -4,11 +4,6 @@ An episode begins with a word of the broker's (MQTT 5), or when several connecti
 short: Mosquitto 2.0, and every broker on MQTT 3.1.1, has no word for it. From then on every
 connection that ends counts as taken over, so that the two come in turns, with long pauses.
 
-What a user may not publish, and what is too large, ends a connection, too (Mosquitto 2.0), each
-time. So an end behind a message that was not confirmed tells nothing of another client, or little
-if the broker has taken one of that topic before. To tell more of the next ones, their messages have
-to be confirmed soon.
-
 It ends with a connection that has outlived such a pause, and when the broker was not to be reached:
 then it was its restarts that have ended them.
 """
@@ -23,7 +18,6 @@ from commlib.exceptions import CommlibError
 SHORT_SECONDS = 10.0  # the life of a connection that another client with our name may have ended
 SHORT_LIVES = 3  # that the broker has closed, within the window, after which that is likely
 BREAKS = 20  # the same of those that break: so does one to whom we write, but bad links do, too
-DOUBTS = 10  # of those behind a message as was taken before: this one may have been too large
 WINDOW_SECONDS = 2 * AUTH_PAUSE  # longer than the longest pause that both make, 1.5 times as much
 
 
@@ -38,25 +32,12 @@ class Rivals:
         """Whatever was the matter is over."""
         self._closed: deque[float] = deque(maxlen=SHORT_LIVES)
         self._broken: deque[float] = deque(maxlen=BREAKS)
-        self._doubtful: deque[float] = deque(maxlen=DOUBTS)
         self._is_fight = False
         self._is_told = False
-        self.is_wary = False
-        """Whether a connection was short: of the next ones it has to be known what was taken."""
 
-    def judge(
-        self,
-        reason: Exception | None,
-        begun: float,
-        ended: float,
-        *,
-        behind: str = "",
-        is_taken: bool = False,
-    ) -> Exception | None:
+    def judge(self, reason: Exception | None, begun: float, ended: float) -> Exception | None:
         """Why a connection has ended, at which times (s), as is known of it and of those before.
 
-        ``behind`` is the topic of a message that the broker has not confirmed, if there was one;
-        ``is_taken``: it has taken one of that topic before.
         TakenOver if it was another client; it says what to do, once in each episode.
         """
         if ended - begun > WINDOW_SECONDS:
@@ -66,18 +47,15 @@ class Rivals:
             return reason  # our own, or another one of the broker's
         if not is_said:
             if ended - begun < SHORT_SECONDS:
-                self.is_wary = True
-                if not behind:
-                    self._note(self._broken if isinstance(reason, OSError) else self._closed, ended)
-                elif is_taken:
-                    self._note(self._doubtful, ended)
+                self._note(self._broken if isinstance(reason, OSError) else self._closed, ended)
             if not self._is_fight:
                 return reason
         if self._is_told:
             return TakenOver(f"{self._who} again")
         self._is_told = True
         doubt = "" if is_said else ", as it seems"
-        return TakenOver(f"{self._who}{doubt}; give each program its own")
+        other = "" if is_said else ", or do not publish what the broker ends connections for"
+        return TakenOver(f"{self._who}{doubt}; give each program its own{other}")
 
     def _note(self, ends: deque[float], ended: float) -> None:
         ends.append(ended)

@@ -33,7 +33,6 @@ import os
 import time
 import weakref
 from collections.abc import Callable
-from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -48,7 +47,6 @@ from commlib.exceptions import (
     AuthError,
     CommlibError,
     ConnectError,
-    ConnectionLost,
     PayloadTooBig,
     SerializationError,
 )
@@ -69,7 +67,7 @@ from commlib.transports._mqtt_params import MQTTProtocolType as MQTTProtocolType
 from commlib.transports._mqtt_params import QoS as QoS
 from commlib.transports._mqtt_params import Will as Will
 from commlib.transports._mqtt_queues import Consumer, Inbox, Queue
-from commlib.transports._mqtt_rivals import SHORT_SECONDS, Rivals
+from commlib.transports._mqtt_rivals import Rivals
 from commlib.transports.base import (
     Address,
     Handler,
@@ -327,27 +325,11 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
         return link
 
     def _watch_life(self, link: MqttLink) -> None:
-        begun = asyncio.get_running_loop().time()
-        link.explain = partial(self._explain, begun)
-        if self._rivals.is_wary:
-            link.ask_soon(begun + SHORT_SECONDS)
-
-    def _explain(self, begun: float, reason: Exception | None) -> Exception | None:
-        """What is known of the end of a link: see ``MqttLink.explain``."""
-        link, topic, is_taken = self._link, "", False
-        if link is not None:  # else it has ended before anything was published
-            topic = self._deliveries.unconfirmed or link.unconfirmed
-            is_taken = topic in link.taken
-        if self.params.client_id:
-            ended = asyncio.get_running_loop().time()
-            reason = self._rivals.judge(reason, begun, ended, behind=topic, is_taken=is_taken)
-        is_known = link is not None and topic and link.has_just_written and not is_taken
-        if not is_known or isinstance(reason, CommlibError):
-            return reason
-        return ConnectionLost(
-            f"{reason or 'closed by the broker'}, right after a message to {topic}: "
-            "perhaps that is not allowed, or too large"
-        )
+        if not self.params.client_id:
+            return
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        link.explain = lambda reason: self._rivals.judge(reason, begun, loop.time())
 
     async def _dial_any_version(self) -> MqttLink:
         """Try MQTT 5 first, if that is wanted, and 3.1.1 where it is refused.
