@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from brokers import RedisServer
 from collected import DEADLINE, Collected, eventually
+from commlib.exceptions import AuthError, ConnectError
 from commlib.node import Node
+from commlib.transports import resolve
+from commlib.transports._redis_link import is_replica
+from commlib.transports.redis import ConnectionParameters
 
 MakeRedis = Callable[..., RedisServer]
 
@@ -33,6 +39,33 @@ def killed(*servers: RedisServer) -> Iterator[None]:
 def fail_over(old: RedisServer, new: RedisServer) -> None:
     new.cli("REPLICAOF", "NO", "ONE")
     follow(old, new)
+
+
+async def test_what_a_replica_refuses_twice_at_once_makes_one_leave_once() -> None:
+    params = resolve(["redis://127.0.0.1:1", "redis://127.0.0.1:2", "redis://127.0.0.1:3"])
+    assert isinstance(params, ConnectionParameters)
+    transport = params.make_transport()
+    for _ in range(3):
+        transport._note_replica()
+    assert transport._sessions.params.port == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ([b"slave", b"127.0.0.1", 1], True),
+        ([b"master", 0, []], False),
+        (AuthError("NOPERM"), None),
+        (ConnectError("BUSY Redis is busy running a script"), False),
+    ],
+)
+async def test_a_server_that_is_busy_may_become_a_replica_yet(answer: Any, found: Any) -> None:
+    role: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    if isinstance(answer, Exception):
+        role.set_exception(answer)
+    else:
+        role.set_result(answer)
+    assert await is_replica(role) is found
 
 
 @pytest.mark.parametrize("rules", ["", " -role"])

@@ -592,10 +592,12 @@ async def test_a_queue_that_was_deleted_is_made_anew() -> None:
     new = await session()
     found, other = await new.added("a.b"), await new.added("c.d")
     new.wire.says(LASTING, spec.Basic.Cancel(found.tag))
+    assert (found.working, other.working) == (False, True)
     asked = await new.wire.settle()
     assert asked == ["Queue.Declare", "Queue.Bind", "Basic.Qos", "Basic.Consume"]
     assert found.is_consumed
     assert other.is_consumed
+    assert found.working
     await new.end()
 
 

@@ -356,12 +356,14 @@ def deleted(new: Network) -> None:
 
 async def test_a_queue_that_was_deleted_is_made_again() -> None:
     new = await network()
-    for topic in ("a", "b.*"):
-        new.add(topic)
+    found = [new.add(topic)[0] for topic in ("a", "b.*")]
     await new.wire.settle()
+    assert [topic.working for topic in found] == [True, True]
     deleted(new)
+    assert [topic.working for topic in found] == [False, False]
     late, _ = new.add("c")
     await new.wire.settle()
+    assert [topic.working for topic in (*found, late)] == [True, True, True]
     assert len(new.asked(spec.Queue.Declare)) == 2
     assert new.bindings() == {"a", "b.#", "c"}
     await late.confirmed

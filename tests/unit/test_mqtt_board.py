@@ -487,6 +487,20 @@ async def test_a_right_that_is_given_back_makes_a_subscription_work_again(
     assert caplog.text.count("a is subscribed again") == 1
 
 
+async def test_who_asks_for_what_was_refused_is_told_what_holds_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    new = await network(V5)
+    first, _ = new.add("a")
+    new.answer(REFUSED)
+    assert first.confirmed.exception() is not None
+    second, _ = new.add("a", "second")
+    assert second is first
+    assert not second.confirmed.done()
+    new.answer()
+    await second.confirmed
+
+
 @pytest.mark.parametrize("version", [V5, V311])
 async def test_what_nobody_wants_any_more_is_not_asked_for_again(hasty: None, version: int) -> None:
     new = await network(version)

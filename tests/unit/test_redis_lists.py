@@ -737,6 +737,23 @@ async def test_a_request_that_is_refused_ends_its_call_and_frees_the_list() -> N
     assert told[1:] == [("c", error)]
 
 
+async def test_who_reads_for_a_refused_call_takes_nothing_of_the_one_that_has_its_list() -> None:
+    replies, link = Replies(), ReadLink()
+    replies.lists.handler = lambda token, outcome: True
+    address = replies.lists.address("a")
+    replies.lists.popper.attach(link)  # type: ignore[arg-type]
+    link.comes = b"*2\r\n$%d\r\n%b\r\n$1\r\nx\r\n" % (
+        *(len(address.reply_to), address.reply_to.encode()),
+    )
+    link.before = lambda: replies.lists.refuse("a", ConnectionLost("no"))
+    assert replies.lists.read("a", 1) is None
+    assert replies.lists.address("b").reply_to == address.reply_to
+    link.before = lambda: None
+    found = replies.lists.read("b", 1)
+    assert found is not None
+    assert found.payload == b"x"
+
+
 async def test_a_list_is_used_again_only_after_its_reply() -> None:
     replies = Replies()
     first = replies.address("first")
@@ -918,8 +935,27 @@ TestReplies.settings = settings(max_examples=60, stateful_step_count=40, deadlin
 
 
 class ReadLink(Link):
+    """Has something to read for a thread, ``before`` which something else happens."""
+
+    comes = b""
+    before: Callable[[], object] = staticmethod(lambda: None)
+
     def heard_now(self) -> None:
         self.heard += 1
+
+    def send_reader_away(self) -> None:
+        pass
+
+    def read_here(
+        self,
+        is_wanted: Callable[[], bool],
+        find: Callable[[bytes], bytes | None],
+        read: deque[bytes],
+        seconds: float,
+    ) -> bytes | None:
+        assert is_wanted()
+        self.before()
+        return find(self.comes)
 
 
 ITEM = b"*2\r\n$1\r\nq\r\n$3\r\nabc\r\n"

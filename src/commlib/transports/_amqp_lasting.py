@@ -337,6 +337,7 @@ class LastingTopics:
             is_missed = self._is_missed(topic)
             self._forget(topic, tag)
             if is_missed:
+                topic.renew()
                 self._begin(topic, self._link)
 
     def _reset(self, link: AmqpLink) -> None:
@@ -347,6 +348,7 @@ class LastingTopics:
             if topic.is_consumed:  # else `_consume` finds out
                 self._forget(topic, topic.tag)
             if is_missed:
+                topic.renew()
                 self._begin(topic, link)
 
     def _is_missed(self, topic: LastingTopic) -> bool:

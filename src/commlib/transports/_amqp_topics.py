@@ -93,6 +93,9 @@ class Topics:
                 self._anchors.add(found.words, found)
             self._needed[found.binding] += 1
             self._ask(found)
+        elif found.confirmed.done() and not found.working:
+            found.renew()
+            self._ask(found)
         return found
 
     def remove(self, topic: Topic, handler: Handler) -> None:
@@ -226,6 +229,7 @@ class Topics:
 
     async def _open_all(self, link: AmqpLink, pause: float) -> None:
         """The queue and its consumer, and a binding for each topic."""
+        is_told = False
         while self._link is link:
             if pause:
                 self._tried.set()
@@ -242,7 +246,8 @@ class Topics:
             except ConnectionLost:
                 break  # the next link begins with this
             except Refusal as exc:
-                level = logging.DEBUG if pause else logging.WARNING
+                level = logging.DEBUG if is_told else logging.WARNING
+                is_told = True
                 log.log(level, "%s: no queue for topics, trying again: %s", link.name, exc)
                 pause = PAUSE
             else:
@@ -310,6 +315,8 @@ class Topics:
         """The queue that we had, or what it was bound to, is no more."""
         if self._link is link and self._queue:
             self._queue = ""
+            for topic in self._all():
+                topic.renew()
             # It may be there all the same; without its consumer it is deleted.
             link.channel(TOPICS).ask(methods.cancel(TOPICS, self._tag))
             self._open(link, pause)

@@ -28,6 +28,11 @@ class Confirmation:
         if self.confirmed.done():
             self.confirmed = self.confirmed.get_loop().create_future()
 
+    def renew_if_refused(self) -> None:
+        """Whoever asks now is to be told what holds now."""
+        if not self.working:
+            self.renew()
+
     @property
     def working(self) -> bool:
         """Whether the broker has said yes, and has not said no since."""

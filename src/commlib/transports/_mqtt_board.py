@@ -345,6 +345,7 @@ class Boards:
             self._channels[topic, is_queue] = channel
         channel.handlers += (handler,)
         if channel.wanted is not None:
+            channel.renew_if_refused()
             channel.wanted.board.ask(channel.wanted, (handler,))
         elif self._numbered is not None:
             self._place(channel)

@@ -243,6 +243,8 @@ async def _greet(link: RedisLink, params: ConnectionParameters) -> None:
         answers.append(link.ask("SELECT", params.db))
     answers.append(link.ask("PING"))
     role = link.ask("ROLE") if params.fallbacks else None
+    if role is not None:  # seen, also where the other answers are not what they should be
+        role.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
     results = await asyncio.gather(*answers, return_exceptions=True)
     for result in results:
         if isinstance(result, AuthError) and "DB index" not in str(result):
@@ -260,6 +262,8 @@ async def is_replica(role: asyncio.Future[Any]) -> bool | None:
     """
     try:
         answer = await role
-    except ConnectError:
+    except AuthError:
         return None
+    except ConnectError:  # it is busy, or has no such command
+        return False
     return isinstance(answer, list) and answer[:1] == [b"slave"]

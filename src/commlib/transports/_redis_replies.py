@@ -89,8 +89,12 @@ class ReplyLists:
         link, key = popper.link, self._lists.get(token)
         if link is None or key is None:
             return None
-        find, is_wanted = partial(popper.find, link, key), partial(self._lists.__contains__, token)
-        item = link.read_here(is_wanted, find, popper.read, seconds)
+
+        def find(data: bytes) -> bytes | None:
+            # The list of a call that was refused may be that of another one by now.
+            return popper.find(link, key, data) if self.expects(token) else None
+
+        item = link.read_here(partial(self.expects, token), find, popper.read, seconds)
         popper.note_read()
         return None if item is None else Packet(item, key.decode())
 

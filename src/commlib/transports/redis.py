@@ -151,6 +151,8 @@ class RedisTransport:
         self._reply_session = self._sessions.add("replies", self._dial_replies, self._on_replies)
         self._role_watch: asyncio.Task[None] | None = None
         self._is_replica_told = False
+        self._place = params
+        """Where it has connected to last."""
         self._publish_prefixes: dict[str, bytes] = {}
 
     # The verbs.
@@ -304,10 +306,12 @@ class RedisTransport:
     async def _dial(self) -> RedisLink:
         place = self._sessions.params
         try:
-            return await dial(str(place), place)
+            link = await dial(str(place), place)
         except Replica as exc:
             self._sessions.leave(place, exc)  # the other connections may be there still
             raise
+        self._place = place
+        return link
 
     async def _dial_replies(self) -> RedisLink:
         link = await self._dial()
@@ -422,7 +426,7 @@ class RedisTransport:
             self._note_replica()
 
     def _note_replica(self) -> None:
-        place = self._sessions.params
+        place = self._place  # which may have been left already, for what came before this
         is_left = self._sessions.leave(place, Replica(f"{place} is a replica by now"))
         if not is_left and not self._is_replica_told:
             self._is_replica_told = True
