@@ -149,8 +149,8 @@ class Portal:
     async def end_if_unused(self) -> bool:
         """End the loop and its thread if no hub lives here any more; whether it did. On the loop.
 
-        It never waits for a lock: a signal may have interrupted the thread that holds it, and its
-        handler may wait for this loop.
+        It never waits for a lock, but looks again: a signal may have interrupted the thread that
+        holds it, and its handler may wait for this loop.
 
         Errands end first. They may run or stop what another portal takes in once this one ends,
         and would do so in the last turn here, beside that one: of a node, each had its half.
@@ -178,6 +178,8 @@ class Portal:
         return True
 
     def _end(self) -> None:
+        if self.ending:
+            return
         with _taken(self._lock) as is_mine:
             if is_mine:
                 self.ending = True

@@ -22,16 +22,23 @@ class SelectiveReader(Reader[T]):
     def __init__(self, kind: type[T], **options: Any) -> None:
         super().__init__(kind, **options)
         self._plain: Reader[Any] = Reader(None, **options)
-        # What nearly every message of the class holds, and no header: in JSON, and in MessagePack.
-        certain = sorted(self.fields.difference(Header.__struct_fields__))[:1]
-        self._signs = [sign(name) for name in certain for sign in (json.encode, msgpack.encode)]
+        # What nearly every message of the class holds, and no header: in JSON, and in MessagePack,
+        # where a short name may be part of anything.
+        certain = sorted(self.fields.difference(Header.__struct_fields__), key=len, reverse=True)
+        self._sign, self._packed_sign = b"", b""
+        if certain:
+            self._sign = json.encode(certain[0])
+            self._packed_sign = msgpack.encode(certain[0]) if len(certain[0]) > 2 else b""
 
     def read(self, packet: Packet) -> Envelope:
         envelope = Reader.read(self, packet)
-        for sign in self._signs:
-            if sign in packet.payload:
-                return envelope
-        self._check(packet, envelope.header)
+        payload, sign = packet.payload, b""
+        if payload[:1] == b"{":
+            sign = self._sign
+        elif payload[:1] >= b"\x80":  # what is compressed begins with neither
+            sign = self._packed_sign
+        if not sign or sign not in payload:
+            self._check(packet, envelope.header)
         return envelope
 
     def _check(self, packet: Packet, header: Header) -> None:

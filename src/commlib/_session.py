@@ -34,7 +34,8 @@ log = logging.getLogger("commlib.session")
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # s between attempts; a restarted broker is back in ~1 s
 SETTLING_SECONDS = 5.0  # a longest pause, drawn as long as can be, and time to dial
 AUTH_PAUSE = 30.0  # s; a person has to mend it, and brokers count failed logins (and take-overs)
-ALONE_PAUSE = 0.1  # s after which those that end together have ended
+ALONE_PAUSE = 0.1  # s after which most that end together have ended
+LOOK_AGAIN = 1.0  # s until one looks again whether the main connection is still there
 PROBE_GRACE = 5.0  # s from when the broker has the probe of a silent link to the end of it
 
 
@@ -245,15 +246,23 @@ class Session:
         again = "trying again" if self._params.reconnect else "reconnect=False"
         log.log(self._level, "%s lost: %s; %s", self.name, reason, again)
         if self._first is not None:
-            later = asyncio.get_running_loop().call_later
-            later(ALONE_PAUSE, self._tell_if_alone, self._first, self._first.link, reason)
+            loop = asyncio.get_running_loop()
+            told = (self._first, self._first.link, reason, loop.time())
+            loop.call_later(ALONE_PAUSE, self._tell_if_alone, *told)
         if not self._params.reconnect:
             self._fail(ConnectionLost(f"{self.name} was lost: {reason}; {again}"))
 
-    def _tell_if_alone(self, first: Session, link: Link | None, reason: Exception) -> None:
-        """Of a loss that nobody else tells of: the main connection has not ended with this one."""
-        if self._task is not None and link is not None and first.link is link:
+    def _tell_if_alone(
+        self, first: Session, link: Link | None, reason: Exception, lost: float
+    ) -> None:
+        """Of a loss that nobody else tells of: the main connection has been heard since then."""
+        if self._task is None or link is None or first.link is not link:
+            return
+        if link.heard > lost:
             log.warning("%s was lost, and %s was not: %s", self.name, first.name, reason)
+            return
+        later = asyncio.get_running_loop().call_later
+        later(LOOK_AGAIN, self._tell_if_alone, first, link, reason, lost)
 
     @property
     def _uses_tls(self) -> bool:

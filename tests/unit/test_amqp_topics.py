@@ -372,6 +372,47 @@ async def test_a_queue_that_was_deleted_is_made_again() -> None:
     await new.lose()
 
 
+async def test_what_the_broker_says_of_a_queue_that_is_no_more_confirms_nothing() -> None:
+    new = await network()
+    new.add("b")
+    await new.wire.settle()
+    late, _ = new.add("a")
+    await asyncio.sleep(0)
+    frames = new.wire.frames()  # the bind is on its way
+    deleted(new)
+    for frame in frames:
+        new.wire.comes(new.wire.broker.takes(frame))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not late.working
+    await new.wire.settle()
+    assert late.working
+    await new.lose()
+
+
+async def test_who_asks_again_and_again_makes_no_more_attempts_than_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "AUTH_PAUSE", 1000)
+    new = await network()
+    first, _ = new.add("a")
+    await new.wire.settle()
+    new.refuses = lambda method: (
+        (403, "ACCESS_REFUSED") if isinstance(method, spec.Queue.Bind) else None
+    )
+    deleted(new)
+    await new.wire.settle()
+    assert not first.working
+    timers = []
+    for number in range(5):
+        timers.append(first._again)
+        found, take = new.add("a", f"{number}")
+        await new.wire.settle()
+        new.topics.remove(found, take)
+    assert [timer.cancelled() for timer in timers if timer is not None] == [True] * 5
+    await new.lose()
+
+
 async def test_after_the_end_of_its_channel_it_is_made_again() -> None:
     new = await network()
     new.add("a")

@@ -487,6 +487,17 @@ async def test_a_right_that_is_given_back_makes_a_subscription_work_again(
     assert caplog.text.count("a is subscribed again") == 1
 
 
+async def test_what_is_refused_when_nobody_wants_it_any_more_is_left_to_its_end() -> None:
+    new = await network(V311)
+    wide, take_all = new.add("a.*")
+    queue, take = new.add("a.b", is_queue=True)
+    assert queue.wanted is wide.wanted
+    new.boards.remove(wide, take_all)
+    new.boards.remove(queue, take, keep_until_confirmed=True)
+    new.answer(0x80)
+    assert not any(wire.link.closed.done() for wire in new.wires.values())
+
+
 async def test_who_asks_for_what_was_refused_is_told_what_holds_now(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -42,6 +43,11 @@ class Attrs:
     label: str = ""
 
 
+class Point(PubSubMessage):
+    x: float = 0.0
+    y: float = 0.0
+
+
 class Model(pydantic.BaseModel):
     distance: float = pydantic.Field(0.0, alias="d")
 
@@ -73,6 +79,15 @@ def test_what_has_none_of_the_fields_is_another_message(kind: Any, form: str, na
         assert reader.read(packet(good, form, native=native)).header.origin == "ab"
     with pytest.raises(Refused, match="no field of a"):
         reader.read(packet({"ts": 1}, form, native=native))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_short_name_is_not_found_in_what_may_hold_anything(form: str) -> None:
+    blob = random.Random(7).randbytes(200_000)
+    reader = SelectiveReader(Point)
+    assert reader.read(packet({"x": 1, "blob": blob}, form)).data == Point(1)
+    with pytest.raises(Refused, match="no field of a Point"):
+        reader.read(packet({"blob": blob}, form))
 
 
 @pytest.mark.parametrize("form", FORMS)

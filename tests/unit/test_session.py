@@ -540,26 +540,28 @@ async def test_a_link_is_not_cut_for_a_silence_that_was_our_own() -> None:
     await session.close()
 
 
-@pytest.mark.parametrize("with_main", [False, True])
+@pytest.mark.parametrize("main_is", ["there", "silent", "lost"])
 async def test_a_loss_that_the_main_connection_does_not_share_is_told_once(
-    hasty: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, with_main: bool
+    hasty: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, main_is: str
 ) -> None:
     monkeypatch.setattr(_session, "ALONE_PAUSE", 0.001)
-    main = Session_(Dialled(FakeLink(), FakeLink()))
+    monkeypatch.setattr(_session, "LOOK_AGAIN", 0.001)
+    first_link, link = FakeLink(), FakeLink()
+    main = Session_(Dialled(first_link, FakeLink()))
     await soon(main.ready())
-    link = FakeLink()
     side = Session_(Dialled(link, *[OSError("not yet")] * 5, FakeLink()), first=main)
     side.name = "side"
     await soon(side.ready())
     link.abort(ConnectionLost("cut"))
-    if with_main:
-        assert main.link is not None
-        main.link.abort(ConnectionLost("cut"))
+    if main_is == "lost":
+        first_link.abort(ConnectionLost("cut"))
     await side.news.wait(3)
+    if main_is == "there":
+        first_link.heard = asyncio.get_running_loop().time() + 1
     told = asyncio.Event()
-    asyncio.get_running_loop().call_later(0.01, told.set)  # after what the session has to tell
+    asyncio.get_running_loop().call_later(0.02, told.set)  # after what the session has to tell
     await soon(told.wait())
     alone = [r.message for r in caplog.records if "was not" in r.message]
-    assert alone == ([] if with_main else ["side was lost, and fake was not: cut"])
+    assert alone == (["side was lost, and fake was not: cut"] if main_is == "there" else [])
     await side.close()
     await main.close()

@@ -244,6 +244,7 @@ class LastingTopics:
     def exchange_is_gone(self, link: AmqpLink) -> None:
         """Somebody has deleted it, and what was bound to it is not any more."""
         for topic in self._by_queue.values():
+            topic.renew()
             self._begin(topic, link)
 
     def _begin(self, topic: LastingTopic, link: AmqpLink, pause: float = 0) -> asyncio.Task[None]:

@@ -52,6 +52,13 @@ class Topic(Confirmation):
         words = split(topic)
         # One of the broker's own matches names of either notation, split at dots.
         self.words = words if WILDCARDS not in words else []
+        self._again: asyncio.TimerHandle | None = None
+
+    def put_off(self, timer: asyncio.TimerHandle | None) -> None:
+        """It is to be bound again then, and no other time; None: not by itself."""
+        if self._again is not None:
+            self._again.cancel()
+        self._again = timer
 
 
 class Topics:
@@ -83,7 +90,7 @@ class Topics:
         self._again: asyncio.TimerHandle | None = None
 
     def add(self, topic: str, handler: Handler) -> Topic:
-        """Note a handler; its topic is asked for if it is the first one."""
+        """Note a handler; its topic is asked for if it is the first one, or was refused."""
         found = Topic(topic)
         found = self._half(found).setdefault(topic, found)
         found.handlers += (handler,)
@@ -110,6 +117,7 @@ class Topics:
         if handlers or half.get(topic.topic) is not topic:
             return
         del half[topic.topic]
+        topic.put_off(None)
         self._anchors.discard(topic)
         self._needed[topic.binding] -= 1
         if not self._needed[topic.binding]:
@@ -175,15 +183,18 @@ class Topics:
         link = self._link
         assert link is not None, "it is where the queue is"
 
+        queue = self._queue
+
         def answered(answer: asyncio.Future[bytes]) -> None:
             error = answer.exception()
-            if self._is_missing(link, error):
-                return
+            if self._queue != queue or self._is_missing(link, error):
+                return  # that queue is no more
             if error is None or isinstance(error, Refusal | AuthError):
                 topic.confirm(error)
+                topic.put_off(None)
                 if error is not None:
                     later = asyncio.get_running_loop().call_later
-                    later(AUTH_PAUSE, self._bind_again, link, topic)
+                    topic.put_off(later(AUTH_PAUSE, self._bind_again, link, topic))
             # Else the connection is away, and the next one begins with this.
 
         self._ask_to_bind(link, topic).add_done_callback(answered)

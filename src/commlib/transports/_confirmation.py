@@ -23,6 +23,12 @@ class Confirmation:
         self.topic = topic
         self.confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
+    async def answer(self) -> None:
+        """Return when the broker has said yes. Raises what it says instead."""
+        confirmed = self.confirmed
+        await asyncio.wait([confirmed])  # who is cancelled leaves it for the others
+        confirmed.result()
+
     def renew(self) -> None:
         """The broker has to confirm again."""
         if self.confirmed.done():
@@ -73,7 +79,7 @@ class Ending:
 
     @property
     def working(self) -> bool:
-        """False while the broker refuses it, or has not answered on this connection yet."""
+        """False while the broker refuses it, or has not answered yet."""
         return self._found.working
 
     async def close(self) -> None:

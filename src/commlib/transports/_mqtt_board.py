@@ -151,13 +151,15 @@ class Board:
         kind = AuthError if self.link.version == V311 else ConnectError
         error = refusal(f"SUBSCRIBE {wanted.text}", code, "", kind)
         wanted.is_refused = True
-        if self._wanted.get(wanted.text) is wanted:  # else it was given up meanwhile
+        is_wanted = self._wanted.get(wanted.text) is wanted  # else it was given up meanwhile
+        if is_wanted:
             loop = asyncio.get_running_loop()
             wanted.put_off(loop.call_later(AUTH_PAUSE, self.ask_again, wanted))
         for channel in wanted.channels:
             if channel.levels == wanted.levels:
                 channel.confirm(error)
-        self.on_refused(wanted)
+        if is_wanted:
+            self.on_refused(wanted)
 
     def _ping(self, link: MqttLink) -> None:
         """Find out when all that the broker has stored has come."""

@@ -285,6 +285,7 @@ class LastingBoards:
         subscription = Lasting(self, channel, handler)
         self._in_use.add(subscription)
         if channel.wanted is not None:
+            channel.renew_if_refused()
             channel.wanted.board.ask(channel.wanted, (handler,))
         elif self._numbered is not None:
             self._place(channel)

@@ -70,7 +70,7 @@ class Channels:
         self._retry: asyncio.TimerHandle | None = None
 
     def add(self, topic: str, handler: Handler) -> Channel:
-        """Note a handler; its channel is asked for if it is the first one."""
+        """Note a handler; its channel is asked for if it is the first one, or was refused."""
         channel = Channel(topic)
         channel = self._half(channel).setdefault(channel.address, channel)
         channel.handlers += (handler,)

@@ -258,6 +258,8 @@ async def _greet(link: RedisLink, params: ConnectionParameters) -> None:
 async def is_replica(role: asyncio.Future[Any]) -> bool | None:
     """Whether the answer to ROLE tells so; None for a user who may not ask for it.
 
+    Not, as far as is known, where the server is too busy to say so, or knows no such question.
+
     Raises ConnectionLost.
     """
     try:

@@ -219,7 +219,7 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
         found = self._lasting.add(topic, handler)
         try:
             await self._main.ready()
-            await asyncio.shield(found.confirmed)
+            await found.answer()
         except BaseException:  # cancellation, too
             found.keep()
             raise
@@ -229,7 +229,7 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
         found = self._topics.add(topic, handler)
         try:
             await self._main.ready()
-            await asyncio.shield(found.confirmed)
+            await found.answer()
         except BaseException:  # cancellation, too
             self._topics.remove(found, handler)
             raise

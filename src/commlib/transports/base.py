@@ -96,7 +96,7 @@ class Subscription(Protocol):
 
     @property
     def working(self) -> bool:
-        """False while the broker refuses it, or has not answered on this connection yet."""
+        """False while the broker refuses it, or has not answered yet."""
         ...
 
     async def close(self) -> None:

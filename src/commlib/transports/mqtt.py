@@ -256,7 +256,7 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
         await self._main.ready()
         if channel.wanted is not None and channel.wanted.board in self._extra:
             await self._extra[channel.wanted.board].ready()
-        await asyncio.shield(channel.confirmed)
+        await channel.answer()
 
     def send(self, to: str | Address, packet: Packet) -> bool:
         # What the same thread has published before at QoS 1 goes first.

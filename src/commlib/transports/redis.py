@@ -152,7 +152,7 @@ class RedisTransport:
         self._role_watch: asyncio.Task[None] | None = None
         self._is_replica_told = False
         self._place = params
-        """Where it has connected to last."""
+        """Where it is, or was last."""
         self._publish_prefixes: dict[str, bytes] = {}
 
     # The verbs.
@@ -199,7 +199,7 @@ class RedisTransport:
         channel = self._channels.add(topic, handler)
         try:
             await self._channel_session.ready()
-            await asyncio.shield(channel.confirmed)
+            await channel.answer()
         except BaseException:  # cancellation, too
             self._channels.remove(channel, handler)
             raise
@@ -310,7 +310,6 @@ class RedisTransport:
         except Replica as exc:
             self._sessions.leave(place, exc)  # the other connections may be there still
             raise
-        self._place = place
         return link
 
     async def _dial_replies(self) -> RedisLink:
@@ -357,6 +356,7 @@ class RedisTransport:
             self.stats.unconfirmed += self._commands_link.unconfirmed
         self._commands_link = link
         if link is not None:
+            self._place = self._sessions.params
             self._outbox.revise(self._revised)
         self._outbox.set_link(link)
         if self._role_watch is not None:
