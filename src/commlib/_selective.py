@@ -6,9 +6,15 @@ from typing import Any
 
 from msgspec import json, msgpack
 
-from commlib._packet import Envelope, Header, Packet
+from commlib._packet import Envelope, Fault, Header, Packet, Properties, Signature
 from commlib._typing import T
 from commlib._wire import Reader, Refused
+
+_OF_ENVELOPES = frozenset(
+    name
+    for part in (Envelope, Header, Properties, Fault, Signature)
+    for name in part.__struct_fields__
+)
 
 
 class SelectiveReader(Reader[T]):
@@ -22,9 +28,9 @@ class SelectiveReader(Reader[T]):
     def __init__(self, kind: type[T], **options: Any) -> None:
         super().__init__(kind, **options)
         self._plain: Reader[Any] = Reader(None, **options)
-        # What nearly every message of the class holds, and no header: in JSON, and in MessagePack,
-        # where a short name may be part of anything.
-        certain = sorted(self.fields.difference(Header.__struct_fields__), key=len, reverse=True)
+        # What nearly every message of the class holds, and no other envelope: in JSON, and in
+        # MessagePack, where a short name may be part of anything.
+        certain = sorted(self.fields - _OF_ENVELOPES, key=len, reverse=True)
         self._sign, self._packed_sign = b"", b""
         if certain:
             self._sign = json.encode(certain[0])

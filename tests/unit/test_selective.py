@@ -82,6 +82,16 @@ def test_what_has_none_of_the_fields_is_another_message(kind: Any, form: str, na
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["data", "header", "content_type", "timestamp"])
+def test_what_envelopes_hold_as_well_is_looked_for_in_the_message(name: str, form: str) -> None:
+    kind = msgspec.defstruct("Image", [("col", int, 0), (name, str, "")])
+    reader = SelectiveReader(kind)
+    assert reader.read(packet({name: "x", "new": 1}, form)).data == kind(**{name: "x"})
+    with pytest.raises(Refused, match="no field of a Image"):
+        reader.read(packet({"temperature": 1}, form))
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_a_short_name_is_not_found_in_what_may_hold_anything(form: str) -> None:
     blob = random.Random(7).randbytes(200_000)
     reader = SelectiveReader(Point)
