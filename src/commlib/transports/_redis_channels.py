@@ -8,7 +8,6 @@ that the server has refused is asked for again as long as somebody wants it.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -20,8 +19,6 @@ from commlib.transports._confirmation import Confirmation
 from commlib.transports._redis_link import RedisLink, Unexpected, command, error_from
 from commlib.transports._redis_pops import ERROR_PAUSE, LONGEST_ERROR_PAUSE
 from commlib.transports.base import Handler
-
-log = logging.getLogger("commlib.redis")
 
 WILDCARDS = "?["
 """The characters of Redis globs that our grammar leaves to the server."""
