@@ -262,27 +262,43 @@ def test_where_a_signal_has_a_handler_the_main_thread_leaves_it_to_the_loop(lent
 
 
 def test_ctrl_c_at_any_moment_loses_nothing(lent: Lent) -> None:
-    found, stopped = [], 0
-    all_sent = [b"%05d" % number for number in range(3000)]
+    all_sent: list[bytes] = []
+    sent: list[int] = []
+    found: list[bytes] = []
+    stopped, within = 0, 1e-4  # s, as long as it takes here that half of them are stopped
     former = signal.signal(signal.SIGALRM, signal.default_int_handler)
     try:
         with interruptible():
-            for number, sent in enumerate(all_sent):
+            while len(all_sent) < 99_999 and (stopped < 1000 or len(found) < 1000):
+                data = b"%05d" % len(all_sent)
+                all_sent.append(data)
 
-                def find(data: bytes, sent: bytes = sent) -> bytes | None:
-                    if data == sent:
-                        found.append(data)
-                        return data
+                def send(data: bytes = data) -> bool:  # when the loop cannot be quicker
+                    sent.extend(map(lent.far.send, (data,)))
+                    return True
+
+                def find(came: bytes, data: bytes = data) -> bytes | None:
+                    if came == data:
+                        found.append(came)
+                        return came
                     return None
 
                 lent.reading._skip = 0  # it is to try each time
-                lent.far.sendall(sent)
+                is_found = False
                 try:
-                    signal.setitimer(signal.ITIMER_REAL, 1e-6 * (1 + number % 150))
-                    lent.find(find, 0.001)  # if the loop was not quicker
+                    moment = within * (len(all_sent) % 150) / 75
+                    signal.setitimer(signal.ITIMER_REAL, max(1e-6, moment))
+                    is_found = lent.reading.read(send, find, lent.taken, DEADLINE) is not None
                     signal.setitimer(signal.ITIMER_REAL, 0)
+                    signal.pthread_sigmask(signal.SIG_BLOCK, ())  # no signal comes later
+                    within /= 1.02
                 except KeyboardInterrupt:
                     stopped += 1
+                    within *= 1.02
+                if len(sent) < len(all_sent):
+                    send()
+                if not is_found:
+                    lent.do(lambda: None)  # the loop reads it
     finally:
         signal.signal(signal.SIGALRM, former)
     lent.far.sendall(b"last.")
@@ -291,5 +307,5 @@ def test_ctrl_c_at_any_moment_loses_nothing(lent: Lent) -> None:
     left = [heard[at : at + 5] for at in range(0, len(heard), 5)]
     assert left == sorted(set(left)), "whole and in order"
     assert {*left, *found} == {*all_sent, b"last."}
-    assert stopped > 100
-    assert len(found) > 100
+    assert stopped >= 1000
+    assert len(found) >= 1000
