@@ -9,7 +9,6 @@ import asyncio
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from commlib._outbox import Outbox
@@ -17,20 +16,18 @@ from commlib._packet import Packet
 from commlib._session import Link, Session
 from commlib.exceptions import CommlibError, ConnectionLost
 from commlib.transports._deliveries import Deliveries
-from commlib.transports._sessions import P, Sessions
+from commlib.transports._sessions import FLUSH_SECONDS, P, SupervisedTransport
 from commlib.transports._stream_link import StreamLink
-from commlib.transports.base import LinkStats, StateHandler
 
 log = logging.getLogger("commlib.session")
 
-FLUSH_SECONDS = 0.8  # how long closing waits for what is not written yet
 UNANSWERED_FLUSH_SECONDS = 0.1
 
 
 D = TypeVar("D", bound=Deliveries[Any])
 
 
-class MainTransport(ABC, Generic[D, P]):
+class MainTransport(SupervisedTransport[P], ABC, Generic[D, P]):
     """A main connection, its outboxes, and how they are flushed and closed."""
 
     _question: bytes
@@ -38,29 +35,13 @@ class MainTransport(ABC, Generic[D, P]):
     _deliveries: D
 
     def __init__(self, params: P) -> None:
-        self.stats = LinkStats()
-        self.on_state: StateHandler = lambda connected, reason: None
-        self.on_refused: Callable[[str, Exception], None] = lambda target, error: None
-        self._name = str(params)
-        self._policy = params.offline_policy
-        self._sessions = Sessions(
-            params, self.stats, lambda connected, reason: self.on_state(connected, reason)
-        )
+        super().__init__(params)
         self._main = self._sessions.add("main", self._dial_main, self._on_main)
-        self._outbox = self._make_outbox()
-        self._reliable = self._make_outbox()
+        self._outbox = self._make_outbox(self._main)
+        self._reliable = self._make_outbox(self._main)
         self._main.on_failure = self._wake
         self._main.on_cancelled = self._give_up
         self._warned: set[str] = set()
-
-    def _make_outbox(self) -> Outbox:
-        return Outbox(
-            self._name,
-            self._policy,
-            self.stats,
-            failure=lambda: self._main.failure,
-            connecting=lambda: not (self._main.failed or self._sessions.was_connected),
-        )
 
     def _wake(self) -> None:
         self._outbox.wake()
@@ -141,13 +122,6 @@ class MainTransport(ABC, Generic[D, P]):
 
     def clock(self) -> int:
         return int(time.time() * 1000)
-
-    @property
-    def connected(self) -> bool:
-        return self._sessions.connected
-
-    def abandon(self) -> None:
-        self._sessions.abandon()
 
     def _take_back(self) -> None:
         """The main connection is away: what it has not confirmed may have to go again."""

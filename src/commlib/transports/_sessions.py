@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from commlib import _tls
+from commlib._outbox import Outbox
 from commlib._params import NetworkParameters
 from commlib._session import SLOW, Link, Session
 from commlib.exceptions import CommlibError, ConnectError
@@ -16,6 +17,8 @@ from commlib.transports.base import LinkStats, StateHandler
 
 P = TypeVar("P", bound=NetworkParameters)
 """The parameters of one kind of broker."""
+
+FLUSH_SECONDS = 0.8  # how long closing waits for what is not written yet
 
 
 class Sessions(Generic[P]):
@@ -127,6 +130,37 @@ class Sessions(Generic[P]):
         for session in self._sessions:
             if isinstance(session.link, StreamLink):
                 session.link.abandon()
+
+
+class SupervisedTransport(Generic[P]):
+    """What all transports have in common whose connections are supervised."""
+
+    def __init__(self, params: P) -> None:
+        self.params = params
+        self.stats = LinkStats()
+        self.on_state: StateHandler = lambda connected, reason: None
+        self.on_refused: Callable[[str, Exception], None] = lambda target, error: None
+        self._name = str(params)
+        self._sessions = Sessions(
+            params, self.stats, lambda connected, reason: self.on_state(connected, reason)
+        )
+
+    def _make_outbox(self, session: Session) -> Outbox:
+        """For what is written to the connection of this session."""
+        return Outbox(
+            self._name,
+            self.params.offline_policy,
+            self.stats,
+            failure=lambda: session.failure,
+            connecting=lambda: not (session.failed or self._sessions.was_connected),
+        )
+
+    @property
+    def connected(self) -> bool:
+        return self._sessions.connected
+
+    def abandon(self) -> None:
+        self._sessions.abandon()
 
 
 def _is_away(exc: BaseException) -> bool:

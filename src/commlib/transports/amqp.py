@@ -103,7 +103,6 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
 
     def __init__(self, params: ConnectionParameters) -> None:
         super().__init__(params)
-        self.params = params
         self._link: AmqpLink | None = None
         self._deliveries = Confirms(self.stats, self._note_refusal)
         self._deliveries.on_room = self._reliable.on_room
@@ -379,7 +378,7 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
             return
         self._revise()  # first: what nobody waits for any more is no message that was lost
         self._outbox.release(stays)
-        self._expire_confirmed(time.monotonic() - self._policy.max_age)
+        self._expire_confirmed(time.monotonic() - self.params.offline_policy.max_age)
 
     def _expire_confirmed(self, oldest: float) -> None:
         def in_time(frame: Frame, note: object) -> Frame | None:

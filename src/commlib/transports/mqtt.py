@@ -93,7 +93,6 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
 
     def __init__(self, params: ConnectionParameters) -> None:
         super().__init__(params)
-        self.params = params
         assert isinstance(params.protocol, MQTTProtocolType), "seen to when it was made"
         self._version = int(params.protocol)
         self.traits = _traits(

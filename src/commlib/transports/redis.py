@@ -30,7 +30,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from commlib import events, pubsub, rpc
-from commlib._outbox import Outbox
 from commlib._packet import Packet
 from commlib._params import Offline as Offline
 from commlib._parts import LONG, Frame
@@ -60,15 +59,8 @@ from commlib.transports._redis_params import (
 )
 from commlib.transports._redis_replies import ReplyLists
 from commlib.transports._redis_requests import RequestConsumer, RequestLists
-from commlib.transports._sessions import Sessions
-from commlib.transports.base import (
-    Address,
-    Handler,
-    LinkStats,
-    ReplyHandler,
-    StateHandler,
-    Traits,
-)
+from commlib.transports._sessions import FLUSH_SECONDS, SupervisedTransport
+from commlib.transports.base import Address, Handler, ReplyHandler, Traits
 
 if TYPE_CHECKING:
     from commlib.transports._redis_actions import ActionClient as ActionClient
@@ -79,7 +71,6 @@ log = logging.getLogger("commlib.redis")
 ORPHAN_SECONDS = 60  # a reply that nobody fetches is deleted by the server after that
 REPLY_PREFIX = "rpc-"  # of the reply lists of every version of commlib
 UNSETTLED_FLUSH_SECONDS = 0.1
-FLUSH_SECONDS = 0.8  # how long closing waits for what is not written yet
 MAX_PREFIXES = 10_000  # topics whose command prefix is kept
 MAX_QUEUES = 100  # popped on one connection: each of its BLPOPs names all of them
 LONGEST_TIME = 11  # digits of the server's time in s: enough for 3000 years
@@ -111,7 +102,7 @@ class _Requests(NamedTuple):
     session: Session
 
 
-class RedisTransport:
+class RedisTransport(SupervisedTransport[ConnectionParameters]):
     """The seven verbs on Redis."""
 
     traits = Traits(
@@ -119,25 +110,12 @@ class RedisTransport:
     )
 
     def __init__(self, params: ConnectionParameters) -> None:
-        self.params = params
-        self.stats = LinkStats()
-        self.on_state: StateHandler = lambda connected, reason: None
-        self.on_refused: Callable[[str, Exception], None] = lambda target, error: None
-        self._name = str(params)
-        self._sessions = Sessions(
-            params, self.stats, lambda connected, reason: self.on_state(connected, reason)
-        )
+        super().__init__(params)
         # The broker's ms since 1970 less our monotonic clock: no step of our clock disturbs it.
         self._clock_offset = (time.time() - time.monotonic()) * 1000
         self._commands_link: RedisLink | None = None
         self._commands = self._sessions.add("commands", self._dial_commands, self._on_commands)
-        self._outbox = Outbox(
-            self._name,
-            params.offline_policy,
-            self.stats,
-            failure=lambda: self._commands.failure,
-            connecting=lambda: not (self._commands.failed or self._sessions.was_connected),
-        )
+        self._outbox = self._make_outbox(self._commands)
         self._commands.on_failure = self._outbox.wake
         self._commands.on_cancelled = self._outbox.give_up
         self._channels = Channels(self._note_garbage, self._note_refused_name)
@@ -293,13 +271,6 @@ class RedisTransport:
 
     def clock(self) -> int:
         return int(time.monotonic() * 1000 + self._clock_offset)
-
-    @property
-    def connected(self) -> bool:
-        return self._sessions.connected
-
-    def abandon(self) -> None:
-        self._sessions.abandon()
 
     # The connections.
 
