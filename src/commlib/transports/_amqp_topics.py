@@ -231,8 +231,7 @@ class Topics:
             return
         topics = self._all()
         for topic in topics[begin : begin + MOST_AGAIN]:
-            bound = topic.confirmed
-            if bound.done() and not bound.cancelled() and bound.exception() is None:
+            if topic.working:
                 asked = self._ask_to_bind(link, topic)
                 asked.add_done_callback(lambda done: self._is_missing(link, done.exception()))
         begin += MOST_AGAIN
