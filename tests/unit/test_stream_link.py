@@ -172,6 +172,15 @@ def descriptors_left(count: int) -> Iterator[None]:
         yield
 
 
+async def test_where_there_are_no_more_descriptors_the_loop_writes() -> None:
+    async with linked(False) as (link, reader):
+        with descriptors_left(0):
+            link.allow_direct()
+        assert not link.write_now(b"PING", None, True)
+        link.write([b"PING"], [None])
+        assert await reader.readexactly(4) == b"PING"
+
+
 @pytest.mark.skipif(not CAN_BE_LENT, reason="only the loop reads on this system")
 @pytest.mark.parametrize("left", range(5))
 async def test_where_there_are_no_more_descriptors_the_loop_reads_on(left: int) -> None:

@@ -9,6 +9,7 @@ import sys
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
@@ -234,12 +235,14 @@ class StreamLink(asyncio.BufferedProtocol):
     def allow_direct(self) -> None:
         """Let other threads write, too.
 
-        Not with TLS or a websocket: what is under way there is the loop's.
+        Not with TLS or a websocket, where what is under way is the loop's, nor where there are no
+        more descriptors.
         """
         if self.extra("ssl_object") is None and self.extra("websocket") is None:
             # A descriptor of our own: asyncio's may be closed, and its number given away, any time.
-            self._direct = socket.socket(fileno=os.dup(self.extra("socket").fileno()))
-            self._direct.setblocking(False)
+            with suppress(OSError):
+                self._direct = socket.socket(fileno=os.dup(self.extra("socket").fileno()))
+                self._direct.setblocking(False)
 
     # Reading by a thread that waits for an answer. Only then does a link need what that takes.
 
