@@ -120,6 +120,7 @@ class Readings:
         self._ready: dict[Port, bool] = {}
         self._links: dict[tuple[str, Link], int] = {}
         self._late: dict[Link, int] = {}
+        self._starved: dict[Link, int] = {}
         self._connected: dict[Link, bool] = {}
         self._healthy: dict[str, bool] = {}
         self._named: dict[tuple[str, str, str], int] = {}
@@ -165,6 +166,7 @@ class Readings:
             key = field, link
             self._links[key] = self._links.get(key, 0) + getattr(stats, field)
         self._late[link] = self._late.get(link, 0) + hub.caller.late
+        self._starved[link] = self._starved.get(link, 0) + hub.workers.starved
         self._connected[link] = self._connected.get(link, True) and hub.transport.connected
 
     def metrics(self) -> Iterator[Metric]:
@@ -181,6 +183,8 @@ class Readings:
             yield _counter(name, text, Link._fields, _of(self._links, field))
         text = "Replies that came after their call had ended"
         yield _counter("replies_late", text, Link._fields, self._late)
+        text = "How often a callback waited because all threads for callbacks were busy"
+        yield _counter("callbacks_starved", text, Link._fields, self._starved)
         text = "Whether the broker has confirmed all that an endpoint needs"
         yield _gauge("endpoint_ready", text, Port._fields, self._ready)
         text = "Messages that wait for their callback, or on a bridge for the other broker"

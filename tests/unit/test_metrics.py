@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, generate_latest, start_http_ser
 from prometheus_client.parser import text_string_to_metric_families
 
 from collected import DEADLINE, Collected, eventually
-from commlib import aio
+from commlib import _workers, aio
 from commlib._readings import COUNTERS, LINK_COUNTERS
 from commlib._stats import Stats
 from commlib.metrics import NodeCollector, export
@@ -256,6 +256,32 @@ def test_late_replies_are_counted_once_for_the_connection(
         node.create_rpc_client(name)
     node._core.hub.caller.late = 2
     assert scrape(registry)("commlib_replies_late_total", node="robot", broker=URL) == 2
+
+
+def test_callbacks_that_waited_for_a_thread_are_counted(
+    registry: CollectorRegistry, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(node, registry)
+    monkeypatch.setattr(_workers, "MAX_WORKERS", 1)
+    gate, got = threading.Event(), Collected()
+
+    def hold(msg: Any) -> None:
+        gate.wait(DEADLINE)
+        got(msg)
+
+    publishers = []
+    for topic in ("a.b", "a.c", "a.d"):
+        node.create_subscriber(topic, hold)
+        publishers.append(node.create_publisher(topic))
+    for publisher in publishers:
+        publisher.publish(1)
+
+    def starved() -> float | None:
+        return scrape(registry)("commlib_callbacks_starved_total", node="robot", broker=URL)
+
+    eventually(lambda: starved() == 2)
+    gate.set()
+    got.wait(3)
 
 
 def test_endpoints_of_one_name_are_added_up(registry: CollectorRegistry, node: Node) -> None:

@@ -24,10 +24,6 @@ class Leases:
     def __len__(self) -> int:
         return len(self._ends)
 
-    def left(self, name: str) -> float:
-        """How many seconds are left of a lease."""
-        return self._ends[name] - asyncio.get_running_loop().time()
-
     def renew(self, name: str, lease: float) -> bool:
         """Let it last so many seconds from now; False: there are too many leases."""
         if name not in self._ends and len(self._ends) >= self._most:
