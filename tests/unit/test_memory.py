@@ -456,6 +456,17 @@ def test_a_loop_that_was_closed_without_a_word_troubles_no_publisher(make: Make)
     assert handler.got == []
 
 
+async def test_nor_does_one_that_was_closed_when_it_had_no_room_left(make: Make) -> None:
+    left_behind, publisher = make(), make()
+    loop = asyncio.new_event_loop()
+    await asyncio.to_thread(loop.run_until_complete, _subscribe(left_behind, Handler()))
+    for _ in range(memory.MAX_INBOUND):
+        assert publisher.publish("a", Packet(b"x"))
+    assert not publisher.publish("a", Packet(b"x"))
+    loop.close()
+    assert publisher.publish("a", Packet(b"x"))
+
+
 async def _subscribe(place: MemoryTransport, handler: Handler) -> None:
     await place.subscribe("a", handler)
 

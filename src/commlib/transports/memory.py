@@ -396,7 +396,7 @@ class MemoryTransport:
 
     @property
     def has_room(self) -> bool:
-        return len(self._inbound) < MAX_INBOUND
+        return len(self._inbound) < MAX_INBOUND or self.is_deaf  # then nothing is kept for it
 
     @property
     def is_deaf(self) -> bool:
