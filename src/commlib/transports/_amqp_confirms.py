@@ -60,12 +60,13 @@ class Confirms(Deliveries[Delivery]):
     @property
     def _window(self) -> int:
         link = self._link
-        if link is None or link.is_held:
-            return 0
-        if not self._is_selected:
+        return 0 if link is None or link.is_held or not self._is_selected else WINDOW
+
+    def _pump(self) -> None:
+        link = self._link
+        if link is not None and not (link.is_held or self._is_selected):
             self._select(link)
-            return 0
-        return WINDOW
+        super()._pump()
 
     def _select(self, link: AmqpLink) -> None:
         """Ask for confirmations, if that was not done, and write when the broker agrees."""
