@@ -153,8 +153,9 @@ class Session:
     async def ready(self) -> None:
         """Return when the link is there.
 
-        Raises AuthError when the broker refuses, ConnectError where nothing is tried again. If
-        there is nothing that could heal, it does so until the session was closed.
+        Raises AuthError when the broker refuses, until one of the attempts that go on has another
+        end; and what else has ended an attempt where nothing is tried again: that is then one
+        attempt each time.
         """
         self.start()
         while self.link is None:

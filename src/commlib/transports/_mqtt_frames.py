@@ -129,7 +129,7 @@ def acknowledge(kind: int, packet_id: int) -> bytes:
 
 
 def read_acknowledgement(body: bytes) -> tuple[int, int]:
-    """The packet identifier and the reason code of one of those, or of UNSUBACK."""
+    """The packet identifier and the reason code of one of those."""
     if len(body) < 2:
         raise Malformed("an acknowledgement without a packet identifier")
     return u16.unpack_from(body)[0], body[2] if len(body) > 2 else 0

@@ -2,7 +2,8 @@
 
 A transport is any class of this shape; it need not import anything from here. It never sees a
 message class, a user's callback or the timeout of a call. Everything runs on the event loop that
-called ``connect``, except ``publish`` and ``send``, which any thread may call.
+called ``connect``, except ``publish`` and ``send``, which any thread may call, and what says so
+itself.
 
 For a transport of your own there is more here: ``BaseParameters``, from which its parameters
 derive; ``Packet``; ``matcher(pattern)``, the function that tells whether a name matches; and
