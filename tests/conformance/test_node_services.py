@@ -16,6 +16,7 @@ from brokers import Broker
 from collected import DEADLINE, Collected, eventually
 from commlib import aio
 from commlib.action import GoalHandler
+from commlib.events import Event
 from commlib.exceptions import ConnectError, EndpointClosed, RPCTimeout
 from commlib.msg import ActionMessage, HeartbeatMessage
 from commlib.node import Node, NodeStartMessage, NodeState, NodeStopMessage
@@ -358,6 +359,32 @@ def test_endpoints_made_while_it_is_stopped_begin_with_the_next_start(
     call(far, f"{node.namespace}.start")
     publisher.publish("after")
     assert got.until("after") == []
+
+
+def test_nor_do_those_send_anything_before_that(make_node: MakeNode, topic: str) -> None:
+    node, far = make_node(ctrl_services=True), make_node()
+    far.create_rpc(f"{topic}.echo", lambda n: n)
+    far.create_action(f"{topic}.drive", on_goal=lambda goal_h: goal_h.data)
+    call(far, f"{node.namespace}.stop")
+    publisher, client = node.create_publisher(topic), node.create_rpc_client(f"{topic}.echo")
+    emitter, action = node.create_event_emitter(), node.create_action_client(f"{topic}.drive")
+    sends: list[Callable[[], object]] = [
+        lambda: publisher.publish(1),
+        lambda: client.call(2),
+        lambda: emitter.send_event(Event(name="e", uri=topic)),
+        lambda: action.send_goal(3),
+    ]
+    for send in sends:
+        with pytest.raises(EndpointClosed):
+            send()
+    assert node.wait_connected(DEADLINE)
+    call(far, f"{node.namespace}.start")
+    got = Collected()
+    far.create_subscriber(topic, got)
+    publisher.publish(1)
+    assert got.first == 1
+    assert client.call(2) == 2
+    assert action.send_goal(3).result(DEADLINE) == 3
 
 
 @pytest.mark.parametrize("state", [NodeState.RUNNING, NodeState.STOPPED], ids=lambda s: s.name)

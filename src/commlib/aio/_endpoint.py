@@ -292,6 +292,10 @@ class Endpoint:
         if self.stopped:
             raise EndpointClosed(f"{self.name} was stopped; run() it again or make a new one")
 
+    def set_aside(self) -> None:
+        """Wait for ``run()`` as after ``stop()``, though it has never begun. From any thread."""
+        self.stopped = True
+
     async def _begin(self) -> None:
         await self.hub.transport.connect()
 

@@ -66,6 +66,11 @@ class Group(Endpoint):
                 total[name] += count
         return Stats(**total)
 
+    def set_aside(self) -> None:
+        super().set_aside()
+        for part in self.parts:
+            part.set_aside()
+
     async def _begin(self) -> None:
         await super()._begin()
         self._has_begun = True

@@ -230,13 +230,20 @@ class Node(Ports):
         """Whether the connection to the broker is there now."""
         return self.hub.transport.connected
 
+    def add(self, endpoint: E) -> E:
+        super().add(endpoint)
+        if self._is_stopped_from_afar:
+            endpoint.set_aside()
+        return endpoint
+
     async def wait_connected(self, timeout: float = 30) -> bool:
         """Whether the connection to the broker is there, or comes within ``timeout`` seconds.
 
         Raises AuthError when the broker says no, ConnectError where nothing is tried again, and
         EndpointClosed after ``stop()``.
         """
-        if self.state in (NodeState.STOPPED, NodeState.EXITED):
+        is_stopped = self.state is NodeState.STOPPED and not self._is_stopped_from_afar
+        if is_stopped or self.state is NodeState.EXITED:
             raise EndpointClosed(f"{self.node_name} was stopped; run() it again")
         return await self.hub.wait_connected(timeout)
 
@@ -487,6 +494,10 @@ class Node(Ports):
     def alive(self) -> bool:
         """Whether it was run and not stopped since, though its ports may be, from afar."""
         return self in self.hub.users
+
+    @property
+    def _is_stopped_from_afar(self) -> bool:
+        return self.state is NodeState.STOPPED and self.alive
 
     def _begin_own(self, part: E) -> E:
         if self.alive:
