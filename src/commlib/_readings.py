@@ -39,7 +39,7 @@ OF_KIND = {
     "publisher": ("sent",),
     "subscriber": (*INPUT, *SEQUENCE),
     "service": ("sent", *INPUT, "expired", "repeated"),
-    "client": ("sent", "received", "refused"),
+    "client": ("sent", "received", "refused", "errors"),
     "action": ("sent", *INPUT, "expired", "repeated"),
     "action_client": ("sent", *INPUT, *SEQUENCE),
     "bridge": ("sent", *INPUT, "expired", "forwarded", "looped"),

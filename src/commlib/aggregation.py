@@ -1,7 +1,7 @@
 """Topics that are made from other topics: messages go through functions and are published again.
 
 A function takes the data of a message, a dict, and returns another one. What it raises, or returns
-instead, is logged, and the message goes to the next function as it was.
+instead, is counted and logged once, and the message goes to the next function as it was.
 """
 
 from __future__ import annotations
@@ -48,8 +48,10 @@ class _Processing:
             )
         self.pub: Publisher[dict[str, Any]] | None = None
         """Made when it is run: a publisher connects at once."""
-        for topic, processors in topics.items():
-            self.node.create_psubscriber(topic, partial(self._process, processors))
+        self._inputs = {
+            topic: self.node.create_psubscriber(topic, partial(self._process, topic, processors))
+            for topic, processors in topics.items()
+        }
 
     @property
     def log(self) -> logging.Logger:
@@ -77,18 +79,19 @@ class _Processing:
         """A topic as the broker knows it, which may take two of ours for one."""
         return spelled(topic, self.node._core.hub.transport.traits.separator)
 
-    def _process(self, processors: Sequence[Processor], payload: Any, topic: str) -> None:
+    def _process(
+        self, wanted: str, processors: Sequence[Processor], payload: Any, topic: str
+    ) -> None:
         assert self.pub is not None, "it is made before anything is received"
         if self._spelled(topic) == self._output:
             return  # a pattern may match that as well
         for processor in processors:
             try:
                 result = processor(payload)
+                if not isinstance(result, dict):
+                    raise TypeError(f"{processor!r} has returned {type(result).__name__}, no dict")
             except Exception as exc:  # it is the program's own function
-                log.error("%s: a processor failed: %r", topic, exc)
-                continue
-            if not isinstance(result, dict):
-                log.warning("%s: a processor returned %s, no dict", topic, type(result).__name__)
+                self._inputs[wanted].core.note_failure(exc, topic)
                 continue
             payload = result
             self.pub.publish(payload)

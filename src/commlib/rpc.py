@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -22,8 +21,6 @@ from commlib.aio.rpc import RPCClientOptions, RPCTypes, ServiceMap, ServiceOptio
 from commlib.exceptions import EndpointClosed
 from commlib.msg import RPCMessage
 from commlib.transports.base import CallOutcome
-
-log = logging.getLogger("commlib.rpc")
 
 DECISION_SECONDS = 5.0  # for the loop to say how a call ended whose time is up; it takes µs
 
@@ -121,15 +118,16 @@ class _Waiter:
 class _Callback:
     """A callback of a future, for a worker."""
 
-    def __init__(self, name: str, work: Callable[[], object]) -> None:
-        self.name = name
+    def __init__(self, client: aio.Endpoint, work: Callable[[], object]) -> None:
+        self.name = client.name
+        self._client = client
         self._work = work
 
     def work(self) -> None:
         try:
             self._work()
-        except BaseException:  # SystemExit too: no callback ends a worker
-            log.exception("%s: the callback of a call failed", self.name)
+        except BaseException as exc:  # SystemExit too: no callback ends a worker
+            self._client.note_failure(exc)
 
 
 class _CallFuture(concurrent.futures.Future[Resp]):
@@ -144,9 +142,9 @@ class _CallFuture(concurrent.futures.Future[Resp]):
         """Of a call that may be sent again."""
 
     def add_done_callback(self, fn: Callable[[concurrent.futures.Future[Resp]], object]) -> None:
-        hub = self._core.hub
+        core = self._core
         super().add_done_callback(
-            lambda future: hub.workers.serve(_Callback(hub.name, lambda: fn(future)))
+            lambda future: core.hub.workers.serve(_Callback(core, lambda: fn(future)))
         )
 
     def result(self, timeout: float | None = None) -> Resp:

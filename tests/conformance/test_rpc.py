@@ -188,6 +188,26 @@ def test_the_callback_of_an_async_call_may_block_and_call(node: Node, topic: str
     assert got.first == Response(c=13)
 
 
+def test_what_a_callback_of_an_async_call_raises_is_counted_logged_once_and_told(
+    node: Node, topic: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = Collected()
+
+    def fail(response: Any) -> None:
+        raise SystemExit("as a script would")
+
+    node.create_rpc(topic, lambda n: n)
+    client = node.create_rpc_client(topic, on_error=told)
+    for number in range(3):
+        client.call_async(number, on_response=fail)
+        client.call_async(number).add_done_callback(fail)
+    assert all(isinstance(error, SystemExit) for error, _ in told.wait(6))
+    assert client.stats.errors == 6
+    said = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert len(said) == 1
+    assert f"{topic}: the callback failed: as a script would" in said[0]
+
+
 def test_the_callback_of_an_async_call_is_not_called_without_a_response(
     node: Node, topic: str
 ) -> None:

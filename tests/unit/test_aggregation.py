@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -89,11 +88,18 @@ def test_a_function_that_fails_or_returns_no_dict_is_passed_over(
     def fail(data: Data) -> Data:
         raise KeyError("kelvin")
 
-    run(TopicMessageProcessor(url, "in", "out", [fail, lambda data: 5, celsius]))
-    with caplog.at_level(logging.WARNING, "commlib.aggregation"):
-        node.create_publisher("in").publish({"kelvin": 300})
-        assert got.wait() == [{"celsius": 27}]
-    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+    processor = TopicMessageProcessor(url, "in", "out", [fail, lambda data: 5, celsius])
+    run(processor)
+    publisher = node.create_publisher("in")
+    for _ in range(3):
+        publisher.publish({"kelvin": 300})
+    assert got.wait(3) == [{"celsius": 27}] * 3
+    said = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert len(said) == 2, "each once"
+    assert "in: the callback failed: 'kelvin'" in said[0]
+    assert "has returned int, no dict" in said[1]
+    [subscriber] = processor.node.input_ports["subscriber"]
+    assert subscriber.stats.errors == 6
 
 
 def test_a_pattern_that_matches_the_output_feeds_nothing_back(

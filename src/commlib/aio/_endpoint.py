@@ -362,6 +362,10 @@ class Endpoint:
             )
         self._tell_error(error, packet.topic or self.name)
 
+    def note_failure(self, error: BaseException, topic: str = "") -> None:
+        """The same of a callback that was called with no message. From any thread."""
+        self._report(Packet(b"", topic), error)
+
     def _is_news(self, report: tuple[str, int]) -> bool:
         """Whether this is not logged yet, and shall be. From any thread."""
         # Two workers may meet the same error: `setdefault` is one step, and there is no lock that a
