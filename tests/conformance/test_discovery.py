@@ -82,9 +82,13 @@ def test_who_comes_late_learns_all_by_asking(
     node.create_event_emitter()
     with Discovery(broker.url) as early:
         eventually(lambda: any(len(info.endpoints) == 9 for info in named(early, node.node_name)))
-    with Discovery(broker.url) as late:
-        (info,) = [each for each in late.ask(DEADLINE) if each.name == node.node_name]
-        assert 0 < late.ping(info, DEADLINE) < DEADLINE
+    late = Discovery(broker.url)  # it runs from the first question on
+    (info,) = [each for each in late.ask(DEADLINE) if each.name == node.node_name]
+    assert 0 < late.ping(info, DEADLINE) < DEADLINE
+    late.stop()
+    pinging = Discovery(broker.url)
+    assert 0 < pinging.ping(info, DEADLINE) < DEADLINE
+    pinging.stop()
     goal = ("feedback", "goal", "result")
     assert ports(info) == {
         ("publisher", f"{topic}.sonar", "Number", "message"),

@@ -19,6 +19,7 @@ from commlib.events import Event
 from commlib.exceptions import ConnectionLost, RPCTimeout
 from commlib.msg import PubSubMessage, RPCMessage
 from commlib.node import Node
+from commlib.rpc import RPCClient
 from commlib.transports.redis import ConnectionParameters
 
 MakeServer = Callable[..., Server]
@@ -400,6 +401,18 @@ def test_calls_that_are_not_sent_cost_no_memory(make_redis: MakeRedis) -> None:
         far.create_rpc("somebody", lambda request: request)
         assert far.create_rpc_client("somebody").call({"a": 1}, timeout=5) == {"a": 1}
         assert len(far._core.hub.transport._replies.keys()) < 50  # type: ignore[attr-defined]
+
+
+def test_the_first_call_waits_for_its_connections_though_nothing_is_to_wait(
+    make_server: MakeServer,
+) -> None:
+    server = make_server()
+    with Node("base", connection_params=server.url) as base:
+        base.create_rpc("echo", lambda request: request)
+        for number in range(10):
+            client = RPCClient("echo", conn_params=server.url_with(offline="raise"))
+            assert client.call(number, timeout=DEADLINE) == number
+            client.stop()
 
 
 async def test_calls_that_wait_for_a_broker_that_has_gone_all_end(make_server: MakeServer) -> None:

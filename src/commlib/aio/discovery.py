@@ -122,9 +122,10 @@ class Discovery(Input):
     async def ask(self, wait: float = 1.0) -> list[NodeInfo]:
         """Ask who is there: the nodes, as soon as no more answers come, after ``wait`` s at most.
 
-        Those that were known before and are not heard of meanwhile are among them.
+        Those that were known before and are not heard of meanwhile are among them. One that does
+        not run yet is run. Raises EndpointClosed after ``stop()``, and what ``run`` raises.
         """
-        self.check_open()
+        await self._begun()
         answer = asyncio.Event()
         self._asking.add(answer)
         self._probe("")
@@ -135,8 +136,11 @@ class Discovery(Input):
         return self.nodes
 
     async def ping(self, node: NodeInfo, timeout: float = 1.0) -> float:
-        """How many seconds the process of a node takes to answer. Raises TimeoutError."""
-        self.check_open()
+        """How many seconds the process of a node takes to answer.
+
+        Raises TimeoutError, and what ``ask`` raises.
+        """
+        await self._begun()
         answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.setdefault(node.process, [])
         waiting.append(answered)
@@ -152,6 +156,12 @@ class Discovery(Input):
             if not waiting:
                 self._waiting.pop(node.process, None)
         return perf_counter() - begin
+
+    async def _begun(self) -> None:
+        """Return when it hears the answers."""
+        self.check_open()
+        if not self._is_begun:
+            await self.run()
 
     def _probe(self, process: str) -> None:
         probe = Probe(self._asker, process)

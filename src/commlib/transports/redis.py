@@ -254,6 +254,7 @@ class RedisTransport(SupervisedTransport[ConnectionParameters]):
 
     async def open_inbox(self, handler: ReplyHandler) -> _Inbox:
         self._replies.handler = handler
+        await self._commands.ready()  # requests are written there
         await self._reply_session.ready()
         return _Inbox(self._replies, self._reply_session, self._delete)
 
