@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -655,6 +656,94 @@ async def test_endpoints_work_again_after_they_were_stopped_and_run(
         assert await get(got, 1) == [n]
         assert await client.call(Request(a=n, b=n)) == Response(c=2 * n)
         await node.stop()
+
+
+async def begun_to_stop(what: Node | Subscriber[Any]) -> asyncio.Task[None]:
+    """What stops it, as far as it gets at once."""
+    stopping = asyncio.create_task(what.stop())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    return stopping
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["endpoint", "node"])
+@pytest.mark.parametrize("again", ["after it was cancelled", "beside it"])
+async def test_who_stops_it_as_well_waits_until_it_is_stopped(
+    broker: Broker, topic: str, whole: bool, again: str
+) -> None:
+    gate, begun = asyncio.Event(), asyncio.Event()
+    ended: list[Any] = []
+
+    async def hold(msg: Any) -> None:
+        begun.set()
+        await gate.wait()
+        ended.append(msg)
+
+    async with two_nodes(broker) as (one, other):
+        subscriber = other.create_subscriber(topic, hold, grace=DEADLINE)
+        fence: asyncio.Queue[Any] = asyncio.Queue()
+        await asyncio.gather(subscriber.run(), one.create_subscriber(topic, fence.put).run())
+        publisher = one.create_publisher(topic)
+        await publisher.publish(1)
+        async with in_time():
+            await begun.wait()
+        what = other if whole else subscriber
+        first = await begun_to_stop(what)
+        if again == "after it was cancelled":
+            first.cancel()
+            await asyncio.wait([first])
+        second = await begun_to_stop(what)
+        assert not second.done()
+        gate.set()
+        async with in_time():
+            await second
+        assert ended == [1]
+        await publisher.publish(2)
+        assert await get(fence, 2) == [1, 2]
+        async with in_time():
+            await what.run()
+            await subscriber.run()
+        await publisher.publish(3)
+        await until(lambda: ended == [1, 3])
+        assert subscriber.stats.received == 2, "once each"
+
+
+async def test_what_is_run_while_it_is_being_stopped_works_after_that(
+    broker: Broker, topic: str
+) -> None:
+    async with two_nodes(broker) as (one, other):
+        got: asyncio.Queue[Any] = asyncio.Queue()
+        subscriber = other.create_subscriber(topic, got.put)
+        service = other.create_rpc(f"{topic}.echo", lambda n: n)
+        await asyncio.gather(subscriber.run(), service.run())
+        publisher, client = one.create_publisher(topic), one.create_rpc_client(f"{topic}.echo")
+        for number in range(20):
+            stopping = await begun_to_stop(subscriber) if number % 2 else None
+            async with in_time():
+                await asyncio.gather(subscriber.stop(), subscriber.run(), service.stop())
+                await asyncio.gather(service.stop(), service.run())
+            assert stopping is None or stopping.done()
+            assert subscriber.ready
+            assert service.ready
+            await publisher.publish(number)
+            assert await get(got, 1) == [number]
+            assert await client.call(number, timeout=DEADLINE) == number
+        assert other.health
+
+
+def test_threads_that_stop_and_run_an_endpoint_at_once_leave_it_at_work(
+    broker: Broker, topic: str
+) -> None:
+    with SyncNode("n", connection_params=broker.url) as node, ThreadPoolExecutor(2) as pool:
+        got = Collected()
+        subscriber = node.create_subscriber(topic, got)
+        publisher = node.create_publisher(topic)
+        for number in range(20):
+            for done in [pool.submit(subscriber.stop), pool.submit(subscriber.run)]:
+                done.result(DEADLINE)
+            subscriber.run()
+            publisher.publish(number)
+            assert got.wait(number + 1)[number] == number
 
 
 async def test_what_was_stopped_opens_no_connection_again_unless_it_is_run(

@@ -136,6 +136,7 @@ class Bridge(Endpoint):
         await self._run(lambda hub: hub.transport.connected)
 
     async def _run(self, waits_for: Callable[[Hub], bool]) -> None:
+        await self.until_ended()
         await asyncio.gather(self.hub.reopen(), self.sink.reopen())
         is_new = not self._is_begun
         beginning = self.start()

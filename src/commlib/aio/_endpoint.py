@@ -154,6 +154,7 @@ class Endpoint:
         self._on_error = on_error
         self._begun_on: Transport | None = None
         self._beginning: asyncio.Future[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
         self.stopped = False
 
     @property
@@ -238,6 +239,7 @@ class Endpoint:
         With ``wait`` it returns when the broker has confirmed, or after ``connect_timeout`` with
         a warning, and goes on trying. Raises AuthError when the broker says no.
         """
+        await self.until_ended()
         await self.hub.reopen()
         beginning = self.begin(wait)
         if wait:
@@ -262,7 +264,9 @@ class Endpoint:
         if not self._is_begun or self._beginning is None:
             self._begun_on = self.hub.transport
             self.hub.start()
-            self._beginning = self.hub.spawn(self._begin())
+            self._beginning = self.hub.spawn(
+                self._begin_after() if self._is_ending else self._begin()
+            )
             self._beginning.add_done_callback(self._note_begun)
             self.hub.note_change()
         return self._beginning
@@ -299,6 +303,11 @@ class Endpoint:
     async def _begin(self) -> None:
         await self.hub.transport.connect()
 
+    async def _begin_after(self) -> None:
+        await self.until_ended()
+        self._heed_state()
+        await self._begin()
+
     async def stop(self) -> None:
         """End the work: take nothing more, let callbacks finish within ``grace``, leave.
 
@@ -309,19 +318,50 @@ class Endpoint:
         with spared(turn_of_callback()):
             await self._stop()
 
+    # A task of its own ends a life: who gives up waiting for that leaves nothing half done, who
+    # stops it as well waits for the same, and the next life begins behind it.
+
     async def _stop(self) -> None:
         if self._has_own_hub:
             self.keep()
-        if self._running and self._beginning is not None:
+        beginning = self._beginning if self._running else None
+        if beginning is not None:
             self._begun_on = None
-            self._beginning.cancel()
-            await asyncio.wait([self._beginning])
+            beginning.cancel()
+        if beginning is not None or not self._is_ending:
+            former = self._ending if self._is_ending else None
+            ending = self._end_life(beginning, former)
+            self._ending = asyncio.get_running_loop().create_task(ending)
+        assert self._ending is not None, "it is ending"
+        await asyncio.shield(self._ending)
+
+    async def _end_life(
+        self, beginning: asyncio.Future[None] | None, former: asyncio.Task[None] | None
+    ) -> None:
+        if former is not None:
+            await asyncio.wait([former])
+        if beginning is not None:
+            await asyncio.wait([beginning])
             self.hub.note_change()
             await self._end()
         if self._has_own_hub:
             await self.hub.close()
         if self._on_state is not None:
             self.hub.listeners.discard(self._on_state)
+
+    @property
+    def _is_ending(self) -> bool:
+        """Whether a life is being ended here; in a forked child, none of its parent's is."""
+        ending = self._ending
+        if ending is None or ending.done():
+            return False
+        return ending.get_loop() is asyncio.get_running_loop()
+
+    async def until_ended(self) -> None:
+        """Return when nobody is stopping it any more."""
+        while self._is_ending:
+            assert self._ending is not None, "it is ending"
+            await asyncio.wait([self._ending])
 
     def _heed_state(self) -> None:
         if self._on_state is not None:

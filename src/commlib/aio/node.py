@@ -402,20 +402,25 @@ class Node(Ports):
             return  # who was quicker has done it
         if self.running:
             self._forget_stopped()  # or the next run would begin with them
-        leaving = self._leaving = asyncio.get_running_loop().create_future()
+        # Who gives up waiting leaves nothing half done.
+        self._leaving = asyncio.get_running_loop().create_task(self._leave_all())
+        await asyncio.shield(self._leaving)
+
+    async def _leave_all(self) -> None:
         try:
             await self._leave()
         finally:
             if self.state is NodeState.RUNNING:
                 self.state = NodeState.STOPPED
             self._leaving = None
-            leaving.set_result(None)
 
     async def _until_left(self) -> bool:
         """Return when nobody is stopping it any more; whether somebody was."""
         has_waited, loop = False, asyncio.get_running_loop()
-        # One of another loop is that of the parent of a fork.
+        # One of another loop is that of the parent of a fork, or the loop has ended too early.
         while (leaving := self._leaving) is not None and leaving.get_loop() is loop:
+            if leaving.done():
+                break
             has_waited = True
             await asyncio.wait([leaving])
         return has_waited
