@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from collected import eventually
+from collected import DEADLINE, eventually
 from commlib._discovery import ANNOUNCE, WRITERS, Announcement, NodeInfo
 from commlib._schemas import marked_schema
 from commlib._wire import Reader
+from commlib.aio import _beacon
+from commlib.aio.discovery import Discovery
 from commlib.msg import ActionMessage, PubSubMessage, RPCMessage
 from commlib.node import Node
 from raw_peer import RawPeer
@@ -50,6 +53,22 @@ def answering_at_once(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("commlib.aio.node.APPEARS_AFTER", 0.0)
     patch.setattr("commlib.aio._asked.JITTER", 0.0)
     patch.setattr("commlib.aio.discovery.QUIET", 0.02)
+    patch.setattr(Discovery, "ask", _ask_for_all)
+
+
+_ask = Discovery.ask
+
+
+async def _ask_for_all(discovery: Discovery, wait: float = 1.0) -> list[NodeInfo]:
+    """Ask again if a node of this process has not answered yet: a machine may stand still."""
+    address = discovery.hub.params.address
+    async with asyncio.timeout(wait + DEADLINE):
+        while True:
+            known = {node.id for node in await _ask(discovery, wait)}
+            beacons = [by_address.get(address) for by_address in list(_beacon._beacons.values())]
+            lives = [life for beacon in beacons if beacon for life in list(beacon._lives.values())]
+            if known.issuperset(life.id for life in lives if life.info is not None):
+                return discovery.nodes
 
 
 @contextmanager

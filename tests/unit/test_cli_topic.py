@@ -282,7 +282,7 @@ def test_echo_waits_in_silence_for_a_node_that_publishes(
     monkeypatch.setattr("commlib.cli.topic.ANSWERS", DEADLINE)
     monkeypatch.setattr("commlib.cli.topic.is_published", look)
     robot.create_publisher("t")
-    robot.run()
+    run_node(robot, raw)
     with talking(lambda n: raw.publish("t", b"ON") if looked.is_set() else None):
         result = run(url, "echo", "t", "-c", "1", "--raw")
     assert (result.stdout_bytes, result.stderr) == (b"ON", "")
