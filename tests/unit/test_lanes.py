@@ -836,13 +836,22 @@ async def test_a_lane_that_comes_while_the_last_worker_ends_is_served(
         def work(self) -> None:
             done(self)
 
-    workers.serve(Call())
-    await reached(lambda: workers._idle == 1)
-    # As ``serve``, interrupted when it has seen that somebody is idle, and before it wakes him.
-    workers._line.append(Call())
-    if not workers._idle:
-        workers._see_to(Call())
-    assert await asyncio.to_thread(done.wait, 2)
+    def comes_unannounced() -> bool:
+        """As ``serve``, interrupted when it has seen that somebody is idle, before it wakes him."""
+        with workers._lock:
+            if workers._idle:
+                workers._line.append(Call())
+            return bool(workers._idle)
+
+    served = 0
+    is_in_line = False
+    while not is_in_line:  # the worker may have ended by then
+        workers.serve(Call())
+        served += 1
+        await asyncio.to_thread(done.wait, served)
+        await reached(lambda: workers._idle == workers.count)
+        is_in_line = comes_unannounced()
+    assert await asyncio.to_thread(done.wait, served + 1)
 
 
 async def test_lanes_are_served_though_all_workers_have_ended_while_the_loop_was_blocked(
