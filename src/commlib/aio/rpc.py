@@ -39,9 +39,9 @@ from commlib.aio._rpc_service import (
 from commlib.aio._rpc_service import RPCService as RPCService
 from commlib.aio._rpc_service import RPCTypes as RPCTypes
 from commlib.aio._rpc_service import ServiceOptions as ServiceOptions
-from commlib.exceptions import CommlibError, RPCRemoteError, RPCTimeout
+from commlib.exceptions import CommlibError, ConnectionLost, RPCRemoteError, RPCTimeout
 from commlib.msg import RPCMessage
-from commlib.transports.base import CallOutcome
+from commlib.transports.base import CallOutcome, Transport
 
 ASK_SECONDS = 0.25  # between two questions whether a service is there
 
@@ -324,13 +324,20 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
             async with asyncio.timeout(timeout):
                 subscription = await transport.subscribe(answers, lambda answer: present.set())
                 try:
-                    while not present.is_set():
-                        transport.publish(presence_topic(self.rpc_name), packet)
-                        with suppress(TimeoutError):  # then it is asked again
-                            async with asyncio.timeout(ASK_SECONDS):
-                                await present.wait()
+                    await self._ask_until(present, packet, transport)
                 finally:
                     await subscription.close()
         except TimeoutError:
             return False
         return True
+
+    async def _ask_until(
+        self, present: asyncio.Event, packet: Packet, transport: Transport
+    ) -> None:
+        """Ask whether the service is there, again and again, until that is known."""
+        while not present.is_set():
+            with suppress(ConnectionLost):  # it is asked again, and the broker may be back then
+                transport.publish(presence_topic(self.rpc_name), packet)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ASK_SECONDS):
+                    await present.wait()
