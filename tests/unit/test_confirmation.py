@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from commlib._packet import Packet
 from commlib.exceptions import AuthError
-from commlib.transports._confirmation import Confirmation, Ending
+from commlib.transports._confirmation import Confirmation, Ending, Subscribed
 
 
 async def test_a_broker_may_take_back_what_it_has_said(caplog: pytest.LogCaptureFixture) -> None:
@@ -27,3 +28,17 @@ async def test_a_broker_may_take_back_what_it_has_said(caplog: pytest.LogCapture
     assert not ending.working, "it is asked for on another connection"
     told = [record.getMessage() for record in caplog.records]
     assert told == ["a cannot be subscribed: no right", "a is subscribed again"]
+
+
+async def test_a_handler_that_was_added_twice_is_dropped_twice() -> None:
+    def other(packet: Packet) -> None:
+        pass
+
+    asked = Subscribed("a")
+    got: list[Packet] = []
+    asked.handlers = (got.append, other, got.append)
+    assert asked.drop(got.append)
+    assert asked.handlers == (other, got.append)
+    assert asked.drop(got.append)
+    assert not asked.drop(got.append)
+    assert asked.handlers == (other,)

@@ -25,7 +25,7 @@ from commlib.transports._amqp_codes import NOT_FOUND, Refusal
 from commlib.transports._amqp_link import AmqpLink
 from commlib.transports._amqp_methods import DURABLE, PASSIVE, SETUP, TOPICS
 from commlib.transports._amqp_properties import PropertyReader
-from commlib.transports._confirmation import Confirmation
+from commlib.transports._confirmation import Subscribed
 from commlib.transports.base import Handler
 
 log = logging.getLogger("commlib.amqp")
@@ -40,13 +40,12 @@ MOST_AGAIN = 100  # of them at a time: each takes the broker 1 ms
 MAX_ROUTES = 10_000  # routing keys whose receivers are remembered
 
 
-class Topic(Confirmation):
+class Topic(Subscribed):
     """A name or pattern, the handlers behind it, and how the broker is asked for it."""
 
     def __init__(self, topic: str) -> None:
         super().__init__(topic)
         self.binding = amqp_binding(topic)
-        self.handlers: tuple[Handler, ...] = ()
         self.is_pattern = is_pattern(topic, WILDCARDS)
         self.matches = matcher(topic, WILDCARDS) or amqp_matcher(self.binding)
         words = split(topic)
@@ -107,14 +106,11 @@ class Topics:
 
     def remove(self, topic: Topic, handler: Handler) -> None:
         """Forget a handler, and the topic with the last one."""
-        handlers = list(topic.handlers)
-        if handler not in handlers:
+        if not topic.drop(handler):
             return
-        handlers.remove(handler)
-        topic.handlers = tuple(handlers)
         self._routes.clear()
         half = self._half(topic)
-        if handlers or half.get(topic.topic) is not topic:
+        if topic.handlers or half.get(topic.topic) is not topic:
             return
         del half[topic.topic]
         topic.put_off(None)

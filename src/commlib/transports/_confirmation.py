@@ -62,6 +62,22 @@ class Confirmation:
         self.confirmed.exception()  # marked as seen: after a reconnection nobody waits for it
 
 
+class Subscribed(Confirmation):
+    """One with the handlers behind it."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(topic)
+        self.handlers: tuple[Handler, ...] = ()
+
+    def drop(self, handler: Handler) -> bool:
+        """Forget a handler, once if it is there several times; whether it was there."""
+        if handler not in self.handlers:
+            return False
+        at = self.handlers.index(handler)
+        self.handlers = self.handlers[:at] + self.handlers[at + 1 :]
+        return True
+
+
 class Ending:
     """A subscription as its owner sees it: something that ends, by a function of those arguments.
 

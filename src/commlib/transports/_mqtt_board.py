@@ -371,9 +371,7 @@ class Boards:
                 channel.handlers = ()
                 return None
             return self._leave(board, channel, keep_until_confirmed)
-        handlers = list(channel.handlers)
-        handlers.remove(handler)
-        channel.handlers = tuple(handlers)
+        channel.drop(handler)
         if wanted is not None and wanted.board.link is not None:
             wanted.board.link.routes.forget(wanted.number)
         return None

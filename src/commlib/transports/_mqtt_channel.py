@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from commlib._topics import from_mqtt, is_pattern, matcher, mqtt_filter
-from commlib.transports._confirmation import Confirmation
+from commlib.transports._confirmation import Subscribed
 from commlib.transports._mqtt_filters import Levels, levels
 from commlib.transports.base import Handler
 
@@ -20,7 +20,7 @@ QUIET_PONGS = 2
 at QoS 2 the broker sends the next one only after a second exchange."""
 
 
-class Channel(Confirmation):
+class Channel(Subscribed):
     """A name or pattern that was subscribed, and the handlers behind it.
 
     ``is_queue``: it takes requests or replies, so each packet goes to one of all who ask for it,
@@ -32,7 +32,6 @@ class Channel(Confirmation):
         self.filter = mqtt_filter(topic)
         self.levels = levels(self.filter)
         self.is_queue = is_queue
-        self.handlers: tuple[Handler, ...] = ()
         self.wanted: Wanted | None = None
         self._is_pattern = is_pattern(topic, WILDCARDS)
         self._matches = matcher(topic, WILDCARDS) if self._is_pattern else None

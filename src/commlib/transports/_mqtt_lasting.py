@@ -348,15 +348,12 @@ class LastingBoards:
         """
         self._in_use.discard(subscription)
         channel = subscription.channel
-        if subscription.handler not in channel.handlers:
+        if not channel.drop(subscription.handler):
             return
-        handlers = list(channel.handlers)
-        handlers.remove(subscription.handler)
-        channel.handlers = tuple(handlers)
         wanted = channel.wanted
         if wanted is not None and wanted.board.link is not None:
             wanted.board.link.routes.forget(wanted.number)
-        if handlers or (keep and not (wanted is not None and wanted.is_refused)):
+        if channel.handlers or (keep and not (wanted is not None and wanted.is_refused)):
             return
         if self._channels.get(channel.topic) is channel:
             del self._channels[channel.topic]

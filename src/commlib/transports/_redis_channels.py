@@ -15,7 +15,7 @@ from typing import Any
 from commlib._packet import Packet
 from commlib._topics import is_pattern, matcher, redis_glob
 from commlib.exceptions import CommlibError
-from commlib.transports._confirmation import Confirmation
+from commlib.transports._confirmation import Subscribed
 from commlib.transports._redis_link import RedisLink, Unexpected, command, error_from
 from commlib.transports._redis_pops import ERROR_PAUSE, LONGEST_ERROR_PAUSE
 from commlib.transports.base import Handler
@@ -24,14 +24,13 @@ WILDCARDS = "?["
 """The characters of Redis globs that our grammar leaves to the server."""
 
 
-class Channel(Confirmation):
+class Channel(Subscribed):
     """A channel or pattern on the server, and the handlers behind it."""
 
     def __init__(self, topic: str) -> None:
         super().__init__(topic)
         self.is_pattern = is_pattern(topic, WILDCARDS)
         self.address = (redis_glob(topic) if self.is_pattern else topic).encode()
-        self.handlers: tuple[Handler, ...] = ()
         self.was_confirmed = False
         self._matches = matcher(topic, WILDCARDS) if self.is_pattern else None
 
@@ -80,13 +79,10 @@ class Channels:
 
     def remove(self, channel: Channel, handler: Handler) -> None:
         """Forget a handler, and the channel with the last one."""
-        handlers = list(channel.handlers)
-        if handler not in handlers:
+        if not channel.drop(handler):
             return
-        handlers.remove(handler)
-        channel.handlers = tuple(handlers)
         half = self._half(channel)
-        if not handlers and half.get(channel.address) is channel:
+        if not channel.handlers and half.get(channel.address) is channel:
             del half[channel.address]
             self._refused.discard(channel)
             if self._link is not None:
