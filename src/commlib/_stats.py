@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from commlib.transports.base import LinkStats
 
 
 @dataclass(slots=True)
@@ -37,3 +42,25 @@ class Stats:
     rejected: int = 0
     discarded: int = 0
     reconnects: int = 0
+
+    @property
+    def lost(self) -> int:
+        """How many messages of the connection have not got to the broker, as far as is known."""
+        return self.unconfirmed + self.rejected + self.discarded
+
+    def add(self, other: Stats) -> None:
+        """Count what the other one has counted, too."""
+        for field in dataclasses.fields(other):
+            count = getattr(other, field.name)
+            if isinstance(count, int):  # a bridge has counters of each connection as well
+                setattr(self, field.name, getattr(self, field.name) + count)
+
+    def with_links(self, *links: LinkStats) -> Self:
+        """The same counters, and those of the connections."""
+        return dataclasses.replace(
+            self,
+            unconfirmed=sum(link.unconfirmed for link in links),
+            rejected=sum(link.refused for link in links),
+            discarded=sum(link.overflow + link.expired for link in links),
+            reconnects=sum(link.reconnects for link in links),
+        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from typing import Unpack
 
 from commlib import _topics
@@ -80,11 +79,7 @@ class ActionBridge(Bridge):
         """The counters of all parts together, as they are now."""
         total = super().stats
         for part in self.parts:
-            own = part.own_stats
-            for field in dataclasses.fields(own):
-                if field.name not in ("source", "sink"):
-                    count = getattr(total, field.name) + getattr(own, field.name)
-                    setattr(total, field.name, count)
+            total.add(part.own_stats)
         return total
 
     @property

@@ -110,15 +110,8 @@ class Bridge(Endpoint):
     @property
     def stats(self) -> BridgeStats:
         source, sink = self.hub.link_stats, self.sink.link_stats
-        return dataclasses.replace(
-            self._stats,
-            unconfirmed=source.unconfirmed + sink.unconfirmed,
-            rejected=source.refused + sink.refused,
-            discarded=source.overflow + source.expired + sink.overflow + sink.expired,
-            reconnects=source.reconnects + sink.reconnects,
-            source=source,
-            sink=sink,
-        )
+        stats = self._stats.with_links(source, sink)
+        return dataclasses.replace(stats, source=source, sink=sink)
 
     async def run(self, wait: bool = True) -> None:
         """Begin to work; idempotent.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import inspect
 import logging
 import sys
@@ -224,14 +223,7 @@ class Endpoint:
     @property
     def stats(self) -> Stats:
         """The counters, as they are now."""
-        link = self.hub.link_stats
-        return dataclasses.replace(
-            self._stats,
-            unconfirmed=link.unconfirmed,
-            rejected=link.refused,
-            discarded=link.overflow + link.expired,
-            reconnects=link.reconnects,
-        )
+        return self._stats.with_links(self.hub.link_stats)
 
     async def run(self, wait: bool = True) -> None:
         """Begin to work; idempotent.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from typing import TypeVar, Unpack
 
 from commlib._stats import Stats
@@ -60,11 +59,10 @@ class Group(Endpoint):
     @property
     def stats(self) -> Stats:
         """The counters of all parts together, as they are now."""
-        total = dataclasses.asdict(super().stats)
+        total = super().stats
         for part in self.parts:
-            for name, count in dataclasses.asdict(part.own_stats).items():
-                total[name] += count
-        return Stats(**total)
+            total.add(part.own_stats)
+        return total
 
     def set_aside(self) -> None:
         super().set_aside()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import inspect
 import logging
 from collections.abc import Awaitable, Iterable, Sequence
@@ -262,16 +261,9 @@ class Node(Ports):
 
         Those of the connection are among them; ports have counters of their own.
         """
-        link = self.hub.link_stats
-        total = Stats(
-            unconfirmed=link.unconfirmed,
-            rejected=link.refused,
-            discarded=link.overflow + link.expired,
-            reconnects=link.reconnects,
-        )
+        total = Stats().with_links(self.hub.link_stats)
         for part in self._own:
-            for name, count in dataclasses.asdict(part.own_stats).items():
-                setattr(total, name, getattr(total, name) + count)
+            total.add(part.own_stats)
         if self._remote_logger is not None:
             total.dropped += self._remote_logger.dropped
         return total

@@ -100,8 +100,7 @@ class Player(Endpoint):
         """
         self.check_open()
         await self.run()
-        stats = self.hub.link_stats
-        before = stats.unconfirmed + stats.refused + stats.overflow + stats.expired
+        before = self.stats.lost
         while True:
             published = self.played.messages
             await self._play_once()
@@ -115,9 +114,7 @@ class Player(Endpoint):
             raise OutboxFull(
                 f"the broker has not confirmed the last messages within {CONFIRM_SECONDS:g} s"
             ) from exc
-        stats = self.hub.link_stats
-        now = stats.unconfirmed + stats.refused + stats.overflow + stats.expired
-        self.played.lost = now - before
+        self.played.lost = self.stats.lost - before
         return self.played
 
     async def _play_once(self) -> None:
