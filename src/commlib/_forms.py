@@ -31,7 +31,6 @@ from commlib.serializer import (
 
 AnySerializer = Serializer | type[Serializer]
 
-_pack = msgspec.msgpack.Encoder(enc_hook=enc_hook).encode
 _skim = msgspec.json.Decoder(Raw).decode
 _BLANK = b" \t\r\n"  # what may be around a value of JSON (RFC 8259, section 2)
 
@@ -84,7 +83,7 @@ class MessagePackForm:
     properties = Properties(MessagePackSerializer.CONTENT_TYPE, "binary")
 
     def body(self, data: Any) -> Raw:
-        return Raw(_pack(data))
+        return Raw(_json.pack(data))
 
     def fixed(self, body: Raw) -> Raw:
         return body
@@ -93,7 +92,7 @@ class MessagePackForm:
         return bytes(body)
 
     def wrapped(self, header: Header, body: Raw) -> bytes:
-        return _pack(Envelope(header, body))
+        return _json.pack(Envelope(header, body))
 
 
 class OtherForm:
@@ -178,10 +177,10 @@ def _enclosed(header: Header, body: bytes | memoryview) -> Frame:
     """An envelope of MessagePack around bytes."""
     size = len(body)
     if size < LONG or size > 0xFFFFFFFF:
-        return _pack(Envelope(header, body))
+        return _json.pack(Envelope(header, body))
     keep_memory(size)
-    # As `_pack` would write it: an object of two, and the size of the bytes as "bin 32".
-    return Parts(b"\x82\xa6header%b\xa4data\xc6%b" % (_pack(header), size.to_bytes(4)), body)
+    # As `pack` would write it: an object of two, and the size of the bytes as "bin 32".
+    return Parts(b"\x82\xa6header%b\xa4data\xc6%b" % (_json.pack(header), size.to_bytes(4)), body)
 
 
 def _written(serialize: Callable[[Any], str | bytes], data: Any) -> str | bytes:

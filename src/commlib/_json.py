@@ -18,6 +18,8 @@ from commlib.exceptions import SerializationError
 
 encode = msgspec.json.Encoder(enc_hook=enc_hook).encode
 """Data as JSON, its infinities as null."""
+pack = msgspec.msgpack.Encoder(enc_hook=enc_hook).encode
+"""Data as MessagePack."""
 
 NOT_ENCODABLE = (
     *(TypeError, ValueError, OverflowError, NotImplementedError, RecursionError),

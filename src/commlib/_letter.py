@@ -25,7 +25,6 @@ from commlib._packet import (
     peek,
     read_header,
 )
-from commlib._types import enc_hook
 from commlib._wire import COMPRESSED, Refused, is_raw, is_text
 from commlib.compression import ZLIB_START, Compression, compressor, expand
 from commlib.exceptions import PayloadTooBig, SerializationError
@@ -35,8 +34,6 @@ PACKED = Properties(ContentType.msgpack, "binary")
 _TEXT = Properties(ContentType.text, "utf8")
 _BYTES = Properties(ContentType.raw_bytes, "binary")
 _OURS = (ContentType.json, ContentType.msgpack)
-
-_pack = msgspec.msgpack.Encoder(enc_hook=enc_hook).encode
 
 
 class _Frame(Struct, forbid_unknown_fields=True):
@@ -68,7 +65,7 @@ class _Form:
 
 
 _JSON = _Form(msgspec.json, _json.encode, PROPERTIES)
-_PACKED = _Form(msgspec.msgpack, _pack, PACKED)
+_PACKED = _Form(msgspec.msgpack, _json.pack, PACKED)
 
 
 class Letter:
