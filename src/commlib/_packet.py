@@ -17,6 +17,8 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from commlib._json import NOT_DECODABLE
+
 MAX_PAYLOAD = 16 * 1024 * 1024
 """The most bytes of one payload, also after decompression; the default of ``max_payload``."""
 
@@ -169,7 +171,7 @@ def peek(payload: bytes) -> Header | None:
     """The header of an envelope, its data skipped; None where there is none, or compressed."""
     try:
         return (_peek_json if payload[:1] < b"\x80" else _peek_msgpack)(payload).header
-    except (ValueError, RecursionError, msgspec.MsgspecError):
+    except NOT_DECODABLE:
         return None
 
 
@@ -187,7 +189,7 @@ def peek_call(payload: bytes) -> Header | None:
         return None
     try:
         return _open_call(payload).header
-    except (ValueError, RecursionError, msgspec.MsgspecError):
+    except NOT_DECODABLE:
         return None
 
 
