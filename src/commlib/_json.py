@@ -77,13 +77,18 @@ def _spell(tree: Any) -> Any:
     return tree
 
 
+def is_packed_map(payload: bytes) -> bool:
+    """Whether this begins as a map of MessagePack does."""
+    first = payload[0] if payload else 0
+    return 0x80 <= first <= 0x8F or first in (0xDE, 0xDF)
+
+
 def parse(payload: bytes) -> Any:
     """A payload as plain data: MessagePack if it begins with one of its maps, else JSON.
 
     Raises one of ``NOT_DECODABLE``.
     """
-    first = payload[0] if payload else 0
-    if 0x80 <= first <= 0x8F or first in (0xDE, 0xDF):
+    if is_packed_map(payload):
         return msgspec.msgpack.decode(payload)
     try:
         return msgspec.json.decode(payload)

@@ -129,7 +129,7 @@ def _view(letter: Letter) -> tuple[Shape, bytes, bytes | None, Source]:
     if KEY in plain:  # somebody records what we have written
         return _bytes_view(plain)
     kind = properties.content_type
-    if kind == ContentType.msgpack or (letter.is_bare and _is_packed_map(plain)):
+    if kind == ContentType.msgpack or (letter.is_bare and _json.is_packed_map(plain)):
         try:
             shape, head, _ = _json_view(_json.encode(msgspec.msgpack.decode(plain)))
             return shape, head, None, "bytes"
@@ -157,11 +157,6 @@ def _json_view(text: bytes) -> tuple[Shape, bytes, Source]:
         return "value", b"%b%b," % (VALUE, text), "json"
     head = text[:-1]
     return "object", head if head.rstrip() == b"{" else head + b",", "object"
-
-
-def _is_packed_map(payload: bytes) -> bool:
-    first = payload[0] if payload else 0
-    return 0x80 <= first <= 0x8F or first in (0xDE, 0xDF)
 
 
 def _is_json(text: bytes) -> bool:
