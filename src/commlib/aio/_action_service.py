@@ -20,6 +20,7 @@ from commlib._turns import callback_task, end_tasks, is_end_of_task
 from commlib._types import enc_hook
 from commlib._wire import Reader, Refused, Writer
 from commlib.aio._action import (
+    NEWS,
     CancelGoal,
     GetResult,
     Job,
@@ -135,7 +136,7 @@ class ActionService(Group):
         self._add_part("cancel_goal", self._cancel_goal, CancelGoal)
         self._add_part("get_result", self._get_result, GetResult)
         how: Any = {"envelope": envelope, **self.part_options}
-        status_topic, feedback_topic = map(self._part_name, ("status", "feedback"))
+        status_topic, feedback_topic = map(self._part_name, NEWS)
         self._status = self.add(Publisher(status_topic, StatusNews, **how))
         self._feedback = self.add(FeedbackPublisher(feedback_topic, feedback, **how))
         self._concurrency = concurrency

@@ -23,7 +23,7 @@ from commlib._packet import Packet
 from commlib._stats import Stats
 from commlib._topics import check_list
 from commlib._turns import is_for_program
-from commlib.aio._action import CALLS, part_name
+from commlib.aio._action import CALLS, NEWS, part_name
 from commlib.aio._endpoint import Endpoint, Options, Params
 from commlib.aio._names import check_name, check_pattern
 from commlib.aio.discovery import Discovery, NodeInfo
@@ -238,7 +238,7 @@ class Recorder(Endpoint):
     async def _subscribe_all(self) -> None:
         topics = [*self.topics]
         for action in self.actions:
-            topics += [part_name(action, "status"), part_name(action, "feedback")]
+            topics += [part_name(action, name) for name in NEWS]
         before: list[Callable[[str], bool]] = []
         native = self.hub.transport.traits.native_wildcards
         for topic in without_covered(topics, native):
