@@ -210,6 +210,12 @@ def read_declared(arguments: bytes) -> Declared:
     return Declared(queue, waiting, consumers)
 
 
+def read_routing_key(where: bytes) -> str:
+    """The key of a delivery: ``where`` is its exchange and that."""
+    _, at = read_short(where, 0)
+    return read_short(where, at)[0]
+
+
 def bind(channel: int, queue: str, exchange: str, key: str) -> bytes:
     """Let messages of an exchange come to a queue."""
     what = b"\0\0%b%b%b\0%b" % (short(queue), short(exchange), short(key), table({}))

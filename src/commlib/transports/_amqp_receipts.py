@@ -11,7 +11,6 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from commlib._packet import Packet
 from commlib.transports import _amqp_methods as methods
-from commlib.transports._amqp_bytes import read_short
 from commlib.transports._amqp_channel import Channel
 from commlib.transports._amqp_link import AmqpLink
 from commlib.transports._amqp_methods import LASTING
@@ -116,8 +115,7 @@ class Receipts(Generic[K]):
         if not self._taken:
             asyncio.get_running_loop().call_soon(self._acknowledge, channel, channel.life)
         self._taken.append(tag)
-        _, at = read_short(where, 0)
-        name, _ = read_short(where, at)
+        name = methods.read_routing_key(where)
         if taker.matches(name):
             beside = self._reader.read(properties)
             packet = Packet(payload, name, beside.header, beside.ttl, redelivered=again)

@@ -20,7 +20,6 @@ from commlib._session import AUTH_PAUSE
 from commlib._topics import amqp_binding, amqp_matcher, is_pattern, matcher, split
 from commlib.exceptions import AuthError, ConnectionLost
 from commlib.transports import _amqp_methods as methods
-from commlib.transports._amqp_bytes import read_short
 from commlib.transports._amqp_codes import NOT_FOUND, Refusal
 from commlib.transports._amqp_link import AmqpLink
 from commlib.transports._amqp_methods import DURABLE, PASSIVE, SETUP, TOPICS
@@ -347,8 +346,7 @@ class Topics:
             handler(Packet(payload, name, beside.header, beside.ttl))
 
     def _find_route(self, where: bytes) -> tuple[str, tuple[Handler, ...]]:
-        _, at = read_short(where, 0)
-        name, _ = read_short(where, at)
+        name = methods.read_routing_key(where)
         topics = [topic for topic in self._anchors.find(split(name)) if topic.matches(name)]
         if name in self._exact:
             topics.append(self._exact[name])
