@@ -43,6 +43,7 @@ from commlib.transports._amqp_link import AmqpLink
 from commlib.transports._amqp_methods import LASTING, SETUP
 from commlib.transports._amqp_params import QUORUM, ConnectionParameters
 from commlib.transports._amqp_properties import PropertyReader
+from commlib.transports._amqp_queues import FIRST_PAUSE, LONGEST_PAUSE
 from commlib.transports._amqp_receipts import Receipts
 from commlib.transports._amqp_topics import WILDCARDS, Topics
 from commlib.transports._confirmation import Confirmation
@@ -51,7 +52,6 @@ from commlib.transports.base import Handler
 log = logging.getLogger("commlib.amqp")
 
 PREFETCH = 500  # that may be on their way to one subscription
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # s between attempts to get at a queue
 CALM_PAUSE, CALM_SECONDS = 0.1, 1.0  # between looks whether something still comes, and for how long
 DELETE_SECONDS = 1.0  # how long a deletion is waited for; of a quorum queue it takes a while
 KEPT_SECONDS = 10.0  # in which a connection has ended if it is about to, its callbacks and all

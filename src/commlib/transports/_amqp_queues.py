@@ -42,7 +42,7 @@ from commlib.transports.base import Handler
 log = logging.getLogger("commlib.amqp")
 
 QUEUE_ARGUMENTS = {"x-expires": 600_000}  # ms that a queue stays without a consumer
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # s between attempts to get at a queue that others hold
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # s between attempts to get at a queue
 MAX_REMEMBERED = 1000  # requests that were worked off, and may come again
 LOOK_SECONDS = 300.0  # between looks for requests that are worked on for long
 """What is found twice is acknowledged: for less than RabbitMQ closes the channel after 15 minutes,
