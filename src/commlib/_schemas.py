@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 from zlib import crc32
 
@@ -141,12 +142,7 @@ def conflicts(writer: Schema | None, reader: Schema | None) -> list[str]:
     """
     if writer is None or reader is None or PLIABLE in (_note(writer), _note(reader)):
         return []
-    found = []
-    for text in _Comparison(writer, reader).of(writer, reader, "", 0):
-        found.append(text)
-        if len(found) >= MAX_CONFLICTS:
-            break
-    return found
+    return list(islice(_Comparison(writer, reader).of(writer, reader, "", 0), MAX_CONFLICTS))
 
 
 _UNKNOWN: frozenset[str] = frozenset()
