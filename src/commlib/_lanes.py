@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from msgspec import Struct
 
@@ -50,10 +50,9 @@ class Bounds(Struct, frozen=True):
     overflow: Overflow = "drop_oldest"
 
     def __post_init__(self) -> None:
-        if self.overflow not in ("drop_oldest", "drop_newest", "latest"):
-            raise ValueError(
-                f"overflow={self.overflow!r}: it is one of drop_oldest, drop_newest, latest"
-            )
+        if self.overflow not in get_args(Overflow):
+            known = ", ".join(get_args(Overflow))
+            raise ValueError(f"overflow={self.overflow!r}: it is one of {known}")
         for name in ("max_messages", "max_bytes"):
             value = getattr(self, name)
             if not (isinstance(value, int | float) and value >= 1):
