@@ -23,6 +23,9 @@ _NONE = (*range(0xFDD0, 0xFDF0), *(plane + last for plane in range(0, 0x110000, 
                                   for last in (0xFFFE, 0xFFFF)))  # fmt: skip
 _CONTROL = frozenset(map(chr, (*range(0x20), *range(0x7F, 0xA0), *_NONE)))
 
+MQTT_WILDCARDS, REDIS_WILDCARDS, AMQP_WILDCARDS = "+#", "?[", "#"
+"""The characters that our grammar leaves to the broker; AMQP's ``*`` is the same as ours."""
+
 
 # ---- what is a name ----
 
@@ -134,7 +137,7 @@ def matcher(pattern: str, native: str = "") -> Callable[[str], bool] | None:
 
 def _is_native(name: str, native: str) -> bool:
     words = split(name)
-    return any(char in (words if char in "+#" else name) for char in native)
+    return any(char in (words if char in MQTT_WILDCARDS else name) for char in native)
 
 
 def _prefix_matcher(prefix: str) -> Callable[[str], bool]:
@@ -197,7 +200,7 @@ def mqtt_filter(pattern: str) -> str:
 
     Raises ValueError where MQTT does not allow them: a broker cuts the connection for it.
     """
-    check_wildcards(pattern, "+#", "MQTT")
+    check_wildcards(pattern, MQTT_WILDCARDS, "MQTT")
     *words, last = split(pattern)
     words = ["+" if word == "*" else word for word in words]
     return "/".join([*words, "#" if last == "*" else last])

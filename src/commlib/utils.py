@@ -17,6 +17,9 @@ from os import urandom
 
 from commlib._params import nearest
 from commlib._topics import (
+    AMQP_WILDCARDS,
+    MQTT_WILDCARDS,
+    REDIS_WILDCARDS,
     amqp_binding,
     check_pattern,
     from_mqtt,
@@ -42,9 +45,6 @@ __all__ = [
     "topic_to_mqtt",
     "topic_to_redis",
 ]
-
-# The brokers' own wildcards, as in their transports, which would bring a driver along.
-MQTT_WILDCARDS, REDIS_WILDCARDS, AMQP_WILDCARDS = "+#", "?[", "#"
 
 
 class Rate:

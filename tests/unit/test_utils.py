@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commlib import utils
+from commlib._topics import REDIS_WILDCARDS
 from commlib.transports.redis import RedisTransport
 from commlib.utils import (
     Rate,
@@ -278,4 +279,4 @@ def test_a_name_comes_back_from_everywhere_as_it_was(name: str, protocol: str) -
 
 
 def test_the_wildcards_are_those_of_the_transport() -> None:
-    assert RedisTransport.traits.native_wildcards == utils.REDIS_WILDCARDS
+    assert RedisTransport.traits.native_wildcards == REDIS_WILDCARDS

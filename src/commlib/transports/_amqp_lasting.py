@@ -28,7 +28,7 @@ from contextlib import suppress
 from itertools import count
 
 from commlib._session import AUTH_PAUSE
-from commlib._topics import amqp_binding, amqp_matcher, matcher
+from commlib._topics import AMQP_WILDCARDS, amqp_binding, amqp_matcher, matcher
 from commlib.exceptions import AuthError, ConnectionLost
 from commlib.transports import _amqp_methods as methods
 from commlib.transports._amqp_channel import Channel
@@ -45,7 +45,7 @@ from commlib.transports._amqp_params import QUORUM, ConnectionParameters
 from commlib.transports._amqp_properties import PropertyReader
 from commlib.transports._amqp_queues import FIRST_PAUSE, LONGEST_PAUSE
 from commlib.transports._amqp_receipts import Receipts
-from commlib.transports._amqp_topics import WILDCARDS, Topics
+from commlib.transports._amqp_topics import Topics
 from commlib.transports._confirmation import Confirmation
 from commlib.transports.base import Handler
 
@@ -65,7 +65,7 @@ class LastingTopic(Confirmation):
         self.handler = handler
         self.queue = queue
         self.binding = amqp_binding(topic)
-        self.matches = matcher(topic, WILDCARDS) or amqp_matcher(self.binding)
+        self.matches = matcher(topic, AMQP_WILDCARDS) or amqp_matcher(self.binding)
         self.tag = ""
         """What its consumer is called; empty while the broker was not asked for one."""
         self.is_consumed = False

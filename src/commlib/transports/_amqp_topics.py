@@ -17,7 +17,7 @@ from typing import Any
 from commlib._anchors import Anchors
 from commlib._packet import Packet
 from commlib._session import AUTH_PAUSE
-from commlib._topics import amqp_binding, amqp_matcher, is_pattern, matcher, split
+from commlib._topics import AMQP_WILDCARDS, amqp_binding, amqp_matcher, is_pattern, matcher, split
 from commlib.exceptions import AuthError, ConnectionLost
 from commlib.transports import _amqp_methods as methods
 from commlib.transports._amqp_codes import NOT_FOUND, Refusal
@@ -29,8 +29,6 @@ from commlib.transports.base import Handler
 
 log = logging.getLogger("commlib.amqp")
 
-WILDCARDS = "#"
-"""The wildcard of AMQP that our grammar leaves to the broker; its ``*`` is the same as ours."""
 EVERYWHERE = "amq.topic"
 """An exchange that is there without being made."""
 PAUSE = 1.0  # s between attempts to get a queue
@@ -45,11 +43,11 @@ class Topic(Subscribed):
     def __init__(self, topic: str) -> None:
         super().__init__(topic)
         self.binding = amqp_binding(topic)
-        self.is_pattern = is_pattern(topic, WILDCARDS)
-        self.matches = matcher(topic, WILDCARDS) or amqp_matcher(self.binding)
+        self.is_pattern = is_pattern(topic, AMQP_WILDCARDS)
+        self.matches = matcher(topic, AMQP_WILDCARDS) or amqp_matcher(self.binding)
         words = split(topic)
         # One of the broker's own matches names of either notation, split at dots.
-        self.words = words if WILDCARDS not in words else []
+        self.words = words if AMQP_WILDCARDS not in words else []
         self._again: asyncio.TimerHandle | None = None
 
     def put_off(self, timer: asyncio.TimerHandle | None) -> None:

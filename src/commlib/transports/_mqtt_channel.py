@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from commlib._topics import from_mqtt, is_pattern, matcher, mqtt_filter
+from commlib._topics import MQTT_WILDCARDS, from_mqtt, is_pattern, matcher, mqtt_filter
 from commlib.transports._confirmation import Subscribed
 from commlib.transports._mqtt_filters import Levels, levels
 from commlib.transports.base import Handler
@@ -13,8 +13,6 @@ from commlib.transports.base import Handler
 if TYPE_CHECKING:
     from commlib.transports._mqtt_board import Board
 
-WILDCARDS = "+#"
-"""The wildcards of MQTT that our grammar leaves to the broker."""
 QUIET_PONGS = 2
 """So many answers to pings without stored messages between them, and none is under way any more:
 at QoS 2 the broker sends the next one only after a second exchange."""
@@ -33,8 +31,8 @@ class Channel(Subscribed):
         self.levels = levels(self.filter)
         self.is_queue = is_queue
         self.wanted: Wanted | None = None
-        self._is_pattern = is_pattern(topic, WILDCARDS)
-        self._matches = matcher(topic, WILDCARDS) if self._is_pattern else None
+        self._is_pattern = is_pattern(topic, MQTT_WILDCARDS)
+        self._matches = matcher(topic, MQTT_WILDCARDS) if self._is_pattern else None
 
     @property
     def is_shared(self) -> bool:

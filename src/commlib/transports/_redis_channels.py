@@ -13,15 +13,12 @@ from collections.abc import Callable
 from typing import Any
 
 from commlib._packet import Packet
-from commlib._topics import is_pattern, matcher, redis_glob
+from commlib._topics import REDIS_WILDCARDS, is_pattern, matcher, redis_glob
 from commlib.exceptions import CommlibError
 from commlib.transports._confirmation import Subscribed
 from commlib.transports._redis_link import RedisLink, Unexpected, command, error_from
 from commlib.transports._redis_pops import ERROR_PAUSE, LONGEST_ERROR_PAUSE
 from commlib.transports.base import Handler
-
-WILDCARDS = "?["
-"""The characters of Redis globs that our grammar leaves to the server."""
 
 
 class Channel(Subscribed):
@@ -29,10 +26,10 @@ class Channel(Subscribed):
 
     def __init__(self, topic: str) -> None:
         super().__init__(topic)
-        self.is_pattern = is_pattern(topic, WILDCARDS)
+        self.is_pattern = is_pattern(topic, REDIS_WILDCARDS)
         self.address = (redis_glob(topic) if self.is_pattern else topic).encode()
         self.was_confirmed = False
-        self._matches = matcher(topic, WILDCARDS) if self.is_pattern else None
+        self._matches = matcher(topic, REDIS_WILDCARDS) if self.is_pattern else None
 
     def frame(self, un: str = "") -> bytes:
         """The command that subscribes, or with ``un="UN"`` ends it."""

@@ -38,7 +38,7 @@ from commlib._packet import Fault, Header, Packet
 from commlib._params import Offline as Offline
 from commlib._parts import Frame
 from commlib._session import Link
-from commlib._topics import check_topic
+from commlib._topics import AMQP_WILDCARDS, check_topic
 from commlib._typing import Req, Resp, T
 from commlib.exceptions import AuthError, CommlibError, ConnectionLost, SerializationError
 from commlib.transports import ACTION_CLASSES, loaded_when_needed
@@ -71,7 +71,7 @@ from commlib.transports._amqp_queues import (
     Delivered,
     Services,
 )
-from commlib.transports._amqp_topics import PAUSE, WILDCARDS, Topics
+from commlib.transports._amqp_topics import PAUSE, Topics
 from commlib.transports._confirmation import Ending
 from commlib.transports._deliveries import Delivery
 from commlib.transports._main_transport import MainTransport
@@ -94,7 +94,7 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
 
     traits = Traits(
         native_headers=True,
-        native_wildcards=WILDCARDS,
+        native_wildcards=AMQP_WILDCARDS,
         delivery_levels=(0, 1),
         longest_name=LONGEST_SHORT - 10,  # our own names are longer by a word
     )

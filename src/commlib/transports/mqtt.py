@@ -41,7 +41,7 @@ from commlib._packet import Packet
 from commlib._params import Offline as Offline
 from commlib._parts import Frame, head_of, with_head
 from commlib._session import Link, Session
-from commlib._topics import check_topic, to_mqtt
+from commlib._topics import MQTT_WILDCARDS, check_topic, to_mqtt
 from commlib._typing import Req, Resp, T
 from commlib.exceptions import (
     AuthError,
@@ -56,7 +56,7 @@ from commlib.transports._confirmation import Ending
 from commlib.transports._main_transport import MainTransport
 from commlib.transports._mqtt_board import Board, Boards
 from commlib.transports._mqtt_bytes import MAX_REMAINING, text
-from commlib.transports._mqtt_channel import WILDCARDS, Channel
+from commlib.transports._mqtt_channel import Channel
 from commlib.transports._mqtt_control import FOREVER, PINGREQ, V5, V311
 from commlib.transports._mqtt_deliveries import Deliveries, Delivery
 from commlib.transports._mqtt_headers import write_pairs
@@ -190,7 +190,7 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
         spelled = to_mqtt(topic)
         try:
             check_topic(topic)
-            if set(spelled) & set(WILDCARDS):
+            if set(spelled) & set(MQTT_WILDCARDS):
                 raise ValueError(f"{topic!r} holds a wildcard of MQTT, and is no name")
             if spelled.startswith(("$SYS/", "$share/")):
                 raise ValueError(f"{topic!r} belongs to the broker")
@@ -512,8 +512,8 @@ _client_ids: dict[tuple[str, str], weakref.ref[MqttTransport]] = {}
 def _traits(version: int, *, competing: bool, lasting: bool) -> Traits:
     return Traits(
         competing=competing,
-        native_wildcards=WILDCARDS,
-        never_in_names=WILDCARDS,  # MQTT 3.1.1, section 4.7.1
+        native_wildcards=MQTT_WILDCARDS,
+        never_in_names=MQTT_WILDCARDS,  # MQTT 3.1.1, section 4.7.1
         separator="/",
         header_beside_bare=version == V5,
         delivery_levels=(0, 1, 2),

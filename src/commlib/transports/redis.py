@@ -34,11 +34,12 @@ from commlib._packet import Packet
 from commlib._params import Offline as Offline
 from commlib._parts import LONG, Frame
 from commlib._session import Link, Session
+from commlib._topics import REDIS_WILDCARDS
 from commlib._typing import Req, Resp, T
 from commlib.exceptions import AuthError, CommlibError, ConnectionLost
 from commlib.transports import ACTION_CLASSES, loaded_when_needed
 from commlib.transports._confirmation import Ending
-from commlib.transports._redis_channels import WILDCARDS, Channels
+from commlib.transports._redis_channels import Channels
 from commlib.transports._redis_link import (
     Asking,
     RedisLink,
@@ -106,7 +107,7 @@ class RedisTransport(SupervisedTransport[ConnectionParameters]):
     """The seven verbs on Redis."""
 
     traits = Traits(
-        stores_unread=True, native_wildcards=WILDCARDS, takes_parts=True, tells_time=True
+        stores_unread=True, native_wildcards=REDIS_WILDCARDS, takes_parts=True, tells_time=True
     )
 
     def __init__(self, params: ConnectionParameters) -> None:
