@@ -36,7 +36,7 @@ from commlib.transports._amqp_envelopes import begins_as_envelope, is_enveloped
 from commlib.transports._amqp_frames import content, publish_method
 from commlib.transports._amqp_link import AmqpLink
 from commlib.transports._amqp_methods import SETUP
-from commlib.transports._amqp_properties import PropertyReader
+from commlib.transports._amqp_properties import Beside, PropertyReader
 from commlib.transports.base import Handler
 
 log = logging.getLogger("commlib.amqp")
@@ -354,18 +354,7 @@ class Services:
             self._pass_on(channel, found.queue, tag, properties, payload)
             return
         beside = self._reader.read(properties)
-        header = beside.header
-        key, reply_to = "", ""
-        if header is not None and header.origin:
-            key = f"{header.origin}/{header.seq}/{found.queue}"
-        elif header is None:
-            if not begins_as_envelope(payload):
-                header = Header()  # a peer that says nothing but what it wants
-        else:  # not ours: perhaps of commlib-py 0.13
-            if beside.correlation_id:
-                key = f"{beside.correlation_id}/{header.reply_to}/{found.queue}"
-            if is_enveloped(payload, is_request=True):
-                reply_to, header = header.reply_to, None
+        key, header, reply_to = _identify(found.queue, beside, payload)
         if again and (key in self._in_hand or key in self._worked_off):
             self._write([methods.ack(channel.number, tag)])  # it is ours already
             return
@@ -465,6 +454,25 @@ class Services:
     def _write(self, acks: list[bytes]) -> None:
         if any(acks) and self._link is not None:
             self._link.write(acks, [])
+
+
+def _identify(queue: str, beside: Beside, payload: bytes) -> tuple[str, Header | None, str]:
+    """By what a request is known again, its header, and where its reply goes beside that.
+
+    No key: it cannot be known again. No header: it is in the payload.
+    """
+    header = beside.header
+    if header is None:
+        # Else of a peer that says nothing but what it wants.
+        return "", None if begins_as_envelope(payload) else Header(), ""
+    if header.origin:
+        return f"{header.origin}/{header.seq}/{queue}", header, ""
+    # Not ours: perhaps of commlib-py 0.13.
+    id = beside.correlation_id
+    key = f"{id}/{header.reply_to}/{queue}" if id else ""
+    if is_enveloped(payload, is_request=True):
+        return key, None, header.reply_to
+    return key, header, ""
 
 
 def _explained(refused: Refusal, queue: str) -> Refusal:
