@@ -168,10 +168,7 @@ class Node(Ports):
             },
         )
         check_name(self.namespace, self.hub, "node_name")
-        if tracing or (tracing is None and Ports.tracing is not None):
-            from commlib.tracing import Tracing
-
-            self._trace = Tracing.of(tracing or True).tracer(self.node_name)
+        self._set_tracing(tracing)
         self.debug = debug
         self.state = NodeState.IDLE
         if on_state is not None:
@@ -191,18 +188,13 @@ class Node(Ports):
         self._appears_on: Transport | None = None
         """The life of the connection in which others are told of it."""
         self._appearing: asyncio.TimerHandle | None = None
-        if heartbeats and heartbeat_thread:
-            topic = heartbeat_uri or join(self.namespace, "heartbeat")
-            beat = Heartbeat(topic, heartbeat_interval, self.hub, envelope=envelope, sign=sign)
-            self._own.append(beat)
-        if has_start_rpc or ctrl_services:
-            self.new_start_service()
-        if has_stop_rpc or ctrl_services:
-            self.new_stop_service()
         self._remote_logger: RemoteLogger | None = None
         self._logs: Publisher[Any] | None = None
+        if heartbeats and heartbeat_thread:
+            self._make_heartbeat(heartbeat_uri, heartbeat_interval)
+        self._make_control(has_start_rpc or ctrl_services, has_stop_rpc or ctrl_services)
         if remote_logger:
-            self._log_remotely(remote_logger_uri or join(self.namespace, "logs"), envelope)
+            self._log_remotely(remote_logger_uri)
         self.hub.users.add(self)  # last: one that was refused must not keep the connection open
         self._listen()
 
@@ -211,11 +203,31 @@ class Node(Ports):
             return shared_hub(params, asyncio.get_running_loop())
         return Hub(params, self.node_name, has_last_word=discovery)
 
-    def _log_remotely(self, topic: str, envelope: bool) -> None:
+    def _set_tracing(self, tracing: bool | Tracing | None) -> None:
+        if tracing or (tracing is None and Ports.tracing is not None):
+            from commlib.tracing import Tracing
+
+            self._trace = Tracing.of(tracing or True).tracer(self.node_name)
+
+    @property
+    def _own_form(self) -> dict[str, Any]:
+        return {name: self._defaults[name] for name in ("envelope", "sign")}
+
+    def _make_heartbeat(self, topic: str | None, interval: float) -> None:
+        topic = topic or join(self.namespace, "heartbeat")
+        self._own.append(Heartbeat(topic, interval, self.hub, **self._own_form))
+
+    def _make_control(self, has_start: bool, has_stop: bool) -> None:
+        if has_start:
+            self.new_start_service()
+        if has_stop:
+            self.new_stop_service()
+
+    def _log_remotely(self, topic: str) -> None:
         from commlib.logger import RemoteLogger
 
-        sign = self._defaults["sign"]
-        self._logs = Publisher(topic, hub=self.hub, envelope=envelope, sign=sign)
+        topic = topic or join(self.namespace, "logs")
+        self._logs = Publisher(topic, hub=self.hub, **self._own_form)
         self._own.append(self._logs)
         handler = self._remote_logger = RemoteLogger(self.namespace, self._logs)
         self._listeners.append(lambda connected, reason: handler.flush())
