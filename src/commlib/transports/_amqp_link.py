@@ -31,7 +31,7 @@ from commlib.transports._amqp_methods import (
     Tuning,
 )
 from commlib.transports._amqp_notes import Asking
-from commlib.transports._stream_link import StreamLink, open_stream
+from commlib.transports._stream_link import StreamLink, early_end_hint, open_stream
 
 if TYPE_CHECKING:
     from commlib.transports._amqp_params import ConnectionParameters
@@ -529,5 +529,5 @@ def _early_end(link: AmqpLink, exc: ConnectionLost, params: ConnectionParameters
         return reason
     if isinstance(reason, ConnectionLost):
         return ConnectError(str(reason))
-    hint = "" if params.ssl else "; does it want TLS, amqps://, or is it another kind of broker?"
+    hint = early_end_hint(params, "amqps")
     return ConnectError(f"{link.name}: the broker has closed the connection at once{hint}")

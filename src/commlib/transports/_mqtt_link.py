@@ -28,7 +28,7 @@ from commlib.transports._mqtt_control import MAX_IDS, V5, Granted
 from commlib.transports._mqtt_frames import Published
 from commlib.transports._mqtt_headers import read_pairs
 from commlib.transports._mqtt_routes import LONGEST_KEY, Route, Routes
-from commlib.transports._stream_link import StreamLink, open_stream
+from commlib.transports._stream_link import StreamLink, early_end_hint, open_stream
 
 if TYPE_CHECKING:
     from commlib.transports._mqtt_params import ConnectionParameters
@@ -535,11 +535,7 @@ async def _greet(
     except ConnectionLost as exc:
         if isinstance(exc.__cause__, SSLError):
             raise exc.__cause__ from None
-        hint = (
-            ""
-            if params.ssl or params.transport == "websockets"
-            else "; does it want TLS, mqtts://, or is it another kind of broker?"
-        )
+        hint = "" if params.transport == "websockets" else early_end_hint(params, "mqtts")
         raise ClosedEarly(
             f"{link.name}: the broker has closed the connection at once{hint}"
         ) from exc

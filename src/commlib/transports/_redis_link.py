@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from commlib._parts import LONG, Frame, Parts, parts_of
 from commlib.exceptions import AuthError, CommlibError, ConnectError, ConnectionLost
-from commlib.transports._stream_link import StreamLink, open_stream
+from commlib.transports._stream_link import StreamLink, early_end_hint, open_stream
 
 if TYPE_CHECKING:
     from commlib.transports._redis_params import ConnectionParameters
@@ -221,9 +221,7 @@ async def dial(name: str, params: ConnectionParameters) -> RedisLink:
             raise reason from exc
         if reason is not None:
             raise ConnectError(str(reason)) from exc
-        hint = (
-            "" if params.ssl else "; does it want TLS, rediss://, or is it another kind of broker?"
-        )
+        hint = early_end_hint(params, "rediss")
         text = f"{name}: the server has closed the connection at once{hint}"
         raise ConnectError(text) from exc
     except BaseException:

@@ -422,6 +422,13 @@ async def open_stream(make: Callable[[], L], params: NetworkParameters) -> L:
     return link
 
 
+def early_end_hint(params: NetworkParameters, tls_scheme: str) -> str:
+    """What may be wrong, for the error, where the broker has closed the connection at once."""
+    if params.ssl:
+        return ""
+    return f"; does it want TLS, {tls_scheme}://, or is it another kind of broker?"
+
+
 def _is_own_end(link: StreamLink) -> bool:
     """Whether the kernel has joined the socket to itself.
 
