@@ -11,7 +11,7 @@ from commlib._lanes import Bounds as Bounds
 from commlib._topics import check_topic
 from commlib._typing import OnMessage, T
 from commlib.aio._endpoint import Params
-from commlib.aio.pubsub import PublisherOptions, Sender, SubscriberOptions
+from commlib.aio.pubsub import PublisherOptions, Sender, SubscriberOptions, check_mpub
 
 
 class _Sender(Endpoint[Sender[T]], Generic[T]):
@@ -77,7 +77,10 @@ class MPublisher(_Sender[T]):
 
 
 class WPublisher(_Sender[T]):
-    """A ``Publisher`` on the connection of an ``MPublisher``; it ends with that."""
+    """A ``Publisher`` on the connection of an ``MPublisher``; it ends with that.
+
+    Raises TypeError for an ``mpub`` that is no MPublisher.
+    """
 
     def __init__(
         self,
@@ -86,6 +89,7 @@ class WPublisher(_Sender[T]):
         msg_type: type[T] | None = None,
         **options: Unpack[PublisherOptions],
     ) -> None:
+        check_mpub(mpub, MPublisher)
         core = mpub.core
         assert isinstance(core, aio.MPublisher), "that of an MPublisher is one"
         super().__init__(aio.WPublisher(core, topic, msg_type, **options))

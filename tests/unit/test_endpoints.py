@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from collected import DEADLINE
-from commlib import action, endpoints, events, pubsub, rpc
+from commlib import action, aio, endpoints, events, pubsub, rpc
 from commlib.bridges import ActionBridge, TopicBridge
 from commlib.endpoints import EndpointType, TransportType, endpoint_factory
 from commlib.node import Node
@@ -158,6 +158,18 @@ def test_a_fault_in_a_transports_module_is_not_taken_for_its_absence(
             "^Publisher has no option 'max_rate'; it has ",
         ),
         (lambda node: node.create_subscriber("a", None), "a: on_message=None cannot be called"),
+        (
+            lambda node: node.create_wpublisher(node.create_publisher("a"), "b"),
+            "^mpub=<.*Publisher .*>: give an MPublisher of commlib.pubsub; ",
+        ),
+        (
+            lambda node: node.create_wpublisher(None, "b"),
+            "^mpub=None: give an MPublisher of commlib.pubsub; ",
+        ),
+        (
+            lambda node: aio.WPublisher(aio.Publisher("a", None, "memory://"), "b"),
+            "^mpub=<.*Publisher .*>: give an MPublisher of commlib.aio.pubsub; ",
+        ),
         (lambda node: node.create_subscriber("a", print, on_error="x"), "on_error='x': it is a"),
         (lambda node: node.create_subscriber("a", print, on_error=wait), "on_error=.*plain"),
         (lambda node: node.create_subscriber("a", print, bounds=5), "bounds=5: it is a Bounds"),
@@ -183,6 +195,7 @@ def test_a_wrong_option_is_refused_where_it_is_given(make: Any, text: str) -> No
     node = Node("n", connection_params="memory://")
     with pytest.raises(TypeError, match=text):
         make(node)
+    node.stop()
 
 
 def test_an_endpoint_of_a_node_may_be_told_the_nodes_own_broker() -> None:

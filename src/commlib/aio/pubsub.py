@@ -214,8 +214,20 @@ class MPublisher(Sender[T]):
         await self._publish(msg, _topics.check_topic(topic))
 
 
+def check_mpub(mpub: object, kind: type) -> None:
+    """Raises TypeError for what is no MPublisher of this kind."""
+    if not isinstance(mpub, kind):
+        raise TypeError(
+            f"mpub={mpub!r}: give an MPublisher of {kind.__module__}; a WPublisher publishes on "
+            "its connection"
+        )
+
+
 class WPublisher(Publisher[T]):
-    """A ``Publisher`` on the connection of an ``MPublisher``; it ends with that."""
+    """A ``Publisher`` on the connection of an ``MPublisher``; it ends with that.
+
+    Raises TypeError for an ``mpub`` that is no MPublisher.
+    """
 
     def __init__(
         self,
@@ -224,6 +236,7 @@ class WPublisher(Publisher[T]):
         msg_type: type[T] | None = None,
         **options: Unpack[PublisherOptions],
     ) -> None:
+        check_mpub(mpub, MPublisher)
         options["hub"] = mpub.hub
         super().__init__(topic, msg_type, **options)
         self._mpub = mpub
