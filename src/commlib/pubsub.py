@@ -100,9 +100,9 @@ class WPublisher(_Sender[T]):
         self._publish(msg, self.topic)
 
 
-def _check_given(topic: str, on_message: object) -> None:
-    if on_message is None:  # what a function returns that is called here instead of later
-        raise TypeError(f"{topic}: on_message=None cannot be called; give the function itself")
+def _check_given(topic: str, callback: object, name: str = "on_message") -> None:
+    if callback is None:  # what a function returns that is called here instead of later
+        raise TypeError(f"{topic}: {name}=None cannot be called; give the function itself")
 
 
 class Subscriber(Endpoint[aio.Subscriber[T]], Generic[T]):
@@ -205,4 +205,5 @@ class WSubscriber(Endpoint[aio.WSubscriber]):
 
         Returns when the broker has confirmed it, if it is there.
         """
+        _check_given(topic, callback, "callback")
         self._begin_part(self._core.new_subscriber(topic, callback, msg_type))

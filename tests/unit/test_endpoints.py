@@ -159,6 +159,10 @@ def test_a_fault_in_a_transports_module_is_not_taken_for_its_absence(
         ),
         (lambda node: node.create_subscriber("a", None), "a: on_message=None cannot be called"),
         (
+            lambda node: node.create_wsubscriber().subscribe("a", None),
+            "a: callback=None cannot be called",
+        ),
+        (
             lambda node: node.create_wpublisher(node.create_publisher("a"), "b"),
             "^mpub=<.*Publisher .*>: give an MPublisher of commlib.pubsub; ",
         ),
