@@ -31,5 +31,8 @@ class EventEmitter(_Sender[Event]):
         self._started()
 
     def send_event(self, event: Event) -> None:
-        """Tell every live subscriber of ``event.uri``; otherwise as ``Publisher.publish``."""
+        """Tell every live subscriber of ``event.uri``; otherwise as ``Publisher.publish``.
+
+        Raises also ValueError for a ``uri`` that is empty, a pattern, or otherwise no name.
+        """
         self._publish(event, check_topic(event.uri, "uri"))

@@ -50,9 +50,13 @@ class Publisher(_Sender[T]):
     def publish(self, msg: T) -> None:
         """Send a message to every live subscriber of the topic; from any thread.
 
-        Appends to the outgoing queue and returns; while that is full it waits, at most 10 s.
-        Order is kept for each thread. Raises SerializationError, PayloadTooBig, OutboxFull, and
-        ConnectionLost where the offline policy says so.
+        Appends to the outgoing queue and returns; while that is full it waits, at most the
+        ``timeout`` of ``Offline``, by default 10 s. Order is kept for each thread.
+
+        Raises SerializationError, PayloadTooBig, OutboxFull, ConnectionLost where the offline
+        policy says so, AuthError when the broker refuses the credentials, ConnectError or
+        ConnectionLost with ``reconnect=False``, EndpointClosed after ``stop()``, also if that comes
+        while it waits, and BlockingCall where it would wait on the event loop.
         """
         self._publish(msg, self.topic)
 
@@ -72,7 +76,10 @@ class MPublisher(_Sender[T]):
         self._started()
 
     def publish(self, msg: T, topic: str) -> None:
-        """Send a message to every live subscriber of this topic; as ``Publisher.publish``."""
+        """Send a message to every live subscriber of this topic; as ``Publisher.publish``.
+
+        Raises also ValueError for a pattern and what else is no name, TypeError for what is no str.
+        """
         self._publish(msg, check_topic(topic))
 
 

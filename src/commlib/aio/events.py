@@ -36,5 +36,8 @@ class EventEmitter(Sender[Event]):
         super().__init__(name or "eventemitter", Event, conn_params, **options)
 
     async def send_event(self, event: Event) -> None:
-        """Tell every live subscriber of ``event.uri``; otherwise as ``Publisher.publish``."""
+        """Tell every live subscriber of ``event.uri``; otherwise as ``Publisher.publish``.
+
+        Raises also ValueError for a ``uri`` that is empty, a pattern, or otherwise no name.
+        """
         await self._publish(event, check_topic(event.uri, "uri"))

@@ -33,7 +33,8 @@ class PublisherOptions(Options, total=False):
     ``sequence=False`` leaves out the numbers by which subscribers count what they missed.
     Neither goes together with ``sign``, but the first where a header has room beside bare data.
     ``qos`` (0, 1 or 2) and ``retain`` (the broker keeps the last message of each topic for those
-    who subscribe later) are for brokers that have such a thing, as MQTT does.
+    who subscribe later) are for brokers that have such a thing, as MQTT does, and elsewhere a
+    ValueError.
     """
 
     envelope: bool
@@ -182,8 +183,13 @@ class Publisher(Sender[T]):
     async def publish(self, msg: T) -> None:
         """Send a message to every live subscriber of the topic.
 
-        Returns as soon as the outgoing queue has taken it; waits only for room there. Raises
-        SerializationError, PayloadTooBig, and ConnectionLost where the offline policy says so.
+        Returns as soon as the outgoing queue has taken it; waits only for room there, at most the
+        ``timeout`` of ``Offline``, by default 10 s.
+
+        Raises SerializationError, PayloadTooBig, OutboxFull, ConnectionLost where the offline
+        policy says so, AuthError when the broker refuses the credentials, ConnectError or
+        ConnectionLost with ``reconnect=False``, and EndpointClosed after ``stop()``, also if that
+        comes while it waits.
         """
         await self._publish(msg, self.topic)
 
@@ -210,7 +216,10 @@ class MPublisher(Sender[T]):
             publisher.stopped = True
 
     async def publish(self, msg: T, topic: str) -> None:
-        """Send a message to every live subscriber of this topic; as ``Publisher.publish``."""
+        """Send a message to every live subscriber of this topic; as ``Publisher.publish``.
+
+        Raises also ValueError for a pattern and what else is no name, TypeError for what is no str.
+        """
         await self._publish(msg, _topics.check_topic(topic))
 
 
