@@ -210,7 +210,9 @@ class WSubscriber(Endpoint[aio.WSubscriber]):
     ) -> None:
         """Receive one more topic or pattern, at once if this runs; ``callback`` as ``on_message``.
 
-        Returns when the broker has confirmed it, if it is there.
+        Returns when the broker has confirmed it, if it is there. Raises ValueError for what is no
+        topic or pattern, TypeError for what is no such callback, and, if this runs, AuthError where
+        the user has no right to it.
         """
         _check_given(topic, callback, "callback")
         self._begin_part(self._core.new_subscriber(topic, callback, msg_type))

@@ -88,7 +88,8 @@ class RPCServer(Endpoint[aio.RPCServer]):
         """Serve one more name, at once if this runs.
 
         Returns when the broker has confirmed it, if it is there. Raises ValueError for a name that
-        is taken.
+        is taken, or is none, TypeError for what is no callback or message class, and, if this runs,
+        AuthError where the user has no right to serve it; on Redis that is logged.
         """
         self._begin_part(self._core.new_service(uri, callback, msg_type))
 

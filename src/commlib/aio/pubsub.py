@@ -577,6 +577,7 @@ class WSubscriber(Group):
         """Receive one more topic or pattern, at once if this runs; ``callback`` as ``on_message``.
 
         Returns when the broker has confirmed it, if it is there. What it returns can be stopped
-        alone.
+        alone. Raises ValueError for what is no topic or pattern, TypeError for what is no such
+        callback, and, if this runs, AuthError where the user has no right to it.
         """
         return await self.join(self.new_subscriber(topic, callback, msg_type))

@@ -113,7 +113,8 @@ class RPCServer(Group):
         """Serve one more name, at once if this runs; what it returns can be stopped alone.
 
         Returns when the broker has confirmed it, if it is there. Raises ValueError for a name that
-        is taken.
+        is taken, or is none, TypeError for what is no callback or message class, and, if this runs,
+        AuthError where the user has no right to serve it; on Redis that is logged.
         """
         return await self.join(self.new_service(uri, callback, msg_type))
 
