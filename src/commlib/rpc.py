@@ -263,8 +263,10 @@ class RPCClient(Endpoint[aio.RPCClient[Req, Resp]], Generic[Req, Resp]):
         """Send a request and wait for the response, at most ``timeout`` seconds.
 
         May be called in callbacks that are plain functions. Raises RPCRemoteError with what the
-        service raised, RPCTimeout when nobody answered, SerializationError, AuthError, BlockingCall
-        on the event loop, and ConnectionLost where the offline policy says so.
+        service raised, RPCTimeout when nobody answered, SerializationError, ValueError for what is
+        no time, AuthError, ConnectError with ``reconnect=False``, ConnectionLost where the offline
+        policy says so, or the reply cannot come any more, EndpointClosed after ``stop()``, and
+        BlockingCall on the event loop.
         """
         core, here = self._core, self._started()
         here.refuse_on_loop("call()")
@@ -314,6 +316,9 @@ class RPCClient(Endpoint[aio.RPCClient[Req, Resp]], Generic[Req, Resp]):
         """Whether a service of this name is there, or comes within ``timeout`` seconds.
 
         Services of commlib-py before 1.0 do not answer this question: for them it stays False.
+        Raises AuthError when the broker says no, ConnectError with ``reconnect=False``,
+        ConnectionLost where the offline policy says so, EndpointClosed after ``stop()``, and
+        BlockingCall on the event loop.
         """
         return self._started().run(self._core.wait_for_service, timeout)
 

@@ -274,8 +274,10 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
         """Send a request and wait for the response, at most ``timeout`` seconds.
 
         Raises RPCRemoteError with what the service raised, RPCTimeout when nobody answered,
-        SerializationError, AuthError, and ConnectionLost where the offline policy says so, or the
-        reply cannot come any more. Cancelling ends the call; its reply then reaches nobody.
+        SerializationError, ValueError for what is no time, AuthError, ConnectError with
+        ``reconnect=False``, ConnectionLost where the offline policy says so, or the reply cannot
+        come any more, and EndpointClosed after ``stop()``. Cancelling ends the call; its reply then
+        reaches nobody.
         """
         return self.response(await self.exchange(msg, timeout))
 
@@ -313,6 +315,8 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
         """Whether a service of this name is there, or comes within ``timeout`` seconds.
 
         Services of commlib-py before 1.0 do not answer this question: for them it stays False.
+        Raises AuthError when the broker says no, ConnectError with ``reconnect=False``,
+        ConnectionLost where the offline policy says so, and EndpointClosed after ``stop()``.
         """
         self.check_open()
         self.hub.start()
