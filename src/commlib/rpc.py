@@ -303,7 +303,9 @@ class RPCClient(Endpoint[aio.RPCClient[Req, Resp]], Generic[Req, Resp]):
     ) -> concurrent.futures.Future[Resp]:
         """Send a request; the future brings the response, or what ``call`` would raise.
 
-        ``on_response(response)`` and the future's callbacks run on worker threads.
+        ``on_response(response)`` and the future's callbacks run on worker threads. Raises
+        SerializationError, ValueError for what is no time, and EndpointClosed after ``stop()``; all
+        else the future brings.
         """
         self._started()
         future: _CallFuture[Resp] = _CallFuture(self._core)
