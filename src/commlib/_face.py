@@ -78,7 +78,7 @@ class Runnable:
         """Run until SIGINT, SIGTERM or ``stop()``, then stop.
 
         Signals are heard when it is called in the main thread. ``sleep_rate`` is accepted for the
-        programs of commlib-py 0.6 and not needed: nothing polls here.
+        programs of commlib-py 0.6 and not needed: nothing polls here. Raises what ``run()`` raises.
         """
         stopped = self._stopped = _Flag()
         # A signal while it still looks for its broker ends that search.
@@ -203,12 +203,16 @@ class Endpoint(Runnable, Generic[Core]):
         """Begin to work; idempotent.
 
         With ``wait`` it returns when the broker has confirmed, or after ``connect_timeout`` with
-        a warning, and goes on trying. Raises AuthError when the broker says no.
+        a warning, and goes on trying. Raises AuthError when the broker says no, ConnectError with
+        ``reconnect=False``, and BlockingCall on the event loop.
         """
         enter(self._core.hub).run(self._core.run, wait)
 
     def stop(self) -> None:
-        """Take nothing more, let callbacks finish within ``grace``, leave; idempotent."""
+        """Take nothing more, let callbacks finish within ``grace``, leave; idempotent.
+
+        Raises BlockingCall on the event loop.
+        """
         self._note_stop()
         stop(self._core.hub, self._core.stop)
 

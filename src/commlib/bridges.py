@@ -85,7 +85,8 @@ class Bridge(_face.Endpoint[bridges.Bridge]):
         """Begin to work; idempotent.
 
         With ``wait`` it returns when both brokers have confirmed, or after the ``connect_timeout``
-        of one that has not with a warning, and goes on trying. Raises AuthError when one says no.
+        of one that has not with a warning, and goes on trying. Raises AuthError when one says no,
+        ConnectError with ``reconnect=False``, and BlockingCall on the event loop.
         """
         enter(self._core.sink)
         super().run(wait)
@@ -93,7 +94,7 @@ class Bridge(_face.Endpoint[bridges.Bridge]):
     def stop(self) -> None:
         """Take nothing more, send what waits if the sink is there, leave; idempotent.
 
-        What could not be sent is counted as dropped.
+        What could not be sent is counted as dropped. Raises BlockingCall on the event loop.
         """
         self._note_stop()
         for hub in (self._core.hub, self._core.sink):

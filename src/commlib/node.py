@@ -182,14 +182,15 @@ class Node(Runnable, Decorators):
         """Start all endpoints; idempotent.
 
         With ``wait`` it returns when the broker has confirmed, or after ``connect_timeout`` with
-        a warning, and goes on trying. Raises AuthError when the broker says no.
+        a warning, and goes on trying. Raises AuthError when the broker says no, ConnectError with
+        ``reconnect=False``, and BlockingCall on the event loop.
         """
         enter(self._core.hub).run(self._core.run, wait)
 
     def stop(self) -> None:
         """Stop all endpoints, send what waits (up to a second), leave; idempotent.
 
-        No callback is called after it.
+        No callback is called after it. Raises BlockingCall on the event loop.
         """
         self._note_stop()
         stop(self._core.hub, self._core.stop)

@@ -117,7 +117,8 @@ class Bridge(Endpoint):
         """Begin to work; idempotent.
 
         With ``wait`` it returns when both brokers have confirmed, or after the ``connect_timeout``
-        of one that has not with a warning, and goes on trying. Raises AuthError when one says no.
+        of one that has not with a warning, and goes on trying. Raises AuthError when one says no,
+        and ConnectError with ``reconnect=False``.
         """
         await self._run(lambda hub: wait)
 

@@ -229,7 +229,8 @@ class Endpoint:
         """Begin to work; idempotent.
 
         With ``wait`` it returns when the broker has confirmed, or after ``connect_timeout`` with
-        a warning, and goes on trying. Raises AuthError when the broker says no.
+        a warning, and goes on trying. Raises AuthError when the broker says no, and ConnectError
+        with ``reconnect=False``.
         """
         await self.until_ended()
         await self.hub.reopen()

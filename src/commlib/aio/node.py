@@ -298,7 +298,8 @@ class Node(Ports):
         """Start all endpoints; idempotent.
 
         With ``wait`` it returns when the broker has confirmed, or after ``connect_timeout`` with
-        a warning, and goes on trying. Raises AuthError when the broker says no.
+        a warning, and goes on trying. Raises AuthError when the broker says no, and ConnectError
+        with ``reconnect=False``.
         """
         async with self._turning:
             pass  # what somebody has begun from afar is finished first
