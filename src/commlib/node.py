@@ -61,6 +61,11 @@ class Node(Runnable, Decorators):
 
     Endpoints that are made while it runs start at once; publishers and clients can be used as
     soon as they are made. Options: ``commlib.aio.node.NodeOptions``.
+
+    ``create_*`` raises ValueError for what is no name, or an option that this broker does not have,
+    TypeError for what is no such callback, or an unknown option, and, while the node runs,
+    AuthError where the user has no right. In a callback on the event loop, and of services and
+    actions on Redis, that is logged.
     """
 
     def __init__(
@@ -454,6 +459,9 @@ class Node(Runnable, Decorators):
 
         On a running node it does not wait for the other broker; what comes from this one meanwhile
         is kept. ``run()`` of the bridge waits for both.
+
+        Raises ValueError for another kind, for the parameters of both sides or of none, and where
+        it would feed itself.
         """
         from commlib.aio._bridge import at_node
         from commlib.aio.bridges import of_kind

@@ -424,6 +424,9 @@ class Ports(Decorators):
         ``kind`` is ``topic``, ``pattern`` (there ``to_uri`` is the namespace), ``rpc`` or
         ``action``. With ``to_broker_params`` this node's broker is the source, with
         ``from_broker_params`` the sink. Options: those of the class in ``commlib.aio.bridges``.
+
+        Raises ValueError for another kind, for the parameters of both sides or of none, and where
+        it would feed itself.
         """
         from commlib.aio._bridge import at_node
         from commlib.aio.bridges import KINDS, of_kind

@@ -117,6 +117,10 @@ class Node(Ports):
     ``<namespace>.logs`` or ``remote_logger_uri``; see ``commlib.logger.RemoteLogger``.
 
     Endpoints that are made while it runs start at once. Options: ``NodeOptions``.
+
+    ``create_*`` raises ValueError for what is no name, or an option that this broker does not have,
+    and TypeError for what is no such callback, or an unknown option. It waits for no broker: what
+    that refuses is logged.
     """
 
     def __init__(
