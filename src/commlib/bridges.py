@@ -132,6 +132,7 @@ class PTopicBridge(Bridge):
 
     The topic there is ``<to_namespace>.<topic>``; then each pair ``(from, to)`` of
     ``uri_transform`` is replaced, in order. Otherwise as ``commlib.aio.bridges.PTopicBridge``.
+    Raises ValueError for a ``from_uri`` without ``*``, and where it would feed itself.
     """
 
     @_type_may_be_missing
@@ -160,7 +161,7 @@ class RPCBridge(Bridge):
 
     Callers get the response or the error of the service, or their own ``RPCTimeout``, as if there
     were no bridge. ``msg_type=None`` passes anything on. Options:
-    ``commlib.aio.options.RPCOptions``.
+    ``commlib.aio.options.RPCOptions``. Raises ValueError for a service that is bridged to itself.
     """
 
     @_type_may_be_missing
@@ -185,7 +186,8 @@ class RPCBridge(Bridge):
 class ActionBridge(Bridge):
     """Clients of the action ``from_uri`` on one broker pursue goals of ``to_uri`` on the other.
 
-    Options: ``commlib.aio.options.ActionOptions``.
+    Options: ``commlib.aio.options.ActionOptions``. Raises ValueError for an action that is bridged
+    to itself.
     """
 
     @_type_may_be_missing

@@ -38,7 +38,7 @@ class ActionBridge(Bridge):
     An action is three services and two topics: so this is three bridges for calls there, and two
     for topics back. Whatever a goal, its feedback and its result hold is passed on, and goals keep
     their ids. States and feedback keep their order, also if they have to wait. Options:
-    ``ActionOptions``.
+    ``ActionOptions``. Raises ValueError for an action that is bridged to itself.
     """
 
     def __init__(
