@@ -77,7 +77,8 @@ def _portal_of(hub: Hub) -> Portal:
 class Feed(Generic[FeedbackT]):
     """The feedback of one goal, to be iterated over; it ends with the goal.
 
-    The newest 10 000 are kept for that. Each goes to one of those who iterate.
+    The newest 10 000 are kept for that. Each goes to one of those who iterate. A client that is
+    stopped ends it, too. To wait for the next one on the event loop raises BlockingCall.
     """
 
     def __init__(self, core: action.Feed[FeedbackT], hub: Hub) -> None:
@@ -143,7 +144,10 @@ class ClientGoal(Generic[ResultT, FeedbackT]):
         return iter(self.feedback)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Whether it has ended, or does within ``timeout`` seconds; raises nothing of the goal."""
+        """Whether it has ended, or does within ``timeout`` seconds; raises nothing of the goal.
+
+        Raises BlockingCall on the event loop unless it has ended.
+        """
         return self.done or _portal_of(self._hub).run(self._core.wait, timeout)
 
     def result(self, timeout: float | None = None) -> ResultT:
@@ -160,7 +164,8 @@ class ClientGoal(Generic[ResultT, FeedbackT]):
     def cancel(self, timeout: float = 10) -> bool:
         """Want it to end; whether the service agrees, and it has not ended before.
 
-        How it ends, ``result()`` tells. Raises RPCTimeout, and what else a call may raise.
+        How it ends, ``result()`` tells. Raises RPCTimeout, and what else ``RPCClient.call`` raises,
+        unless it has ended.
         """
         return not self.done and _portal_of(self._hub).run(self._core.cancel, timeout)
 
@@ -240,8 +245,9 @@ class ActionClient(
     def watch(self, goal_id: str) -> ClientGoal[ResultT, FeedbackT]:
         """A goal that somebody else has sent, by its id; its end, also if that is past.
 
-        It is lost at once if the service does not know it. Raises EndpointClosed, AuthError, and
-        RPCTimeout when the broker is away.
+        It is lost at once if the service does not know it. Raises EndpointClosed after ``stop()``,
+        AuthError, ConnectError with ``reconnect=False``, RPCTimeout when the broker is away, and
+        BlockingCall on the event loop.
         """
         return self._wrap(self._run(self._core.watch, goal_id))
 
@@ -250,7 +256,7 @@ class ActionClient(
 
         One that was refused does not count while one that was sent before goes on.
         With ``wait_for_result`` it waits up to 30 s for the end. Raises RPCTimeout when nobody
-        answered, and what ``get_result`` raises.
+        answered, what else ``RPCClient.call`` raises, and what ``get_result`` raises.
         """
         return self._run(self._core.cancel_goal, timeout, wait_for_result)
 
@@ -261,7 +267,8 @@ class ActionClient(
 
         With ``wait`` it waits up to ``wait_max_sec`` seconds for that. ``timeout`` is accepted for
         the programs of commlib-py 0.6 and not needed: the result is here as soon as the goal has
-        ended. Raises what ``result()`` of a goal raises, but not GoalTimeout.
+        ended. Raises EndpointClosed after ``stop()``, BlockingCall on the event loop, and what
+        ``result()`` of a goal raises, but not GoalTimeout.
         """
         return self._run(self._core.get_result, timeout, wait, wait_max_sec)
 

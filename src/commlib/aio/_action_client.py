@@ -233,8 +233,8 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
     async def watch(self, goal_id: str) -> ClientGoal[ResultT, FeedbackT]:
         """A goal that somebody else has sent, by its id; its end, also if that is past.
 
-        It is lost at once if the service does not know it. Raises EndpointClosed, AuthError, and
-        RPCTimeout when the broker is away.
+        It is lost at once if the service does not know it. Raises EndpointClosed after ``stop()``,
+        AuthError, ConnectError with ``reconnect=False``, and RPCTimeout when the broker is away.
         """
         await self._listen(SILENCE_SECONDS)
         if goal_id not in self._goals:
@@ -249,7 +249,7 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
 
         One that was refused does not count while one that was sent before goes on.
         With ``wait_for_result`` it waits up to 30 s for the end. Raises RPCTimeout when nobody
-        answered, and what ``get_result`` raises.
+        answered, what else ``RPCClient.call`` raises, and what ``get_result`` raises.
         """
         goal, taken = self._last, self._last_taken
         if goal is not None and not goal.status and taken is not None and not taken.done:

@@ -151,7 +151,8 @@ class ClientGoal(Generic[ResultT, FeedbackT]):
     async def cancel(self, timeout: float = 10) -> bool:
         """Want it to end; whether the service agrees, and it has not ended before.
 
-        How it ends, ``result()`` tells. Raises RPCTimeout, and what else a call may raise.
+        How it ends, ``result()`` tells. Raises RPCTimeout, and what else ``RPCClient.call`` raises,
+        unless it has ended.
         """
         return await self._client._cancel(self, timeout)
 
