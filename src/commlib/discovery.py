@@ -53,14 +53,14 @@ class Discovery(_face.Endpoint[discovery.Discovery]):
     def ask(self, wait: float = 1.0) -> list[NodeInfo]:
         """Ask who is there: the nodes, as soon as no more answers come, after ``wait`` s at most.
 
-        Those that were known before and are not heard of meanwhile are among them. Raises
-        BlockingCall on the event loop.
+        Those that were known before and are not heard of meanwhile are among them. One that does
+        not run yet is run. Raises EndpointClosed after ``stop()``, and what ``run`` raises.
         """
         return self._started().run(self._core.ask, wait)
 
     def ping(self, node: NodeInfo, timeout: float = 1.0) -> float:
         """How many seconds the process of a node takes to answer.
 
-        Raises TimeoutError, and BlockingCall on the event loop.
+        Raises TimeoutError, and what ``ask`` raises.
         """
         return self._started().run(self._core.ping, node, timeout)
