@@ -169,7 +169,10 @@ class TrustedKeys:
             self.add(key_id, key)
 
     def add(self, key_id: str, key: bytes | str | Ed25519PublicKey) -> None:
-        """Trust one more key, or another one of this id; from now on, at every endpoint."""
+        """Trust one more key, or another one of this id; from now on, at every endpoint.
+
+        Raises ValueError for what is no id or no key, and MissingDriver without the extra.
+        """
         try:
             self._keys[_check_id(key_id)] = _public(key)
         except ValueError as exc:

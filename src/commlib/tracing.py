@@ -92,7 +92,10 @@ class Tracing:
 
 
 def instrument(tracing: Tracing = Tracing()) -> None:
-    """Trace all nodes that are made from now on, but those with ``tracing=False``."""
+    """Trace all nodes that are made from now on, but those with ``tracing=False``.
+
+    Raises TypeError for what is no Tracing.
+    """
     if not isinstance(tracing, Tracing):
         raise TypeError(f"tracing={tracing!r}: it is a Tracing of commlib.tracing")
     Ports.tracing = tracing
