@@ -18,13 +18,14 @@ class Stats:
     no such message (garbage, wrong types, too big), ``dropped`` did not fit into the queue,
     ``expired`` were requests nobody waits for any more, and ``errors`` made the callback raise.
     ``gaps``, ``duplicates`` and ``reordered`` count by the sender's sequence numbers.
-    ``late`` are replies that came after their call had ended, ``repeated`` requests that had come
-    before: ``idempotent`` clients send a call again, and it is handled once.
+    ``repeated`` are requests that had come before: ``idempotent`` clients send a call again, and it
+    is handled once.
 
     The last ones belong to the connection and are shared by all endpoints that use it:
     ``unconfirmed`` were written but the connection broke before the broker's word, ``rejected``
     were refused by the broker, ``discarded`` were dropped by the offline policy, ``reconnects``
-    is how often the connection came back.
+    is how often the connection came back. So does ``late``, which an ``RPCClient`` alone shows:
+    replies that came after their call had ended.
     """
 
     sent: int = 0
