@@ -144,7 +144,10 @@ class Node(Runnable, Decorators):
 
     @property
     def ports(self) -> dict[str, dict[str, list[Any]]]:
-        """All endpoints by direction, ``input`` or ``output``, and kind."""
+        """All endpoints but bridges by direction, ``input`` or ``output``, and kind.
+
+        A bridge of ``create_bridge`` is among the ``endpoints`` alone.
+        """
         return self._core.ports
 
     @property

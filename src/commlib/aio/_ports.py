@@ -183,7 +183,10 @@ class Ports(Decorators):
 
     @property
     def ports(self) -> dict[str, dict[str, list[Any]]]:
-        """All endpoints by direction, ``input`` or ``output``, and kind."""
+        """All endpoints but bridges by direction, ``input`` or ``output``, and kind.
+
+        A bridge of ``create_bridge`` is among the ``endpoints`` alone.
+        """
         return {"input": self.input_ports, "output": self.output_ports}
 
     def _listed(self, kinds: dict[str, tuple[str, ...]]) -> dict[str, list[Any]]:
