@@ -18,8 +18,8 @@ __all__ = ["Event", "EventEmitter"]
 class EventEmitter(_Sender[Event]):
     """Sends events, each to an address of its own, on one connection; usable as soon as it is made.
 
-    ``name`` is for the log. ``conn_params``: parameters or a URL. Options:
-    ``commlib.aio.pubsub.PublisherOptions``.
+    With ``offline="raise"`` that is once it is connected: ``wait_connected()``. ``name`` is for the
+    log. ``conn_params``: parameters or a URL. Options: ``commlib.aio.pubsub.PublisherOptions``.
     """
 
     @params_anywhere

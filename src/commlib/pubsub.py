@@ -29,8 +29,9 @@ class _Sender(Endpoint[Sender[T]], Generic[T]):
 class Publisher(_Sender[T]):
     """Publishes messages of one type on one topic; usable as soon as it is made.
 
-    ``msg_type=None`` takes whatever can be written as JSON. ``conn_params``: parameters or a URL.
-    Options: ``commlib.aio.pubsub.PublisherOptions``.
+    With ``offline="raise"`` that is once it is connected: ``wait_connected()``. ``msg_type=None``
+    takes whatever can be written as JSON. ``conn_params``: parameters or a URL. Options:
+    ``commlib.aio.pubsub.PublisherOptions``.
     """
 
     @params_anywhere
