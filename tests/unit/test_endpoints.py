@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 from typing import Any
 
 import pytest
@@ -250,3 +251,18 @@ def test_what_wraps_a_callback_decides_what_that_is_called_with() -> None:
 
 async def wait(error: BaseException, topic: str) -> None:
     """No function of errors: nobody would await it."""
+
+
+def test_with_debug_it_is_logged_when_endpoints_of_a_kind_begin_and_stop(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    logger = logging.getLogger("commlib.subscriber")
+    level = logger.level
+    try:
+        subscriber = pubsub.Subscriber("a.b", print, conn_params="memory://debug", debug=True)
+        subscriber.run()
+        subscriber.stop()
+    finally:
+        logger.setLevel(level)
+    found = [each.message for each in caplog.records if each.name == logger.name]
+    assert found == ["a.b: begun", "a.b: stopped"]

@@ -27,7 +27,7 @@ class BridgeOptions(TypedDict, total=False):
     """What every bridge can be told.
 
     * ``on_error(error, topic)`` is told of what could not be raised.
-    * ``debug``: log what happens to this kind of bridge.
+    * ``debug``: as of endpoints.
     * ``hub``, ``sink_hub``: connections that others use as well, of the source and of the sink.
     """
 

@@ -73,7 +73,7 @@ class Options(FormOptions, SecurityOptions, total=False):
     * ``connection_params``: another name of ``conn_params``.
     * ``on_error(error, topic)`` is told of what could not be raised.
     * ``on_state(connected, reason)`` is called on the loop when the connection comes and goes.
-    * ``debug``: log what happens to this kind of endpoint.
+    * ``debug``: log when endpoints of this kind begin and stop, and what else is of that level.
     * ``grace`` (s): how long ``stop()`` lets callbacks finish, and work off what waits for them; by
       default half a second.
     * ``hub``: the connection of a node; ``create_*`` of a node set it.
@@ -268,6 +268,7 @@ class Endpoint:
         """Keep no task that has done its work: there may be thousands of endpoints."""
         if beginning is self._beginning and not has_failed(beginning):
             self._beginning = self.hub.done
+            self.log.debug("%s: begun", self.name)
 
     @property
     def _is_begun(self) -> bool:
@@ -337,6 +338,7 @@ class Endpoint:
             await asyncio.wait([beginning])
             self.hub.note_change()
             await self._end()
+            self.log.debug("%s: stopped", self.name)
         if self._has_own_hub:
             await self.hub.close()
         if self._on_state is not None:
