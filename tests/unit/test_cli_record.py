@@ -17,6 +17,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
+from mcap.writer import CompressionType, Writer
 
 from brokers import Broker
 from collected import DEADLINE, Collected, eventually
@@ -26,6 +27,7 @@ from commlib.cli.record import Part
 from commlib.msg import PubSubMessage
 from commlib.node import Node
 from commlib.recording import _file, _recorder
+from commlib.recording._reading import MAGIC
 
 COMMAND = "from commlib.cli import main; main()"
 
@@ -156,6 +158,36 @@ def test_a_table_tells_what_is_in_a_file(url: str, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-30])
     assert "cut off" in printed(run("info", path))
     assert told(path)["messages"] == messages
+
+
+def test_a_replay_tells_what_is_wrong_with_the_file(url: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.mcap"
+    with publishing(url, "sonar"):
+        record(url, path, "sonar")
+    whole = path.read_bytes()
+    replayed = ("replay", path, "--rate", 0, "--url", url)
+    path.write_bytes(whole[:-30])
+    result = run(*replayed)
+    assert result.exit_code == 0
+    assert result.stderr == (
+        f"{path}: cut off: it was not finished, and is read up to its last whole chunk\n"
+    )
+    path.write_bytes(whole + whole[len(MAGIC) :])
+    assert run(*replayed).exit_code == 0, "what is behind the end is none of it"
+    with path.open("wb") as file:
+        writer: Any = Writer(file, chunk_size=10, compression=CompressionType.NONE)
+        writer.start()
+        for n in range(3):  # each in a chunk of its own
+            writer.add_message(writer.register_channel(f"t{n}", "json", 0), n, b'{"a":%d}' % n, n)
+        writer.finish()
+    path.write_bytes(path.read_bytes().replace(b'{"a":1}', b'{"b":1}'))
+    result = run(*replayed)
+    assert result.exit_code == 1
+    assert result.stdout.startswith("2 messages published")
+    assert result.stderr == (
+        f"{path}: 1 chunk is damaged, what was in there is lost\n"
+        "Error: damaged: 1 file; what is left of it was published\n"
+    )
 
 
 def test_a_recording_ends_after_its_time_and_at_its_size(url: str, tmp_path: Path) -> None:

@@ -737,6 +737,115 @@ def packets_of_any(path: Path) -> None:
             from_record(found.message.data, found.channel.topic)
 
 
+def in_chunks(path: Path) -> tuple[bytearray, list[tuple[int, int]]]:
+    """A file of five chunks, with a message of its own topic in each: where they begin and end."""
+    with path.open("wb") as file:
+        writer: Any = Writer(file, chunk_size=100)
+        writer.start()
+        for n in range(5):
+            channel = writer.register_channel(f"t{n}", "json", 0)
+            writer.add_message(channel, n, b'"%s"' % Random(n).randbytes(100).hex().encode(), n)
+        writer.finish()
+    return bytearray(path.read_bytes()), chunks_of(path)
+
+
+def chunks_of(path: Path) -> list[tuple[int, int]]:
+    with path.open("rb") as file:
+        summary = make_reader(file).get_summary()
+    assert summary is not None
+    begins = [(each.chunk_start_offset, each.chunk_length) for each in summary.chunk_indexes]
+    return sorted((begin, begin + length) for begin, length in begins)
+
+
+def names_in(path: Path) -> tuple[list[str], list[str]]:
+    """The topics of its messages, each once, and what is wrong with it."""
+    reading = Reading(path)
+    names = [found.channel.topic for found in reading.messages()]
+    return list(dict.fromkeys(names)), reading.faults
+
+
+@pytest.mark.parametrize("zeros", [0, 1, 20, 52, 70])
+def test_of_a_damaged_file_the_damaged_chunk_alone_is_lost(zeros: int, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.mcap"
+    data, chunks = in_chunks(path)
+    begin, end = chunks[1][0] + 9, chunks[1][1]
+    if zeros:
+        data[begin : begin + zeros] = bytes(zeros)
+        data[end - zeros : end] = bytes(zeros)
+    else:
+        data[end - 20] ^= 1
+    path.write_bytes(data)
+    names, faults = names_in(path)
+    assert names == ["t0", "t2", "t3", "t4"]
+    assert faults == ["1 chunk is damaged, what was in there is lost"]
+
+
+def test_what_a_damaged_chunk_says_of_later_ones_is_read_at_the_end_if_that_is_there(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "named.mcap"
+    with path.open("wb") as file:
+        writer: Any = Writer(file, chunk_size=100)
+        writer.start()
+        for n in range(3):
+            if n == 0:
+                channel = writer.register_channel("t", "json", 0)
+            writer.add_message(channel, n, b'{"n":%d,"s":"%s"}' % (n, b"x" * 200), n)
+        writer.finish()
+    data = bytearray(path.read_bytes())
+    data[chunks_of(path)[0][1] - 20] ^= 1
+    path.write_bytes(data)
+    reading = Reading(path)
+    assert [found.message.sequence for found in reading.messages()] == [0, 0]
+    assert reading.damaged == 1
+    path.write_bytes(data[:-30])
+    names, faults = names_in(path)
+    assert names == []
+    assert faults[:2] == [
+        "1 chunk is damaged, what was in there is lost",
+        "2 messages have lost the names of their topics there",
+    ]
+    assert faults[2].startswith("cut off")
+
+
+def test_where_no_record_begins_the_reading_ends_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "hole.mcap"
+    data, chunks = in_chunks(path)
+    at = chunks[2][0]
+    hole = bytearray(data)
+    hole[at : at + 50] = bytes(50)
+    path.write_bytes(hole)
+    assert names_in(path) == (["t0", "t1"], [f"damaged at byte {at}, all behind it is lost"])
+    length = bytearray(data)
+    length[at + 7] = 1  # longer than any file
+    path.write_bytes(length)
+    assert names_in(path) == (["t0", "t1"], [f"damaged at byte {at}, all behind it is lost"])
+    assert read_summary(path).faults == [f"damaged at byte {at}, all behind it is lost"]
+    path.write_bytes(data[:at] + bytes(5000))  # as some file systems leave it when power fails
+    names, faults = names_in(path)
+    assert names == ["t0", "t1"]
+    assert [fault.split(":")[0] for fault in faults] == ["cut off"]
+    assert read_summary(path).faults == faults
+
+
+async def test_a_replay_tells_once_what_is_wrong_with_its_files(tmp_path: Path) -> None:
+    damaged, cut, url = tmp_path / "damaged.mcap", tmp_path / "cut.mcap", "memory://damaged"
+    data, chunks = in_chunks(damaged)
+    cut.write_bytes(data[: chunks[3][0] + 10])
+    data[chunks[1][1] - 20] ^= 1
+    damaged.write_bytes(data)
+    async with Player([damaged, cut], url, rate=0, loop=True) as player:
+        playing = asyncio.ensure_future(player.play())
+        await holds(lambda: player.played.rounds >= 2)
+        playing.cancel()
+        await asyncio.wait([playing])
+    assert player.played.damaged == 1
+    assert [fault.split(": ")[:2] for fault in player.played.faults] == [
+        [str(damaged), "1 chunk is damaged, what was in there is lost"],
+        [str(cut), "cut off"],
+    ]
+
+
 @pytest.mark.parametrize("compression", ["zstd", "lz4"])
 async def test_no_more_of_a_chunk_is_expanded_than_it_says_and_no_giant_at_all(
     compression: Any, tmp_path: Path

@@ -42,8 +42,8 @@ def _tell(summary: Summary, as_json: bool) -> None:
         print_json({**_fields(summary), "duration": summary.duration, "topics": topics})
         return
     say(f"{summary.path}, {in_bytes(summary.size)}")
-    if not summary.complete:
-        say("cut off: it was not finished, and is read up to its last whole chunk")
+    for fault in summary.faults:
+        say(fault)
     if summary.messages:
         begin = date(summary.start / 1e9)
         say(f"from {begin}, {clock(summary.duration)} ({summary.duration:.3f} s)")

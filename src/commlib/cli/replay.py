@@ -60,7 +60,8 @@ async def replay(
     Several files are played one after the other. The messages are new ones of this sender, with
     numbers without gaps and the time of now; --keep-headers leaves them as they were. The broker
     may be another one, also of another kind. Recorded calls of services are not repeated. It ends
-    when the broker has confirmed all.
+    when the broker has confirmed all. Of a file that is damaged all is published that can be read,
+    and the exit status is 1; one that was cut off is told, and that is all.
     """
     from commlib.recording import Player
 
@@ -97,6 +98,8 @@ def _tell(played: Played) -> None:
         say(f"{played.calls} requests and responses were left out", err=True)
     if played.foreign:
         say(f"{played.foreign} messages of other programs are no JSON: left out", err=True)
+    for fault in played.faults:
+        say(fault, err=True)
 
 
 def _check(played: Played) -> None:
@@ -105,6 +108,9 @@ def _check(played: Played) -> None:
         raise CommlibError(f"{played.refused} messages were refused; the last: {played.reason}")
     if played.lost:
         raise CommlibError(f"{played.lost} messages were not confirmed by the broker")
+    if played.damaged:
+        files = counted(played.damaged, "file")
+        raise CommlibError(f"damaged: {files}; what is left of it was published")
 
 
 async def _show(player: Player, files: tuple[Path, ...], end: float | None) -> None:

@@ -32,7 +32,8 @@ class Played(Struct):
     ``calls`` are requests and responses, which are never replayed. ``foreign`` are messages that
     another program has recorded in a form that is no JSON. ``refused`` cannot be published on this
     broker: its last reason is ``reason``. ``lost`` is what the broker has not confirmed.
-    ``position`` and ``duration`` are seconds from the first message of the files.
+    ``position`` is in seconds from the first message of the files. ``faults`` says what is wrong
+    with a file; ``damaged`` are the files of which more is missing than the end.
     """
 
     messages: int = 0
@@ -44,6 +45,8 @@ class Played(Struct):
     rounds: int = 0
     position: float = 0.0
     reason: str = ""
+    damaged: int = 0
+    faults: list[str] = []
 
 
 class _Due(NamedTuple):
@@ -148,7 +151,7 @@ class Player(Endpoint):
         elapsed = 0
         for path in self.paths:
             reading, is_first = Reading(path), True
-            for found in reading.messages():
+            for found in self._checked(reading):
                 time = found.message.log_time
                 begin = time if begin is None else begin
                 if is_first:
@@ -162,6 +165,16 @@ class Player(Endpoint):
                     continue
                 if seconds >= self._start and self._is_wanted(found.channel.topic):
                     yield _Due(seconds, found)
+
+    def _checked(self, reading: Reading) -> Iterator[Found]:
+        """Its messages; what is wrong with the file is told once, however often it is played."""
+        try:
+            yield from reading.messages()
+        finally:
+            faults = [f"{reading.path}: {fault}" for fault in reading.faults]
+            if not {*faults} <= {*self.played.faults}:
+                self.played.faults += [each for each in faults if each not in self.played.faults]
+                self.played.damaged += reading.is_damaged
 
     def _is_wanted(self, topic: str) -> bool:
         return not self._matchers or any(

@@ -1,13 +1,20 @@
-"""Reads MCAP files, also those that were cut off: up to the last chunk that is whole."""
+"""Reads MCAP files, also those that are damaged or were cut off: every chunk that is whole.
+
+A record says how long it is. So a chunk that is damaged costs what is in it and no more, until the
+length of one makes no sense: from there on nobody knows where another begins.
+"""
 
 from __future__ import annotations
 
+import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from io import BytesIO
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from commlib.recording._part import RECORDING, RecordingError
 
@@ -16,6 +23,11 @@ if TYPE_CHECKING:
 
 MAX_CHUNK = 1 << 30  # bytes of one that is expanded; some programs write a file as one chunk
 MAGIC = b"\x89MCAP0\r\n"
+HEAD = struct.Struct("<BQ")  # of a record: what it is, and how many bytes follow
+CHUNK_HEAD = 40  # bytes of a chunk beside its data and the name of its compression
+BLOCK = 1 << 20  # bytes that are looked at together
+
+_Read = Callable[[bytes], "McapRecord"]
 
 
 class Found(NamedTuple):
@@ -34,11 +46,38 @@ class Reading:
         self.schemas: dict[int, Schema] = {}
         self.metadata: list[Metadata] = []
         self.is_complete = False
+        self.is_cut_off = False
+        self.damaged = 0
+        """The chunks, or records outside of them, that are damaged."""
+        self.broken_at: int | None = None
+        """The byte from which on nothing can be read, though there is something."""
+        self._nameless = 0
+        self._is_doubtful = False
 
     @property
     def is_ours(self) -> bool:
         """Whether a recorder has written it, which puts messages in the order of their times."""
         return any(each.name == RECORDING for each in self.metadata)
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether something in the middle is missing; more than the end, as in one cut off."""
+        return self.damaged > 0 or self.broken_at is not None
+
+    @property
+    def faults(self) -> list[str]:
+        """What is wrong with what was read so far, in sentences."""
+        found = []
+        if self.damaged:
+            chunks = "1 chunk is" if self.damaged == 1 else f"{self.damaged} chunks are"
+            found.append(f"{chunks} damaged, what was in there is lost")
+        if self._nameless:
+            found.append(f"{self._nameless} messages have lost the names of their topics there")
+        if self.broken_at is not None:
+            found.append(f"damaged at byte {self.broken_at}, all behind it is lost")
+        if self.is_cut_off:
+            found.append("cut off: it was not finished, and is read up to its last whole chunk")
+        return found
 
     def messages(self) -> Iterator[Found]:
         """The messages, in the order of the file. Raises RecordingError for what is no MCAP."""
@@ -48,6 +87,8 @@ class Reading:
             if isinstance(record, Message):
                 if record.channel_id in self.channels:  # else its writer has left that out
                     yield Found(self.channels[record.channel_id], record)
+                elif self.damaged:
+                    self._nameless += 1
             elif isinstance(record, Channel):
                 self.channels[record.id] = record
             elif isinstance(record, Schema):
@@ -57,25 +98,76 @@ class Reading:
 
     def _records(self) -> Iterator[McapRecord]:
         from mcap.records import Chunk
-        from mcap.stream_reader import StreamReader, breakup_chunk
+        from mcap.stream_reader import breakup_chunk
 
         broken = _broken()
         with _opened(self.path) as file:
-            size = self.path.stat().st_size
-            reader = StreamReader(file, emit_chunks=True, record_size_limit=size)
-            records = reader.records
-            while True:
+            for read, data in self._frames(file):
                 try:
-                    record = next(records, None)
-                    if record is None:  # behind the footer and what has to follow it
-                        self.is_complete = True
-                        return
+                    record = read(data)
                     inside = [record]
                     if isinstance(record, Chunk):
+                        if not record.data and len(data) > CHUNK_HEAD + len(record.compression):
+                            raise ValueError("a chunk with zeros over its head")
                         inside = breakup_chunk(self._expanded(record), validate_crc=True)
                 except broken:
-                    return  # cut off, or broken from here on
-                yield from inside
+                    self._is_doubtful = True  # it is damaged, unless the file is cut off here
+                else:
+                    yield from inside
+
+    def _frames(self, file: BinaryIO) -> Iterator[tuple[_Read, bytes]]:
+        """The records that are of use, each with what reads it, as far as their lengths go."""
+        from mcap.opcode import Opcode
+
+        readers, has_data = _readers(), True
+        at, size = file.seek(len(MAGIC)), 0
+        while True:
+            head = file.read(HEAD.size)
+            is_whole = len(head) == HEAD.size
+            kind, length = HEAD.unpack(head) if is_whole else (0, 0)
+            end = at + HEAD.size + length
+            if end > size:
+                size = os.fstat(file.fileno()).st_size  # it may have grown
+            if not kind or end > size:
+                self._end(file, at, has_data, is_zero=is_whole and not kind)
+                return
+            if self._is_doubtful:
+                self._count_damage()
+            if kind in readers:
+                yield readers[kind], file.read(length)
+            else:
+                file.seek(end)
+            at = end
+            has_data = has_data and kind != Opcode.DATA_END
+            if kind == Opcode.FOOTER:
+                self.is_complete = file.read(len(MAGIC)) == MAGIC
+                self.is_cut_off = not self.is_complete
+                return
+
+    def _count_damage(self) -> None:
+        """Count a chunk that is damaged. The topics that it names may stand at the end as well."""
+        self._is_doubtful = False
+        self.damaged += 1
+        if self.damaged == 1:
+            other = Reading(self.path)
+            other.summary()
+            self.channels = other.channels | self.channels
+            self.schemas = other.schemas | self.schemas
+
+    def _end(self, file: BinaryIO, at: int, has_data: bool, *, is_zero: bool) -> None:
+        """No record begins here: tell a file that is cut off, also by zeros, from a damaged one."""
+        file.seek(at)
+        tail = b""
+        is_empty = True
+        for block in iter(partial(file.read, BLOCK), b""):
+            tail = (tail + block)[-len(MAGIC) :]
+            is_empty = is_empty and not block.strip(b"\0")
+        if has_data and not is_empty and (is_zero or tail == MAGIC):
+            self.broken_at = at
+            if self._is_doubtful:
+                self._count_damage()
+        else:
+            self.is_cut_off = True
 
     def _expanded(self, chunk: Chunk) -> Chunk:
         """A chunk that is not compressed, of no more than the bytes that it says.
@@ -112,6 +204,24 @@ class Reading:
                 return None
         self.is_complete = True
         return summary.statistics
+
+
+def _readers() -> dict[int, _Read]:
+    """What reads the records that are of use, by their kind."""
+    from mcap import records
+    from mcap.data_stream import ReadDataStream
+    from mcap.opcode import Opcode
+
+    def message(data: bytes) -> McapRecord:
+        found: McapRecord = records.Message.read(ReadDataStream(BytesIO(data)), len(data))
+        return found
+
+    def reader(kind: Any) -> _Read:
+        return lambda data: kind.read(ReadDataStream(BytesIO(data)))
+
+    kinds = (records.Schema, records.Channel, records.Chunk, records.Metadata)
+    found = {int(Opcode[kind.__name__.upper()]): reader(kind) for kind in kinds}
+    return {**found, int(Opcode.MESSAGE): message}
 
 
 def _broken() -> tuple[type[Exception], ...]:

@@ -54,7 +54,8 @@ class Summary(Struct, kw_only=True):
 
     ``start`` and ``end`` are ns since 1970, when the first and the last message came.
     ``complete`` is False for a file that was cut off; what was lost in its last second is not
-    known then. ``recording`` says what was recorded, where, and by whom.
+    known then. ``faults`` says what is wrong with it, as far as that was read: of a complete file
+    its end alone. ``recording`` says what was recorded, where, and by whom.
     """
 
     path: str
@@ -65,6 +66,7 @@ class Summary(Struct, kw_only=True):
     messages: int = 0
     topics: list[TopicSummary] = []
     recording: dict[str, str] = {}
+    faults: list[str] = []
 
     @property
     def duration(self) -> float:
@@ -135,6 +137,7 @@ def _empty(reading: Reading) -> Summary:
         complete=reading.is_complete,
         recording=about,
         topics=[],
+        faults=reading.faults,
     )
 
 
