@@ -592,14 +592,45 @@ async def test_of_several_files_each_tells_of_the_topics_that_it_has(tmp_path: P
     assert [[topic.name for topic in part] for part in parts] == [["a"], ["b"]]
 
 
+NAMES = ("run-0002.mcap", "run-0003.mcap", "run-12345.mcap")
+OTHER_NAMES = ("run-003.mcap", "run-0003a.mcap", "run-0003.bag", "a-run-0003.mcap", "run.mcap")
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_recording_in_several_files_begins_only_where_all_their_names_are_free(
+    name: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(RecordingError, match=rf"{name} is there already"):
+        await recorded(tmp_path / "run.mcap", 1, split_seconds=60)
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [(name, "mine")]
+
+
+async def test_the_files_of_a_longer_recording_are_no_part_of_the_one_that_takes_their_place(
+    tmp_path: Path,
+) -> None:
+    for name in (*NAMES, *OTHER_NAMES):
+        (tmp_path / name).write_text("mine")
+    await recorded(tmp_path / "run.mcap", 1, split_seconds=60, overwrite=True)
+    assert {each.name for each in tmp_path.iterdir()} == {"run-0001.mcap", *OTHER_NAMES}
+    assert read_summary(tmp_path / "run-0001.mcap").complete
+    assert {(tmp_path / name).read_text() for name in OTHER_NAMES} == {"mine"}
+
+
+async def test_a_recording_in_one_file_leaves_those_of_others_alone(tmp_path: Path) -> None:
+    (tmp_path / "run-0002.mcap").write_text("mine")
+    await recorded(tmp_path / "run.mcap", 1, overwrite=True)
+    assert (tmp_path / "run-0002.mcap").read_text() == "mine"
+
+
 async def test_a_second_file_that_is_there_already_is_named_and_the_first_one_is_whole(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "run.mcap"
-    (tmp_path / "run-0002.mcap").write_text("mine")
     sender = await peer("memory://second")
     recorder = Recorder(path, ["t"], "memory://second", split_size=1)
     await recorder.run()
+    (tmp_path / "run-0002.mcap").write_text("mine")
     for seq in range(5000):  # more than a chunk
         sender.transport.publish("t", message(seq))
     with pytest.raises(RecordingError, match=r"run-0002.mcap is there already"):

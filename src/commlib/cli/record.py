@@ -62,7 +62,7 @@ class Part(click.ParamType):  # type: ignore[type-arg]
     "--compression", type=click.Choice(["zstd", "lz4", "none"]), default="zstd", show_default=True,
     help="How the file is compressed.",
 )  # fmt: skip
-@click.option("--overwrite", is_flag=True, help="Write over a file that is there.")
+@click.option("--overwrite", is_flag=True, help="Write over files that are there.")
 @JSON
 @command
 async def record(

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+import re
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -95,7 +97,11 @@ class RecordingFile:
         self._ended = False
         self._failure: RecordingError | None = None
         try:
+            others = self._parts_before(path) if self._splits else []
+            if others and not overwrite:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(others[0]))
             self._part = self._open()
+            self._remove(others)
         except OSError as exc:
             raise self._error(Path(exc.filename or path), exc) from exc
         self._thread = threading.Thread(target=self._work, name="commlib-recording", daemon=True)
@@ -149,6 +155,26 @@ class RecordingFile:
             raise self._failure from exc
         finally:
             self._note_size()
+
+    @staticmethod
+    def _parts_before(path: Path) -> list[Path]:
+        """The parts of another recording by this name, in their order."""
+        form = re.compile(rf"{re.escape(path.stem)}-([0-9]{{4,}}){re.escape(path.suffix)}")
+        try:
+            found = [each for each in path.parent.iterdir() if form.fullmatch(each.name)]
+        except OSError:  # the file itself cannot be made either, or is the only one to be seen
+            return []
+        return sorted(found, key=lambda each: (len(each.name), each.name))
+
+    def _remove(self, others: list[Path]) -> None:
+        """Remove what would be taken for parts of this recording."""
+        try:
+            for other in others:
+                if other != self._part.path:
+                    other.unlink()
+        except OSError:
+            self._part.output.close()
+            raise
 
     # ---- on the thread ----
 

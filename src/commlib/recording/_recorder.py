@@ -72,8 +72,9 @@ class Recorder(Endpoint):
     files) ends the recording. ``max_waiting`` (bytes) is what may wait for the disk; what is more
     is dropped, and counted. Options: those of every endpoint.
 
-    ``file_compression`` is ``"zstd"``, ``"lz4"`` or ``"none"``. ``run()`` raises
-    RecordingError if there can be no such file.
+    ``file_compression`` is ``"zstd"``, ``"lz4"`` or ``"none"``. ``run()`` raises RecordingError if
+    there can be no such file, or if there is one (with ``split_...``: any part) and no
+    ``overwrite``, which removes all parts that there are.
     """
 
     def __init__(
