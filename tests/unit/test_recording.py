@@ -1110,3 +1110,28 @@ async def test_json_of_other_programs_is_replayed_and_the_rest_counted(tmp_path:
     await ear.close()
     assert (told.messages, told.foreign) == (1, 1)
     assert packets[0].payload == b'{"n":1}'
+
+
+async def test_of_what_a_replay_has_missed_in_a_pause_little_is_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "paused.mcap"
+    foreign(path, *range(20))
+    loop, pauses, sleep = asyncio.get_running_loop(), list[float](), asyncio.sleep
+    now = loop.time()
+
+    async def skip(seconds: float) -> None:
+        nonlocal now
+        pauses.append(round(seconds, 3))
+        now += seconds + (60.0 if len(pauses) == 10 else 0.0)  # as in Ctrl-Z
+        await sleep(0)
+
+    player = Player(path, "memory://paused")
+    await player.run()
+    monkeypatch.setattr(loop, "time", lambda: now)
+    monkeypatch.setattr(_player.asyncio, "sleep", skip)
+    async with player:
+        told = await player.play()
+        monkeypatch.undo()
+    assert told.messages == 20
+    assert [each for each in pauses if each] == [*[1.0] * 10, 0.5, *[1.0] * 7]

@@ -29,6 +29,7 @@ from typing import Any, Self
 import click
 from click.core import ParameterSource
 
+from commlib._pace import Pace
 from commlib._params import BaseParameters, NetworkParameters, nearest
 from commlib._portal import new_loop
 from commlib.aio import Node
@@ -186,14 +187,12 @@ async def paced(rate: float | None) -> AsyncGenerator[None, None]:
 
     What was missed is made up for only if it is little: nobody wants a flood after Ctrl-Z.
     """
-    now = asyncio.get_running_loop().time
-    due, turns = now(), 0
+    pace, turns = Pace(asyncio.get_running_loop().time, CATCH_UP), 0
     while True:
         yield
         turns += 1
         if rate is not None:
-            due = max(due + 1 / rate, now() - CATCH_UP)
-            await asyncio.sleep(max(0.0, due - now()))
+            await asyncio.sleep(pace.pause(turns / rate))
         elif turns % TURN == 0:
             await asyncio.sleep(0)
 

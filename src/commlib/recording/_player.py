@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from commlib import _topics
 from commlib._hops import place
+from commlib._pace import Pace
 from commlib._packet import Header, Packet, now_ms
 from commlib._sequence import Sequence, new_origin
 from commlib.aio._endpoint import Endpoint, Options, Params
@@ -22,6 +23,7 @@ from commlib.recording._records import Mark, from_record, open_packet
 
 BATCH = 256  # messages that are read at once, on another thread, while others are played
 BATCH_BYTES = 4 * 1024 * 1024  # and no more than that, but for the last one
+CATCH_UP = 0.5  # s that it may be late, behind Ctrl-Z or a slow broker, and make up for
 TURN = 100  # messages without a pause before others get their turn
 CONFIRM_SECONDS = 10.0  # that the broker has to confirm the last messages
 
@@ -124,7 +126,7 @@ class Player(Endpoint):
         clock = asyncio.get_running_loop().time
         messages = self._messages()
         reading = asyncio.ensure_future(asyncio.to_thread(_batch, messages))
-        begin: float | None = None
+        pace: Pace | None = None
         turn = 0
         try:
             while batch := await reading:
@@ -132,10 +134,10 @@ class Player(Endpoint):
                 for due in batch:
                     # From the beginning, not from the last one: so that errors never add up.
                     seconds = (due.seconds - self._start) / self._rate if self._rate else 0.0
-                    begin = clock() if begin is None else begin
+                    pace = pace or Pace(clock, CATCH_UP)
                     self.played.position = due.seconds
                     turn += 1
-                    if (pause := begin + seconds - clock()) > 0:
+                    if (pause := pace.pause(seconds)) > 0:
                         await asyncio.sleep(pause)
                     elif turn % TURN == 0:
                         await asyncio.sleep(0)
