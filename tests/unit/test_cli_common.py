@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
@@ -17,7 +18,15 @@ from rich.console import Console
 
 from commands import refused
 from commlib.cli import _common, _printing
-from commlib.cli._common import MAX_KNOWN, command, paced, same_broker, unknown, until_stopped
+from commlib.cli._common import (
+    MAX_KNOWN,
+    command,
+    on_signals,
+    paced,
+    same_broker,
+    unknown,
+    until_stopped,
+)
 from commlib.cli._main import commlib
 from commlib.cli._printing import draws, print_json, print_line, print_table, say
 from commlib.exceptions import CommlibError
@@ -88,6 +97,32 @@ async def test_until_stopped_tells_a_signal_from_an_end() -> None:
 
     assert await until_stopped(interrupt()) is True
     assert await until_stopped(asyncio.sleep(0)) is False
+
+
+@pytest.fixture
+def hangup() -> Iterator[int]:
+    """SIGHUP, which does nothing by itself."""
+    number = signal.SIGHUP
+    before = signal.signal(number, lambda *_: None)
+    yield number
+    signal.signal(number, before)
+
+
+async def test_a_terminal_that_is_closed_is_heard_once(hangup: int) -> None:
+    came = asyncio.Event()
+    with on_signals(came.set):
+        os.kill(os.getpid(), hangup)
+        await came.wait()
+        assert signal.getsignal(hangup) is signal.SIG_IGN
+    assert signal.getsignal(hangup) is signal.SIG_IGN
+    asyncio.get_running_loop().remove_signal_handler(hangup)
+
+
+async def test_where_a_closed_terminal_is_ignored_it_stays_so(hangup: int) -> None:
+    signal.signal(hangup, signal.SIG_IGN)
+    with on_signals(lambda: None):
+        assert signal.getsignal(hangup) is signal.SIG_IGN
+    assert signal.getsignal(hangup) is signal.SIG_IGN
 
 
 async def test_turns_are_given_at_a_rate_and_little_that_was_missed_is_made_up_for(

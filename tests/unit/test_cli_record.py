@@ -241,6 +241,23 @@ def test_ctrl_c_in_what_would_have_ended_is_told_by_the_status(url: str, tmp_pat
     assert 0 < json.loads(result.stdout)["messages"] < info["messages"]
 
 
+def test_a_recording_is_finished_though_its_terminal_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "run.mcap"
+    # Whoever runs the tests may have it ignored, as `nohup` does.
+    program = f"import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL); {COMMAND}"
+    words = [sys.executable, "-c", program, "record", "--all", "-o", path, "--url", "memory://tty"]
+    near, far = os.openpty()
+    environment = {**os.environ, "TERM": "xterm"}
+    with subprocess.Popen(words, stdin=far, stdout=far, stderr=far, env=environment) as process:
+        os.close(far)
+        assert os.read(near, 1), "it shows how far it has come"
+        os.close(near)
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGHUP)
+        process.wait(DEADLINE)
+    assert told(path)["complete"]
+
+
 def test_calls_are_recorded_on_mqtt_and_refused_elsewhere(real: Broker, tmp_path: Path) -> None:
     path, name = tmp_path / "calls.mcap", real.unique("service")
     if real.traits.separator != "/":

@@ -199,11 +199,25 @@ async def paced(rate: float | None) -> AsyncGenerator[None, None]:
 
 @contextmanager
 def on_signals(act: Callable[[], None]) -> Iterator[None]:
-    """Have Ctrl-C and SIGTERM call ``act`` on the loop meanwhile, and do nothing else."""
+    """Have Ctrl-C, SIGTERM and SIGHUP call ``act`` on the loop meanwhile, and do nothing else.
+
+    SIGHUP, of a terminal that is closed, comes from the system and again from the shell: it is
+    heard once, and ignored from then on. `nohup` has it ignored from the beginning.
+    """
     loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [signal.SIGINT, signal.SIGTERM]
     for number in numbers:
         loop.add_signal_handler(number, act)
+
+    def hang_up(number: signal.Signals) -> None:
+        # Left to the loop until that is closed: taken from it, the next one would end the process.
+        numbers.remove(number)
+        signal.signal(number, signal.SIG_IGN)
+        act()
+
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+        loop.add_signal_handler(signal.SIGHUP, hang_up, signal.SIGHUP)
     try:
         yield
     finally:
@@ -212,7 +226,7 @@ def on_signals(act: Callable[[], None]) -> Iterator[None]:
 
 
 async def until_stopped(*works: Awaitable[Any]) -> bool:
-    """Return when Ctrl-C or SIGTERM comes, or one of ``works`` has ended; raise what it raises.
+    """Return when such a signal comes, or one of ``works`` has ended; raise what it raises.
 
     True: it was a signal.
     """
