@@ -16,7 +16,10 @@ def main() -> None:
         if exc.name != "click":
             raise
         sys.exit(_without_click())
-    commlib(prog_name="commlib")
+    from commlib.cli._output import telling_what_is_lost
+
+    with telling_what_is_lost():
+        commlib(prog_name="commlib")
 
 
 def _without_click() -> int:

@@ -35,6 +35,7 @@ from commlib._portal import new_loop
 from commlib.aio import Node
 from commlib.aio.discovery import Discovery, NodeInfo
 from commlib.cli._options import URL, Option
+from commlib.cli._output import OutputLost
 from commlib.cli._shown import printable, printable_lines
 from commlib.exceptions import CommlibError, ConnectError, ConnectionLost
 from commlib.transports import resolve
@@ -87,6 +88,8 @@ def ending_well() -> Iterator[None]:
         raise click.ClickException(printable_lines(exc.message)) from exc
     except (CommlibError, ValueError, TypeError) as exc:
         raise click.ClickException(printable(str(exc))) from exc
+    except OutputLost:  # is told once for all
+        raise
     except BrokenPipeError:  # `| head` has seen enough
         with suppress(BrokenPipeError):
             sys.stdout.close()

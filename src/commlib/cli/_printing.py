@@ -24,8 +24,8 @@ class Screen(Console):
     """A console whose reader may leave, as `head` does."""
 
     def on_broken_pipe(self) -> None:
-        # rich would end the process here, with status 1.
-        raise BrokenPipeError
+        # rich would end the process here, with status 1. It calls this while it handles the error.
+        raise
 
 
 def console() -> Console:

@@ -55,6 +55,7 @@ class Pursuit:
         self._state = int(GoalStatus.ACCEPTED)
         self._early: deque[StatusNews] = deque(maxlen=EARLY)
         self._unread = asyncio.Event()
+        self._failure = BrokenPipeError()
 
     async def send(self, data: Any, timeout: float | None) -> ClientGoal[Any, Any]:
         """Have the service take the goal. Raises GoalRefused, and what a call may raise."""
@@ -74,7 +75,7 @@ class Pursuit:
     async def follow(self, goal: ClientGoal[Any, Any], stops: Stops) -> None:
         """Tell of its feedback and states until it has ended; with the wish to stop cancel it.
 
-        Raises BrokenPipeError where nobody reads that.
+        Raises BrokenPipeError where nobody reads that, OutputLost where it cannot be written.
         """
         canceling = asyncio.ensure_future(self._cancel_when_wished(goal, stops))
         self._followed = goal
@@ -82,7 +83,7 @@ class Pursuit:
             self._hear(news)
         try:
             if await until_set(self._unread, self._tell_all_feedback(goal)):
-                raise BrokenPipeError
+                raise self._failure
         finally:
             canceling.cancel()
             await asyncio.gather(canceling, return_exceptions=True)
@@ -106,7 +107,8 @@ class Pursuit:
         elif news.goal_id == goal.goal_id and news.status in NEXT:
             try:
                 self._tell_news(goal, news.status)
-            except BrokenPipeError:
+            except BrokenPipeError as exc:
+                self._failure = exc
                 self._unread.set()
 
     def _tell_news(self, goal: ClientGoal[Any, Any], status: int) -> None:
