@@ -38,7 +38,22 @@ def new_loop() -> asyncio.AbstractEventLoop:
         import uvloop
     except ImportError:
         return asyncio.new_event_loop()
+    _take_standard_streams()
     return uvloop.new_event_loop()
+
+
+def _take_standard_streams() -> None:
+    """Have nothing else take the numbers 0, 1 and 2, if the program was started without them.
+
+    libuv ends the process when it is to close a descriptor of its own with such a number.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            taken = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            if taken > 2:  # another thread has been quicker
+                os.close(taken)
 
 
 @contextmanager

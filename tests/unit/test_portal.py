@@ -8,6 +8,7 @@ import concurrent.futures
 import contextlib
 import gc
 import linecache
+import os
 import signal
 import subprocess
 import sys
@@ -1095,3 +1096,22 @@ def test_a_bridge_that_a_loop_has_left_behind_can_be_stopped_and_run() -> None:
         here.create_publisher("t").publish(1)
         assert got.first == 1
     bridge.stop()
+
+
+@pytest.mark.parametrize("closed", [[0], [1], [2], [0, 1, 2]])
+def test_a_program_without_its_standard_streams_ends_as_others_do(closed: list[int]) -> None:
+    pytest.importorskip("uvloop")
+    text = (
+        f"import os\nfor number in {closed}: os.close(number)\n"
+        "from commlib.node import Node\n"
+        "node = Node('closed', connection_params='memory://closed')\n"
+        "node.run()\nnode.stop()\nos._exit(5)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", text], timeout=60, check=False)
+    assert ended.returncode == 5
+
+
+def test_streams_that_are_there_are_left_alone() -> None:
+    before = [os.fstat(number).st_ino for number in range(3)]
+    _portal.new_loop().close()
+    assert [os.fstat(number).st_ino for number in range(3)] == before
