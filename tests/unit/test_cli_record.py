@@ -210,8 +210,29 @@ def test_a_part_of_a_recording_is_replayed(url: str, tmp_path: Path) -> None:
     path = tmp_path / "run.mcap"
     with publishing(url, "sonar"):
         record(url, path, "sonar")
-    assert printed(run("replay", path, "-t", "other", "--url", url)).startswith("0 messages")
-    assert printed(run("replay", path, "--start", "1h", "--url", url)).startswith("0 messages")
+    for part in (("-t", "other"), ("--start", "1h")):
+        result = run("replay", path, *part, "--url", url)
+        assert result.stdout.startswith("0 messages")
+        assert result.exit_code == 1
+        assert "no message is of these topics and times" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("messages", "why"), [(0, "there is no message in it"), (1, "there is nothing to be published")]
+)
+def test_a_replay_of_nothing_has_come_to_nothing(
+    messages: int, why: str, url: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "foreign.mcap"
+    with path.open("wb") as file:
+        writer: Any = Writer(file)
+        writer.start()
+        for n in range(messages):
+            writer.add_message(writer.register_channel("t", "cdr", 0), n, b"\0", n)
+        writer.finish()
+    result = run("replay", path, "--url", url)
+    assert result.exit_code == 1
+    assert result.stderr.endswith(f"Error: {why}{' among the messages' * messages}\n")
 
 
 def test_a_replay_in_a_loop_ends_with_ctrl_c(url: str, tmp_path: Path) -> None:

@@ -252,8 +252,15 @@ def test_echo_tells_of_a_message_that_cannot_be_read_and_goes_on(url: str, raw: 
 def test_echo_tells_once_of_messages_without_the_field(url: str, raw: RawPeer) -> None:
     with talking(lambda n: raw.publish("t", b'{"x": 1}')):
         result = run(url, "echo", "t", "-c", "3", "--field", "y")
-    assert printed(result) == ""
+    assert (result.exit_code, result.stdout) == (1, ""), "it came to nothing"
     assert result.stderr.count("without the field 'y'") == 1
+
+
+def test_echo_of_a_field_that_some_messages_have_has_come_to_something(
+    url: str, raw: RawPeer
+) -> None:
+    with talking(lambda n: raw.publish("t", (b'{"x": 1}', b'{"y": 2}')[n % 2])):
+        assert printed(run(url, "echo", "t", "-c", "2", "--field", "y")) == "2\n"
 
 
 WAITING = "no node tells that it publishes t; waiting\n"

@@ -35,12 +35,15 @@ class Echo:
         self._as_json = as_json
         self._told: set[str] = set()
         self._missing = Missing()
+        self.shown = 0
+        """The messages of which something was shown."""
 
     def __call__(self, heard: Heard) -> None:
         topic = printable(heard.packet.topic)
         self._missing.note(topic, heard.lost, heard.dropped)
         if self._raw:
             _write(heard.packet.payload)
+            self.shown += 1
         elif heard.error:
             _tell(f"{topic}: a message that cannot be read: {heard.error}")
         else:
@@ -54,6 +57,7 @@ class Echo:
             except NoSuchField:
                 self._tell_once(f"{topic}: messages without the field {self._field!r}")
                 return
+        self.shown += 1
         if self._as_json:
             click.echo(record(heard.packet.topic, heard.header, data))
         elif self._field is not None:

@@ -90,6 +90,8 @@ async def replay(
     _check(player.played)
     if was_stopped and not loop:
         raise SystemExit(INTERRUPTED)
+    if not was_stopped and not player.played.messages:
+        raise CommlibError(_why_nothing(player.played, topics, start, end))
 
 
 def _tell(played: Played) -> None:
@@ -111,6 +113,16 @@ def _check(played: Played) -> None:
     if played.damaged:
         files = counted(played.damaged, "file")
         raise CommlibError(f"damaged: {files}; what is left of it was published")
+
+
+def _why_nothing(
+    played: Played, topics: tuple[str, ...], start: float | None, end: float | None
+) -> str:
+    if played.calls or played.foreign:
+        return "there is nothing to be published among the messages"
+    if topics or start or end is not None:
+        return "no message is of these topics and times; `commlib info FILE` tells what there is"
+    return "there is no message in it"
 
 
 async def _show(player: Player, files: tuple[Path, ...], end: float | None) -> None:

@@ -201,7 +201,7 @@ async def echo(
     """Show the messages on TOPIC as they come; * in it stands for one word, at the end for more.
 
     What was lost on the way is told on standard error, and so is that no node tells of publishing
-    there.
+    there. Exit status 1 if none of --count messages has the --field, or can be read.
     """
     raw, as_json = form["raw"], form["as_json"]
     if raw and (as_json or field):
@@ -215,6 +215,8 @@ async def echo(
             show.close()
     if was_stopped and count:
         raise SystemExit(INTERRUPTED)
+    if not was_stopped and not show.shown:
+        raise SystemExit(1)  # why, is told
 
 
 async def _echo(node: Node, watch: Watch, show: Echo, count: int | None) -> None:
