@@ -24,7 +24,8 @@ from collected import DEADLINE, Collected, eventually
 from commands import parsed, refused, run, succeeded
 from commlib._discovery import EndpointInfo, NodeInfo
 from commlib.action import GoalHandler
-from commlib.cli import _goal_views
+from commlib.aio._action import part_name
+from commlib.cli import _goal_views, _pursuit
 from commlib.cli._goal_views import BarView, view_for
 from commlib.cli._progress import given_share
 from commlib.cli._served import ACTION, all_served, print_list
@@ -270,6 +271,12 @@ def make_action() -> Iterator[Callable[[Callable[[GoalHandler], Any]], None]]:
     node.stop()
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After Ctrl-C a service has as long to take the goal as this machine needs for that."""
+    monkeypatch.setattr(_pursuit, "ANSWER_SECONDS", DEADLINE)
+
+
 def press_ctrl_c() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
@@ -277,6 +284,7 @@ def press_ctrl_c() -> None:
 Make = Callable[[Callable[[GoalHandler], Any]], None]
 
 
+@pytest.mark.usefixtures("patient")
 def test_ctrl_c_cancels_the_goal_and_waits_for_its_end(make_action: Make) -> None:
     def work(goal: GoalHandler) -> dict[str, bool]:
         press_ctrl_c()
@@ -289,6 +297,24 @@ def test_ctrl_c_cancels_the_goal_and_waits_for_its_end(make_action: Make) -> Non
     assert result.stderr == "canceling; Ctrl-C again leaves the goal to itself\n"
 
 
+def test_ctrl_c_ends_it_where_nobody_has_taken_the_goal() -> None:
+    over = threading.Event()
+
+    def take(request: Any) -> Any:
+        press_ctrl_c()
+        over.wait(DEADLINE)
+        return request
+
+    with Node("mute", connection_params=URL, discovery=False) as node:
+        node.create_rpc(part_name("mute.action", "send_goal"), take)
+        result = run(URL, "action", "send", "mute.action", "--no-check")
+        over.set()
+    assert result.exit_code == 130
+    assert result.stdout == ""
+    assert result.stderr.endswith("left; whether the service has taken the goal is not known\n")
+
+
+@pytest.mark.usefixtures("patient")
 def test_a_second_ctrl_c_leaves_the_goal(make_action: Make) -> None:
     left = threading.Event()
     ended = Collected()

@@ -17,6 +17,7 @@ from commlib.cli._goal_views import View
 from commlib.exceptions import CommlibError
 
 ACCEPT_SECONDS = 10.0  # for the service to take the goal, or refuse it
+ANSWER_SECONDS = 1.0  # for the same after Ctrl-C, since one that it has taken is to be cancelled
 CANCEL_SECONDS = 10.0  # for the service to say whether it will end it
 SUCCEEDED, CANCELING, CANCELED = "SUCCEEDED", "CANCELING", "CANCELED"
 EARLY = 1000  # states of goals, ours perhaps, that are heard before it is known which is ours
@@ -25,13 +26,15 @@ EARLY = 1000  # states of goals, ours perhaps, that are heard before it is known
 class Stops:
     """Ctrl-C and SIGTERM, each of which calls ``hear``: the first is a wish, the second an order.
 
-    ``tell`` is called with the first.
+    ``tell`` is called with the first, which becomes an order if ``is_taken`` is not True soon:
+    nobody has the goal that it is to cancel.
     """
 
-    def __init__(self, tell: Callable[[], None]) -> None:
+    def __init__(self, tell: Callable[[], None], is_taken: Callable[[], bool]) -> None:
         self.wished = asyncio.Event()
         self.ordered = asyncio.Event()
         self._tell = tell
+        self._is_taken = is_taken
 
     def hear(self) -> None:
         """It was pressed."""
@@ -40,6 +43,11 @@ class Stops:
         else:
             self.wished.set()
             self._tell()
+            asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._order_unless_taken)
+
+    def _order_unless_taken(self) -> None:
+        if not self._is_taken():
+            self.ordered.set()
 
 
 class Pursuit:

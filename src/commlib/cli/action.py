@@ -1,7 +1,8 @@
 """`commlib action`: which actions there are, what one takes and tells; sending goals, ending them.
 
 Exit status of `send`: 0 if the goal has succeeded, 1 if it was refused, aborted or cancelled, or
-has not ended in time, 130 after a second Ctrl-C. Of `cancel`: 0 if the goal was cancelled, else 1.
+has not ended in time, 130 after a second Ctrl-C, or the first if nobody has taken it. Of `cancel`:
+0 if the goal was cancelled, else 1.
 """
 
 from __future__ import annotations
@@ -92,8 +93,9 @@ async def send(
     progress, fraction or the like, or --progress names one. With --json there is an object a line:
     accepted or refused, status, feedback, result.
 
-    Ctrl-C cancels the goal and waits for its end, a second one leaves it. Exit status 0 if the goal
-    has succeeded, 1 if it was refused, aborted or cancelled, or has not ended in time.
+    Ctrl-C cancels the goal and waits for its end, a second one leaves it, and so does the first if
+    no service has taken it. Exit status 0 if the goal has succeeded, 1 if it was refused, aborted
+    or cancelled, or has not ended in time.
     """
     data = read_payload(message)
     view = view_for(data, as_json=as_json, id_only=no_wait, progress=progress)
@@ -125,7 +127,7 @@ class _Send:
 
     async def run(self, data: Any, timeout: float | None, no_wait: bool) -> int:
         """Send the goal and follow it; the exit status."""
-        stops = Stops(lambda: self._view.note(NOTICE))
+        stops = Stops(lambda: self._view.note(NOTICE), lambda: self._pursuit.goal is not None)
         with on_signals(stops.hear):
             if await until_set(stops.ordered, self._pursue(data, timeout, no_wait, stops)):
                 self._view.close()
