@@ -14,6 +14,7 @@ from brokers import Broker
 from collected import DEADLINE, Collected, eventually
 from commlib.action import ActionClient, ActionService, GoalStatus
 from commlib.aio import _action_service, _goal_follower
+from commlib.aio._caller import PASSING
 from commlib.exceptions import (
     BlockingCall,
     EndpointClosed,
@@ -463,6 +464,29 @@ def test_a_goal_that_raises_is_aborted_with_the_error_and_the_service_goes_on(
     assert reached.wait(3) == [Result(cm=n) for n in range(3)]
     assert service.stats.errors == 3
     assert [told for _, told in errors.items] == [topic] * 3
+
+
+def test_a_goal_that_raises_what_befell_a_call_of_its_own_is_aborted_and_leaves_its_result(
+    make_service: MakeService, make_client: MakeClient
+) -> None:
+    errors = {error.__name__: error for error in PASSING}
+
+    def on_goal(goal_h: Any) -> None:
+        goal_h.set_result({"got_to": 42})
+        raise errors[goal_h.data["raise"]]("the map server is away")
+
+    results = Collected()
+    make_service(on_goal, msg_type=None)
+    client = make_client(msg_type=None, on_result=results)
+
+    for name in errors:
+        goal = client.send_goal({"raise": name})
+        late = make_client(msg_type=None).watch(goal.goal_id)
+        for each in (goal, late):
+            with pytest.raises(GoalAborted, match=f"{name}: the map server is away"):
+                each.result(DEADLINE)
+
+    assert results.wait(len(errors)) == [{"got_to": 42}] * len(errors)
 
 
 @pytest.mark.parametrize("result", [Sonar(1.0), {"cm": "far"}, 5])

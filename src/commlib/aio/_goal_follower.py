@@ -106,4 +106,7 @@ class GoalFollower:
 
 def _is_passing(answer: Envelope) -> bool:
     fault = answer.header.error
-    return fault is not None and fault.type in PASSING_TYPES
+    if fault is None or fault.type not in PASSING_TYPES:
+        return False
+    # With a state it is the service's own answer, and the fault what on_goal has raised.
+    return answer.data is None or not answer.data.status
