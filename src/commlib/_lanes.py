@@ -27,6 +27,7 @@ from commlib._turns import (
     callback_task,
     current_turn,
     end_tasks,
+    is_cancelled_alone,
     is_end_of_task,
     is_for_program,
 )
@@ -290,17 +291,23 @@ class LoopLane(Lane):
         turn = Turn(self, task)
         current_turn.set(turn)
         callback_task.set(task)
+        goes_on = False
         try:
             while (packet := self._pop_alone()) is not None:
                 try:
                     await self._handle(packet)
                 except BaseException as exc:
-                    if is_end_of_task(exc, task):
+                    is_end = is_end_of_task(exc, task)
+                    goes_on = is_end and is_cancelled_alone(exc, task)
+                    if goes_on or not is_end:
+                        self._on_error(packet, exc)
+                    if is_end:
                         raise
-                    self._on_error(packet, exc)
         finally:
             turn.lane = None
             self._places.append(None)
+            if goes_on and self._queue:
+                self._take()  # in a new task; else what waits would do so until more comes
             self.note_left()
 
     def _note_unfinished(self) -> None:

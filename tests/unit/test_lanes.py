@@ -500,6 +500,53 @@ async def test_a_coroutine_that_was_cancelled_by_others_is_an_error_like_any(mak
     assert isinstance(error, asyncio.CancelledError)
 
 
+@pytest.mark.parametrize("concurrency", [1, 2])
+async def test_a_coroutine_that_cancels_its_own_task_is_an_error_and_the_lane_goes_on(
+    make: Make, concurrency: int
+) -> None:
+    got, errors = [], Errors()
+
+    async def handle(packet: Packet) -> None:
+        if packet.payload in (b"0", b"2"):
+            own = asyncio.current_task()
+            assert own is not None
+            own.cancel()
+            await asyncio.sleep(0)
+        got.append(packet.payload)
+
+    lane = make(handle, on_error=errors, concurrency=concurrency)
+    put_all(lane, numbered(5))
+    await reached(lambda: lane.waiting == 0)
+    await lane.close(DEADLINE)
+
+    assert got == [b"1", b"3", b"4"]
+    assert [payload for payload, _ in errors.items] == [b"0", b"2"]
+    assert all(isinstance(error, asyncio.CancelledError) for _, error in errors.items)
+    assert lane.stats.dropped == 0
+
+
+def test_no_coroutine_is_begun_when_asyncio_ends_a_loop_and_cancels_all(
+    workers: Workers, caplog: pytest.LogCaptureFixture
+) -> None:
+    began, errors = [], Errors()
+
+    async def handle(packet: Packet) -> None:
+        began.append(packet.payload)
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        for _ in range(2):
+            lane = make_lane(workers, handle, False, "lane", handle, Stats(), errors)
+            put_all(lane, numbered(3))
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+    gc.collect()
+    assert began == [b"0", b"0"]
+    assert errors.items == []
+    assert caplog.messages == []
+
+
 # ---- close ----
 
 
