@@ -18,6 +18,7 @@ from collected import DEADLINE, Collected, eventually
 from commlib import _workers, aio
 from commlib._packet import PROPERTIES, Header, now_ms
 from commlib._portal import Portal
+from commlib.aio import _repeat
 from commlib.exceptions import (
     BlockingCall,
     EndpointClosed,
@@ -505,6 +506,75 @@ def test_who_calls_a_service_that_is_stopped_before_it_comes_to_that_is_told(
     assert service.stats.errors == 0
     gate.set()
     assert first.result(DEADLINE).c == -1
+
+
+def test_who_calls_a_service_that_is_stopped_while_it_works_on_that_is_told(
+    make_node: MakeNode, broker: Broker, topic: str
+) -> None:
+    entered = Collected()
+
+    async def work(request: AddTwoInts.Request) -> None:
+        entered(request)
+        await asyncio.Event().wait()
+
+    service = make_node().create_rpc(topic, work, AddTwoInts, grace=0.01)
+    competing = broker.traits.competing
+    client = make_node().create_rpc_client(topic, AddTwoInts)
+    call = client.call_async(Request(a=1, b=1), timeout=3600 if competing else 5)
+    entered.wait(1)
+
+    service.stop()
+
+    # Where every service gets every request, another one may answer.
+    with pytest.raises(RPCRemoteError if competing else RPCTimeout) as caught:
+        call.result(DEADLINE)
+    text = "EndpointClosed: the service was stopped while it worked on this request"
+    assert (str(caught.value) == text) == competing
+    assert service.stats.errors == 0
+
+
+def test_who_calls_a_handler_that_cancels_its_own_task_is_told_and_the_next_are_answered(
+    node: Node, topic: str
+) -> None:
+    async def handle(request: AddTwoInts.Request) -> AddTwoInts.Response:
+        if request.a < 0:
+            own = asyncio.current_task()
+            assert own is not None
+            own.cancel()
+            await asyncio.sleep(0)
+        return add(request)
+
+    service = node.create_rpc(topic, handle, AddTwoInts, workers=1)
+    client = node.create_rpc_client(topic, AddTwoInts)
+    calls = [client.call_async(Request(a=n, b=0), timeout=3600) for n in (-1, 1, -2, 2)]
+
+    text = "EndpointClosed: the callback was cancelled while it worked on this request"
+    for call in calls[::2]:
+        with pytest.raises(RPCRemoteError, match=text):
+            call.result(DEADLINE)
+    assert [call.result(DEADLINE).c for call in calls[1::2]] == [1, 2]
+    assert service.stats.errors == 2
+
+
+def test_a_call_that_may_be_repeated_is_repeated_if_its_handler_cancels_its_own_task(
+    node: Node, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_repeat, "FIRST_PAUSE", 0.1)
+    cancelled: list[object] = []
+
+    async def handle(request: AddTwoInts.Request) -> AddTwoInts.Response:
+        own = asyncio.current_task()
+        if own is not None and not cancelled:
+            cancelled.append(own)
+            own.cancel()
+            await asyncio.sleep(0)
+        return add(request)
+
+    service = node.create_rpc(topic, handle, AddTwoInts)
+    client = node.create_rpc_client(topic, AddTwoInts, idempotent=True)
+
+    assert client.call(Request(a=1, b=1), timeout=DEADLINE).c == 2
+    assert service.stats.errors == len(cancelled) == 1
 
 
 def test_a_call_that_is_given_up_reaches_no_other_call(

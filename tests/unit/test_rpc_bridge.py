@@ -66,6 +66,44 @@ async def test_who_calls_is_told_that_the_reply_is_lost() -> None:
         work.may_end.set()
 
 
+async def test_who_calls_is_told_that_the_bridge_is_stopped_before_the_reply_comes() -> None:
+    work = Work()
+    async with nodes() as (here, there), RPCBridge(None, "near", "far", HERE, THERE) as bridge:
+        there.create_rpc("far", work)
+        calling = asyncio.ensure_future(here.create_rpc_client("near").call({}, timeout=3600))
+        await soon(work.begun.wait())
+        await soon(bridge.stop())
+        text = "EndpointClosed: the bridge was stopped while it worked on this request"
+        with pytest.raises(RPCRemoteError, match=text):
+            await soon(calling)
+        work.may_end.set()
+
+
+async def test_of_a_goal_whose_answer_a_stopped_bridge_has_lost_nobody_says_that_it_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, answers = asyncio.Event(), []
+    async with nodes() as (here, _), ActionBridge(None, "near", "far", HERE, THERE) as bridge:
+
+        def pass_on(to: str | Address, packet: Packet) -> bool:
+            asked.set()
+            return True
+
+        def answer(to: str | Address, packet: Packet) -> bool:
+            answers.append(packet)
+            return True
+
+        monkeypatch.setattr(bridge.sink.transport, "send", pass_on)
+        monkeypatch.setattr(bridge.hub.transport, "send", answer)
+        client = here.create_action_client("near")
+        sending = asyncio.ensure_future(client.send_goal({}, timeout=3600))
+        await soon(asked.wait())
+        await soon(bridge.stop())
+        assert answers == []
+        sending.cancel()
+        await soon(asyncio.wait([sending]))
+
+
 async def test_a_call_that_may_be_repeated_is_and_handled_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

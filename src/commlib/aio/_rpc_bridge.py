@@ -118,6 +118,8 @@ class RPCBridge(Bridge):
 class _Desk(RPCService):
     """Takes the requests at the source, has them answered at the sink."""
 
+    _noun = "bridge"
+
     def __init__(self, bridge: RPCBridge, **options: Any) -> None:
         super().__init__(bridge.from_uri, self._relay, hub=bridge.hub, **options)
         self.log = bridge.log
@@ -138,6 +140,9 @@ class _Desk(RPCService):
                     reply = await self._relay(letter)
             except BaseException as exc:
                 if is_end_of_task(exc, task):
+                    is_cancelled = isinstance(exc, asyncio.CancelledError)
+                    if is_cancelled and not self._bridge.may_be_heard_of:
+                        self._answer_closed(packet, header, "while it worked on")
                     raise
                 reply = self._failure(packet, header, exc)
             self._send(reply)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from asyncio import CancelledError
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -172,6 +173,9 @@ class RPCService(Input):
     Options: ``ServiceOptions``.
     """
 
+    _noun = "service"
+    """What callers are told that it is."""
+
     def __init__(
         self,
         rpc_name: str,
@@ -249,22 +253,31 @@ class RPCService(Input):
                 self._refuse(packet)
 
     def _refuse(self, packet: Packet) -> None:
-        """Tell a caller whose request was taken from the broker, and will not be handled.
-
-        Not one who asks again by itself, or whom another service may answer.
-        """
+        """Tell a caller whose request was taken from the broker, and will not be handled."""
         assert self._consumer is not None, "it has brought the packet"
         try:
             header = self._read(packet).header
         except Exception as exc:  # a message class may raise anything when it is decoded
             self._report(packet, exc)
         else:
-            if not header.attempt and self.hub.transport.traits.competing:
-                text = "the service was stopped before it had come to this request"
-                error = Refused(text, header, EndpointClosed.__name__)
-                self._send(self._answer(packet, header, error))
+            self._answer_closed(packet, header, "before it had come to")
         finally:
             self._consumer.done(packet)
+
+    def _answer_closed(self, packet: Packet, header: Header, when: str) -> None:
+        """Tell a caller that nothing comes of a request.
+
+        Not one who asks again by itself, or whom another service may answer.
+        """
+        if self._running:
+            text = f"the callback was cancelled {when} this request"
+        elif self.hub.transport.traits.competing:
+            text = f"the {self._noun} was stopped {when} this request"
+        else:
+            return
+        if not header.attempt:
+            error = Refused(text, header, EndpointClosed.__name__)
+            self._send(self._answer(packet, header, error))
 
     def _handle(self, life: _Life, packet: Packet) -> None:
         """One request, from the bytes to the reply. On a worker thread."""
@@ -300,6 +313,8 @@ class RPCService(Input):
                     reply = self._reply(packet, header, await self._call(envelope))
             except BaseException as exc:
                 if is_end_of_task(exc, task):
+                    if isinstance(exc, CancelledError):
+                        self._answer_closed(packet, header, "while it worked on")
                     raise
                 reply = self._failure(packet, header, exc)
             self._send(reply)
