@@ -285,3 +285,31 @@ async def test_goals_are_sent_by_goals(broker: Broker, topic: str) -> None:
     async with action(broker, topic, on_goal, concurrency=20) as client:
         goal = await client.send_goal(Goal(cm=15))
         assert await goal.result() == Result(cm=15)
+
+
+async def test_a_goal_that_cancels_its_own_task_is_aborted_and_nobody_says_that_it_was_stopped(
+    broker: Broker, topic: str
+) -> None:
+    errors = Collected()
+
+    async def on_goal(goal_h: Any) -> Move.Result:
+        if goal_h.data.cm < 0:
+            goal_h.set_result(Result(cm=3))
+            goal_h.task.cancel()
+        if goal_h.data.cm == -1:
+            await asyncio.sleep(0)
+        return Result(cm=goal_h.data.cm)
+
+    async with action(broker, topic, on_goal, on_error=errors) as client:
+        results = Collected()
+        client.on_result = results
+        for cm in (-1, -2):
+            goal = await client.send_goal(Goal(cm=cm))
+            with pytest.raises(GoalAborted) as raised:
+                await goal.result()
+            assert raised.value.type == "CancelledError"
+        assert await (await client.send_goal(Goal(cm=1))).result() == Result(cm=1)
+        told = await asyncio.to_thread(results.wait, 3)
+
+    assert told == [Result(cm=3), Result(cm=3), Result(cm=1)]
+    assert [type(error) for error, _ in errors.items] == [asyncio.CancelledError] * 2
