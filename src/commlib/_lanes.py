@@ -253,7 +253,9 @@ class ThreadLane(Lane):
                         self._give_back()
                         return
                     try:
-                        handle(packet)
+                        result = handle(packet)
+                        if result is not None:
+                            refuse_coroutine(result)
                     except BaseException as exc:  # SystemExit too: no callback ends a worker
                         self._on_error(packet, exc)
                 if self._workers.all_taken:
@@ -331,7 +333,9 @@ class InlineLane(Lane):
             return
         self.stats.received += 1
         try:
-            self._handle(packet)
+            result = self._handle(packet)
+            if result is not None:
+                refuse_coroutine(result)
         except BaseException as exc:
             if is_for_program(exc):
                 raise
@@ -371,6 +375,15 @@ def is_async(callback: Any) -> bool:
     return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(
         getattr(type(callback), "__call__", None)  # noqa: B004 - an object with async __call__
     )
+
+
+def refuse_coroutine(result: object) -> None:
+    """Raises TypeError if a plain function has returned a coroutine, which nobody would await."""
+    if inspect.iscoroutine(result):
+        result.close()
+        raise TypeError(
+            "the callback is a plain function that has returned a coroutine; make it async def"
+        )
 
 
 def make_lane(

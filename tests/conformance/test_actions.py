@@ -1189,6 +1189,34 @@ def test_callbacks_that_raise_are_reported_and_the_next_are_called(
     assert (client.stats.errors, service.stats.errors) == (4, 1)
 
 
+@pytest.mark.parametrize("is_mixed", [False, True], ids=["plain", "mixed"])
+def test_callbacks_that_only_wrap_a_coroutine_function_are_told_that_nobody_awaits_it(
+    make_service: MakeService, make_client: MakeClient, topic: str, is_mixed: bool
+) -> None:
+    reached, stepped = Collected(), Collected()
+    at_service, at_client = Collected(), Collected()
+
+    async def later(anything: Any) -> None:
+        raise AssertionError("nobody awaits it")
+
+    async def step(anything: Any) -> None:
+        stepped(anything)
+
+    make_service(walk, on_getresult=lambda goal_h: later(goal_h), on_error=at_service)
+    client = make_client(
+        on_feedback=step if is_mixed else None,
+        on_goal_reached=reached,
+        on_result=lambda result: later(result),
+        on_error=at_client,
+    )
+    client.send_goal(Goal(cm=1), wait_for_result=True)
+
+    assert [result.cm for result in reached.wait(1)] == [1]
+    for errors in (at_service, at_client):
+        assert "make it async def" in str(errors.wait(1)[0][0])
+    assert bool(stepped.items) == is_mixed
+
+
 def test_a_plain_callback_beside_an_async_one_may_raise_anything(
     make_service: MakeService, make_client: MakeClient
 ) -> None:

@@ -587,6 +587,31 @@ def test_an_async_callback_that_raises_is_counted_and_the_receiver_goes_on(
     assert subscriber.stats.errors == 2
 
 
+@pytest.mark.parametrize("inline", [False, True], ids=["worker", "inline"])
+def test_a_callback_that_only_wraps_a_coroutine_function_is_told_that_nobody_awaits_it(
+    node: Node, topic: str, inline: bool
+) -> None:
+    errors = Collected()
+
+    async def handle(msg: Any) -> None:
+        raise AssertionError("nobody awaits it")
+
+    @functools.wraps(handle)
+    def decorated(msg: Any) -> Any:
+        return handle(msg)
+
+    for n, callback in enumerate([decorated, lambda msg: handle(msg)]):
+        subscriber = node.create_subscriber(
+            f"{topic}.{n}", callback, inline=inline, on_error=errors
+        )
+        node.create_publisher(f"{topic}.{n}").publish(n)
+        errors.wait(n + 1)
+        assert subscriber.stats.errors == 1
+
+    assert [told for _, told in errors.items] == [f"{topic}.0", f"{topic}.1"]
+    assert all("make it async def" in str(error) for error, _ in errors.items)
+
+
 def test_an_on_error_that_fails_itself_does_no_harm(node: Node, topic: str) -> None:
     got = Collected()
 

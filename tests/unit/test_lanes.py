@@ -212,6 +212,27 @@ async def test_inline_calls_at_once_on_the_loop(make: Make) -> None:
     assert (lane.stats.received, lane.stats.dropped) == (1, 1)
 
 
+@pytest.mark.parametrize("inline", [False, True])
+async def test_a_coroutine_that_a_plain_function_returns_is_an_error_and_other_results_are_not(
+    make: Make, inline: bool
+) -> None:
+    async def handle(packet: Packet) -> None:
+        raise AssertionError("nobody awaits it")
+
+    def call(packet: Packet) -> Any:
+        return handle(packet) if packet.payload == b"1" else packet
+
+    errors = Errors()
+    lane = make(call, inline=inline, on_error=errors)
+    put_all(lane, numbered(3))
+    await lane.close(DEADLINE)
+
+    [(payload, error)] = errors.items
+    assert payload == b"1"
+    assert isinstance(error, TypeError)
+    assert "make it async def" in str(error)
+
+
 @pytest.mark.parametrize(
     "error",
     [ValueError(), SystemExit(), GeneratorExit(), asyncio.CancelledError(), BaseException()],

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct, field
 
+from commlib._lanes import refuse_coroutine
 from commlib.aio._endpoint import check_callback
 
 Goal_co = TypeVar("Goal_co", covariant=True)
@@ -144,6 +145,8 @@ class Job:
         result, error = None, None
         try:
             result = self._work()
+            if result is not None:
+                refuse_coroutine(result)
         except BaseException as exc:  # SystemExit too: it is told, and the thread goes on
             error = exc
         with suppress(RuntimeError):  # the loop is closed: nobody has waited so long

@@ -521,9 +521,9 @@ class ActionClient(Group, Generic[GoalT, ResultT, FeedbackT]):
             raise error
 
 
-def _call(news: _News) -> None:
+def _call(news: _News) -> Any:
     assert news.callback is not None, "nothing else is put into the lane"
-    news.callback(news.value)
+    return news.callback(news.value)
 
 
 def _reason(fault: Fault | None) -> str:
