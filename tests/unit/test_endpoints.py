@@ -177,6 +177,12 @@ def test_a_fault_in_a_transports_module_is_not_taken_for_its_absence(
         ),
         (lambda node: node.create_subscriber("a", print, on_error="x"), "on_error='x': it is a"),
         (lambda node: node.create_subscriber("a", print, on_error=wait), "on_error=.*plain"),
+        (lambda node: node.create_subscriber("a", print, on_state=wait), "on_state=.*plain"),
+        (lambda node: node.create_rpc_server(on_state=wait), "on_state=.*plain"),
+        (
+            lambda node: Node("m", connection_params="memory://", on_state=wait),
+            "on_state=.*plain",
+        ),
         (lambda node: node.create_subscriber("a", print, bounds=5), "bounds=5: it is a Bounds"),
         (
             lambda node: node.create_subscriber("a", print, with_topic=True),

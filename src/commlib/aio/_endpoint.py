@@ -129,7 +129,7 @@ class Endpoint:
                 raise TypeError(f"on_error={on_error!r}: it is a plain function of (error, topic)")
             check_callback(on_error, f"{name}: on_error", 2)
         if on_state is not None:
-            check_callback(on_state, f"{name}: on_state", 2)
+            check_state_handler(on_state, name)
         given = first_given(conn_params, connection_params)
         if hub is not None and given is not None and resolve(given).address != hub.params.address:
             raise TypeError(
@@ -558,6 +558,13 @@ def check_callback(callback: object, what: str, *counts: int) -> None:
     numbers = " or ".join(map(str, counts))
     noun = "argument" if numbers == "1" else "arguments"
     raise TypeError(f"{what} is called with {numbers} {noun}: {name}{signature} takes others")
+
+
+def check_state_handler(on_state: object, name: str) -> None:
+    """Raises TypeError for what cannot be told of the connection. ``name`` is whose it is."""
+    if is_async(on_state):
+        raise TypeError(f"on_state={on_state!r}: it is a plain function of (connected, reason)")
+    check_callback(on_state, f"{name}: on_state", 2)
 
 
 def arity(callback: Any) -> tuple[int, float]:

@@ -24,9 +24,9 @@ from commlib.aio._endpoint import (
     FormOptions,
     Params,
     SecurityOptions,
-    check_callback,
     check_grace,
     check_keys,
+    check_state_handler,
     text_of,
 )
 from commlib.aio._heartbeat import Heartbeat
@@ -176,7 +176,7 @@ class Node(Ports):
         self.debug = debug
         self.state = NodeState.IDLE
         if on_state is not None:
-            check_callback(on_state, f"{self.node_name}: on_state", 2)
+            check_state_handler(on_state, self.node_name)
         self._listeners: list[StateHandler] = [] if on_state is None else [on_state]
         self.log = logging.getLogger(f"commlib.node.{self.node_name}")
         if debug:
