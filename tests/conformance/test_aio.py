@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
@@ -322,6 +322,52 @@ def _use_on_two_loops(node: Node, topic: str) -> None:
 
     asyncio.run(node.run())
     asyncio.run(again())
+
+
+def test_a_node_that_lives_on_another_loop_says_so_at_once(broker: Broker, topic: str) -> None:
+    """As with a fixture of a whole session whose tests have a loop each."""
+    with asyncio.Runner() as home:
+        node = Node("robot", broker.url)
+        subscriber = node.create_subscriber(f"{topic}.a")
+        publisher = node.create_publisher(f"{topic}.a")
+        client = node.create_rpc_client(f"{topic}.echo")
+        actions = node.create_action_client(f"{topic}.go")
+        node.create_rpc(f"{topic}.echo", lambda n: n)
+        home.run(node.run())
+
+        async def elsewhere() -> None:
+            uses: list[Callable[[], Awaitable[Any]]] = [
+                lambda: publisher.publish(1),
+                lambda: client.call(1, timeout=DEADLINE),
+                lambda: client.wait_for_service(DEADLINE),
+                lambda: actions.send_goal({}, timeout=DEADLINE),
+                lambda: take(aiter(subscriber), 1),
+                subscriber.run,
+                subscriber.stop,
+                lambda: node.wait_connected(DEADLINE),
+                node.run,
+                node.run_forever,
+                node.stop,
+            ]
+            for use in uses:
+                with pytest.raises(RuntimeError, match="robot lives on another event loop"):
+                    await use()
+
+        asyncio.run(elsewhere())
+
+        async def at_home() -> None:
+            await publisher.publish(2)
+            assert await take(aiter(subscriber), 1) == [2], "as if nothing had been tried"
+            assert await client.call(3, timeout=DEADLINE) == 3
+            await node.stop()
+
+        home.run(at_home())
+
+    async def afterwards() -> None:
+        async with node:  # on this loop from now on
+            assert await client.call(4, timeout=DEADLINE) == 4
+
+    asyncio.run(afterwards())
 
 
 async def test_nobody_begins_to_iterate_over_what_was_stopped(broker: Broker, topic: str) -> None:

@@ -99,6 +99,8 @@ class Bridge(Endpoint):
         Otherwise as of other endpoints.
         """
         self.check_open()
+        for hub in (self.hub, self.sink):  # before one of them begins to live on this loop
+            hub.check_loop()
         return all(
             await asyncio.gather(*(hub.wait_connected(timeout) for hub in (self.hub, self.sink)))
         )
@@ -171,6 +173,8 @@ class Bridge(Endpoint):
 
         What could not be sent is counted as dropped.
         """
+        for hub in (self.hub, self.sink):
+            hub.check_here()
         joining, self._joining = self._joining, None
         self.sink.leave_loop()
         if joining is not None and not joining.get_loop().is_closed():

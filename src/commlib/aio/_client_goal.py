@@ -16,6 +16,7 @@ from commlib.exceptions import CommlibError, GoalTimeout
 
 if TYPE_CHECKING:
     from commlib.aio._action_client import ActionClient
+    from commlib.aio._hub import Hub
 
 MAX_FEEDBACK = 10_000  # feedback of one goal that waits to be iterated over; the oldest is dropped
 
@@ -26,11 +27,12 @@ class Feed(Generic[FeedbackT]):
     The newest 10 000 are kept for that. Each goes to one of those who iterate.
     """
 
-    def __init__(self, stats: Stats, wanted: bool) -> None:
+    def __init__(self, stats: Stats, wanted: bool, hub: Hub) -> None:
         self.wanted = wanted
         """Whether it is kept: not if there is a callback for it, until somebody iterates."""
         self.ended = False
         self._stats = stats
+        self._hub = hub
         self._items: deque[FeedbackT] = deque()
         self._news = asyncio.Event()
 
@@ -58,6 +60,7 @@ class Feed(Generic[FeedbackT]):
         """Return when there is something, or nothing more will come."""
         self.wanted = True
         while not self._items and not self.ended:
+            self._hub.check_here()
             self._news.clear()
             await self._news.wait()
 
@@ -103,7 +106,7 @@ class ClientGoal(Generic[ResultT, FeedbackT]):
         self.knows_result_late = False
         """Whether its service may publish the end before it can tell the result."""
         self._client = client
-        self._feed: Feed[FeedbackT] = Feed(client.own_stats, client.on_feedback is None)
+        self._feed: Feed[FeedbackT] = Feed(client.own_stats, client.on_feedback is None, client.hub)
         self._outcome: asyncio.Future[Outcome] = loop.create_future()
         self._end_heard = asyncio.Event()
 
@@ -136,8 +139,10 @@ class ClientGoal(Generic[ResultT, FeedbackT]):
         return self.outcome()
 
     async def wait(self, timeout: float | None = None) -> bool:
-        """Whether it has ended, or does within ``timeout`` seconds; raises nothing."""
-        await asyncio.wait([self._outcome], timeout=timeout)
+        """Whether it has ended, or does within ``timeout`` seconds."""
+        if not self.done:
+            self._client.hub.check_here()
+            await asyncio.wait([self._outcome], timeout=timeout)
         return self.done
 
     def outcome(self) -> ResultT:

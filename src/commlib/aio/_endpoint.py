@@ -102,6 +102,9 @@ class Endpoint:
 
     ``conn_params``: connection parameters or a URL; None: ``COMMLIB_URL`` of the environment,
     else the broker's usual place.
+
+    It lives on the event loop where it was first used until it is stopped; what is awaited of it on
+    another one meanwhile raises RuntimeError.
     """
 
     def __init__(
@@ -252,6 +255,7 @@ class Endpoint:
 
     def start(self) -> asyncio.Future[None]:
         """Begin in the background, if that is not done yet. On the loop."""
+        self.hub.check_here()
         self.stopped = False
         self._heed_state()
         if not self._is_begun or self._beginning is None:
@@ -307,6 +311,7 @@ class Endpoint:
 
         Idempotent, and the endpoint can be run again.
         """
+        self.hub.check_here()
         self.stopped = True
         self.hub.leave_loop()
         with spared(turn_of_callback()):

@@ -116,6 +116,8 @@ class Hub:
         self.workers = Workers(self.name)
         self.caller = Caller(self.transport)
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.thread = 0
+        """The one in which it was last seen to be used on its loop."""
         self.started = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing: asyncio.Task[None] | None = None
@@ -148,10 +150,12 @@ class Hub:
     def start(self) -> None:
         """Begin to connect, in the background; idempotent.
 
-        Raises EndpointClosed if the loop on which it lived has ended without it.
+        Raises what ``check_loop`` raises.
         """
-        self.bind(asyncio.get_running_loop())
-        self._check_loop()
+        loop = asyncio.get_running_loop()
+        if self.loop is not loop:
+            self.bind(loop)
+            self.check_loop()
         if not self.started:
             self.started = True
             self.spawn(self.transport.connect())
@@ -159,9 +163,9 @@ class Hub:
     async def reopen(self) -> None:
         """Return when it may be started: not while it is still being closed. On the loop.
 
-        Raises EndpointClosed as ``start`` does.
+        Raises what ``check_loop`` raises.
         """
-        self._check_loop()
+        self.check_loop()
         while self._closing is not None and not self._closing.done():
             await asyncio.shield(self._closing)
 
@@ -178,11 +182,33 @@ class Hub:
             self.past = self.link_stats
             self._reset()
 
-    def _check_loop(self) -> None:
+    def check_loop(self) -> None:
+        """Whether it can be used on the loop that runs here, or none does.
+
+        Raises EndpointClosed if the loop on which it lived has ended without it, and what
+        ``check_here`` raises.
+        """
         if self.is_left_behind:
             raise EndpointClosed(
                 f"{self.name}: the event loop on which it ran is closed; stop() it, best before "
                 "that, and it can be run on another one"
+            )
+        self.check_here()
+
+    def check_here(self) -> None:
+        """Raises RuntimeError if it lives on another loop than this, which is not closed.
+
+        What is awaited here would be done there, and often nobody would ever be told.
+        """
+        loop = self.loop
+        if loop is None:
+            return
+        if loop is asyncio._get_running_loop():
+            self.thread = threading.get_ident()
+        elif not loop.is_closed():
+            raise RuntimeError(
+                f"{self.name} lives on another event loop; use it there, or by "
+                "asyncio.run_coroutine_threadsafe from here, or stop() it there first"
             )
 
     def bind(self, loop: asyncio.AbstractEventLoop, courtesy: Courtesy | None = None) -> None:

@@ -166,6 +166,8 @@ class Ports(Decorators):
         return [known for known in self.endpoints if not (self.running and known.stopped)]
 
     def _adopt(self, endpoint: E) -> E:
+        if self.running:
+            self.hub.check_here()
         self.add(endpoint)
         if self.running:
             self.hub.tell_errors(self.hub.spawn(_run_new(endpoint)))

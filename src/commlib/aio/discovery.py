@@ -160,6 +160,7 @@ class Discovery(Input):
     async def _begun(self) -> None:
         """Return when it hears the answers."""
         self.check_open()
+        self.hub.check_here()
         if not self._is_begun:
             await self.run()
 

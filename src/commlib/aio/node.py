@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from enum import IntEnum
 from os import urandom
 from typing import TYPE_CHECKING, Any, Self, Unpack
@@ -116,7 +116,8 @@ class Node(Ports):
     ``HeartbeatMessage``. With ``remote_logger`` what its ``log`` lets through is published too, on
     ``<namespace>.logs`` or ``remote_logger_uri``; see ``commlib.logger.RemoteLogger``.
 
-    Endpoints that are made while it runs start at once. Options: ``NodeOptions``.
+    Endpoints that are made while it runs start at once, and live on the event loop where it does.
+    Options: ``NodeOptions``.
 
     ``create_*`` raises ValueError for what is no name, or an option that this broker does not have,
     and TypeError for what is no such callback, or an unknown option. It waits for no broker: what
@@ -305,6 +306,7 @@ class Node(Ports):
         a warning, and goes on trying. Raises AuthError when the broker says no, and ConnectError
         with ``reconnect=False``.
         """
+        self.hub.check_loop()
         async with self._turning:
             pass  # what somebody has begun from afar is finished first
         await self.hub.reopen()
@@ -379,6 +381,7 @@ class Node(Ports):
 
     async def run_forever(self) -> None:
         """Run until SIGINT, SIGTERM, ``stop()`` or cancellation, then stop."""
+        self.hub.check_loop()
         loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         stopping = loop.create_task(self._stopping.wait())
@@ -400,6 +403,7 @@ class Node(Ports):
 
         No callback is called after it.
         """
+        self.hub.check_here()
         self.hub.leave_loop()
         if self._stopping is not None:
             self._stopping.set()
@@ -477,7 +481,7 @@ class Node(Ports):
 
         ``uri`` is its name, by default ``<namespace>.start``; the call is a ``NodeStartMessage``.
         """
-        return self._begin_own(self.new_start_service(uri))
+        return self._begin_own(self.new_start_service, uri)
 
     def create_stop_service(self, uri: str = "") -> RPCService:
         """A service that stops the ports of this node, as ``stop()`` of each of them does.
@@ -486,7 +490,7 @@ class Node(Ports):
         and ``run_forever()`` go on, so that the node can be started again. ``uri`` is the name, by
         default ``<namespace>.stop``; the call is a ``NodeStopMessage``.
         """
-        return self._begin_own(self.new_stop_service(uri))
+        return self._begin_own(self.new_stop_service, uri)
 
     def new_start_service(self, uri: str = "") -> RPCService:
         """As ``create_start_service``, yet to be run."""
@@ -513,7 +517,10 @@ class Node(Ports):
     def _is_stopped_from_afar(self) -> bool:
         return self.state is NodeState.STOPPED and self.alive
 
-    def _begin_own(self, part: E) -> E:
+    def _begin_own(self, make: Callable[[str], RPCService], uri: str) -> RPCService:
+        if self.alive:
+            self.hub.check_here()
+        part = make(uri)
         if self.alive:
             self.hub.tell_errors(self.hub.spawn(part.run()))
         return part

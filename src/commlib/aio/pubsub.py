@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from threading import get_ident
 from time import time
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, Unpack, overload
 from weakref import WeakSet
@@ -134,9 +135,13 @@ class Sender(Endpoint, Generic[T]):
 
     async def _publish(self, msg: T, topic: str) -> None:
         self.check_open()
-        packet = self.pack(msg, topic)
         loop = self.hub.loop
-        if loop is None or loop.is_closed():
+        # Not `_get_running_loop`: before Python 3.12 that asks for the pid each time. Who gets past
+        # this on another loop has the right one running meanwhile, and may post from any thread.
+        if loop is None or self.hub.thread != get_ident() or not loop.is_running():
+            self.hub.check_loop()  # before the message has a number, which would seem lost
+        packet = self.pack(msg, topic)
+        if loop is None:
             self.hub.start()
         if not self.post(packet, topic):
             await self.post_when_room(packet, topic)
@@ -149,6 +154,7 @@ class Sender(Endpoint, Generic[T]):
         ``post`` is called instead of ``self.post``.
         """
         post = post or self.post
+        self.hub.check_here()
         timeout = self.hub.params.offline_policy.timeout
         try:
             # One limit for all of it: there may be room again and again, and others take it.
@@ -408,6 +414,8 @@ class Receiver(Input, Generic[T]):
         if self._lane is None:
             raise StopAsyncIteration  # it was stopped before it had begun
         assert isinstance(self._lane, IterLane), "only without on_message"
+        if not self._lane.waiting:
+            self.hub.check_here()
         while (packet := await self._lane.next()) is not None:
             try:
                 return self.read(packet).data, packet.topic
@@ -580,4 +588,5 @@ class WSubscriber(Group):
         alone. Raises ValueError for what is no topic or pattern, TypeError for what is no such
         callback, and, if this runs, AuthError where the user has no right to it.
         """
+        self.hub.check_here()
         return await self.join(self.new_subscriber(topic, callback, msg_type))

@@ -116,6 +116,7 @@ class RPCServer(Group):
         is taken, or is none, TypeError for what is no callback or message class, and, if this runs,
         AuthError where the user has no right to serve it; on Redis that is logged.
         """
+        self.hub.check_here()
         return await self.join(self.new_service(uri, callback, msg_type))
 
 
