@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 from commlib import aio
 from commlib._params import BaseParameters
-from commlib._portal import Portal, enter, get_heeding_signals, home_of, leave, take_in
+from commlib._portal import Portal, enter, get_heeding_signals, home_of, leave, take_in, unused
 from commlib._stats import Stats
 from commlib._turns import Turn, spared, turn_of_callback
 from commlib.aio._endpoint import Options, Params
@@ -131,8 +131,11 @@ def stop(hub: Hub, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -
             portal = take_in(hub)
         if portal is not None:
             portal.run(_work_sparing, turn_of_callback(), work, *args)
-    if portal is None:
-        return  # it was never used, or stopped before
+    if portal is None:  # it was never used, or stopped before, and Ctrl-C came before the next line
+        portal = unused()
+        if portal is not None:
+            leave(portal)
+        return
     if hub.loop is not None:
         return  # an endpoint of a node, whose connection goes on
     leave(portal)
@@ -157,7 +160,7 @@ def begin(core: aio.Endpoint) -> None:
         # In a callback on the loop nobody can wait for the broker's yes.
         core.hub.tell_errors(core.hub.spawn(core.run()))
     else:
-        here.run(core.run_beside)
+        here.run(_work_sparing, turn_of_callback(), core.run_beside)
 
 
 class Endpoint(Runnable, Generic[Core]):
@@ -206,7 +209,7 @@ class Endpoint(Runnable, Generic[Core]):
         a warning, and goes on trying. Raises AuthError when the broker says no, ConnectError with
         ``reconnect=False``, and BlockingCall on the event loop.
         """
-        enter(self._core.hub).run(self._core.run, wait)
+        enter(self._core.hub).run(_work_sparing, turn_of_callback(), self._core.run, wait)
 
     def stop(self) -> None:
         """Take nothing more, let callbacks finish within ``grace``, leave; idempotent.

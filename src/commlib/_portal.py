@@ -326,6 +326,15 @@ def home_of(hub: Hub) -> Portal | None:
         return _portal if _portal is not None and hub in _portal.hubs else None
 
 
+def unused() -> Portal | None:
+    """The portal if nothing lives there any more, for another thread than its own."""
+    with _lock:
+        portal = _portal
+    if portal is None or portal.hubs or threading.current_thread() is portal.thread:
+        return None
+    return portal
+
+
 def leave(portal: Portal) -> None:
     """A hub was closed; after the last one the portal ends, and its thread has on return."""
     ending = _Errand(portal.end_if_unused, ())

@@ -91,7 +91,7 @@ class _Processing:
                 if not isinstance(result, dict):
                     raise TypeError(f"{processor!r} has returned {type(result).__name__}, no dict")
             except Exception as exc:  # it is the program's own function
-                self._inputs[wanted].core.note_failure(exc, topic)
+                self._inputs[wanted].core.note_failure(exc, topic, f"{processor!r} ")
                 continue
             payload = result
             self.pub.publish(payload)

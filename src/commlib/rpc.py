@@ -318,9 +318,8 @@ class RPCClient(Endpoint[aio.RPCClient[Req, Resp]], Generic[Req, Resp]):
         """Whether a service of this name is there, or comes within ``timeout`` seconds.
 
         Services of commlib-py before 1.0 do not answer this question: for them it stays False.
-        Raises AuthError when the broker says no, ConnectError with ``reconnect=False``,
-        ConnectionLost where the offline policy says so, EndpointClosed after ``stop()``, and
-        BlockingCall on the event loop.
+        Raises AuthError when the broker says no, ConnectError and ConnectionLost with
+        ``reconnect=False``, EndpointClosed after ``stop()``, and BlockingCall on the event loop.
         """
         return self._started().run(self._core.wait_for_service, timeout)
 

@@ -313,3 +313,25 @@ async def test_a_goal_that_cancels_its_own_task_is_aborted_and_nobody_says_that_
 
     assert told == [Result(cm=3), Result(cm=3), Result(cm=1)]
     assert [type(error) for error, _ in errors.items] == [asyncio.CancelledError] * 2
+
+
+async def test_a_goal_may_stop_its_service_though_that_is_being_stopped(
+    broker: Broker, topic: str
+) -> None:
+    begun = asyncio.Event()
+
+    async def tidy(goal_h: Any) -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await service.stop()
+
+    async with asyncio.timeout(3 * DEADLINE), ActionClient(topic, conn_params=broker.url) as client:
+        service = ActionService(topic, on_goal=tidy, conn_params=broker.url, grace=100 * DEADLINE)
+        await service.run()
+        goal = await client.send_goal({})
+        await begun.wait()
+        await service.stop()
+        with pytest.raises(GoalCanceled):
+            await goal.result()

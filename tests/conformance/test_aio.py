@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 
@@ -775,6 +776,87 @@ async def test_what_is_run_while_it_is_being_stopped_works_after_that(
             assert await get(got, 1) == [number]
             assert await client.call(number, timeout=DEADLINE) == number
         assert other.health
+
+
+@asynccontextmanager
+async def being_stopped(
+    broker: Broker, topic: str, in_callback: Callable[[Subscriber[Any]], Awaitable[Any]]
+) -> AsyncIterator[tuple[Subscriber[Any], asyncio.Task[None], asyncio.Event]]:
+    """A subscriber that waits for its callback, for as long as a test; the callback's gate."""
+    gate, begun = asyncio.Event(), asyncio.Event()
+
+    async def hold(msg: Any) -> None:
+        begun.set()
+        await gate.wait()
+        await in_callback(subscriber)
+
+    async with two_nodes(broker) as (one, other):
+        subscriber = other.create_subscriber(topic, hold, grace=10 * DEADLINE)
+        await subscriber.run()
+        await one.create_publisher(topic).publish(1)
+        async with in_time():
+            await begun.wait()
+        yield subscriber, await begun_to_stop(subscriber), gate
+
+
+async def nothing(subscriber: Subscriber[Any]) -> None:
+    """What most callbacks do about the subscriber that calls them."""
+
+
+async def test_the_last_one_to_stop_it_has_the_last_word(broker: Broker, topic: str) -> None:
+    async with being_stopped(broker, topic, nothing) as (subscriber, stopping, gate):
+        running = asyncio.create_task(subscriber.run())
+        await asyncio.sleep(0)
+        last = await begun_to_stop(subscriber)
+        gate.set()
+        async with in_time():
+            await asyncio.gather(stopping, running, last)
+        assert subscriber.stopped
+        assert not subscriber.ready
+
+
+async def test_a_callback_that_runs_what_is_being_stopped_is_not_waited_for(
+    broker: Broker, topic: str
+) -> None:
+    async with being_stopped(broker, topic, Subscriber.run) as (subscriber, stopping, gate):
+        gate.set()
+        async with in_time():
+            await stopping
+        await until(lambda: subscriber.ready)
+
+
+async def test_of_what_was_stopped_nothing_is_kept_that_stopped_it(
+    broker: Broker, topic: str
+) -> None:
+    async with Node("n", broker.url) as node:
+        subscriber = node.create_subscriber(topic, nothing)
+        await subscriber.run()
+        tasks: WeakSet[asyncio.Task[None]] = WeakSet()
+        stopping = asyncio.create_task(subscriber.stop())
+        tasks.add(stopping)
+        await stopping
+        del stopping
+        await asyncio.sleep(0)
+        gc.collect()
+        assert not [*tasks]
+        assert subscriber._ending is None
+
+
+async def test_why_it_did_not_end_well_is_logged_where_nobody_waits_for_it(
+    broker: Broker, topic: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Failing(Subscriber[Any]):
+        async def _end(self) -> None:
+            await super()._end()
+            raise OSError("the disk is full")
+
+    failing = Failing(topic, nothing, conn_params=broker.url)
+    await failing.run()
+    stopping = await begun_to_stop(failing)
+    stopping.cancel()
+    await until(lambda: "the disk is full" in caplog.text)
+    assert stopping.cancelled()
+    await until(lambda: not failing.connected and failing.hub.loop is None)
 
 
 def test_threads_that_stop_and_run_an_endpoint_at_once_leave_it_at_work(

@@ -1105,6 +1105,28 @@ async def test_bridges_for_asyncio_run_on_the_loop_of_the_program(pair: Pair) ->
     assert not bridge.connected
 
 
+async def test_a_bridge_that_is_run_while_it_is_being_stopped_works_after_that(pair: Pair) -> None:
+    async with aio.Node("near", pair.source.url) as near, aio.Node("far", pair.sink.url) as far:
+        positions = far.create_subscriber(pair.far_topic)
+        await positions.run()
+        publisher = near.create_publisher(pair.topic)
+        bridge = aio_bridges.TopicBridge(
+            None, pair.topic, pair.far_topic, pair.source.url, pair.sink.url
+        )
+        await bridge.run()
+        for number in range(5):
+            await asyncio.gather(bridge.stop(), bridge.run())
+            assert bridge.ready
+            await publisher.publish(number)
+            assert await anext(aiter(positions)) == number
+        stopping = asyncio.create_task(bridge.stop())
+        await asyncio.sleep(0)
+        stopping.cancel()
+        await asyncio.wait([stopping])
+        await bridge.stop()
+        assert (bridge.hub.loop, bridge.sink.loop) == (None, None)
+
+
 def test_what_may_wait_is_bounded_by_sense() -> None:
     with pytest.raises(ValueError, match="room for one"):
         Keep(max_messages=0)

@@ -46,6 +46,10 @@ def celsius(data: Data) -> Data:
     return {"celsius": data["kelvin"] - 273}
 
 
+def text(data: Data) -> str:
+    return str(data)
+
+
 def rounded(data: Data) -> Data:
     return {"celsius": round(data["celsius"], -1)}
 
@@ -88,18 +92,19 @@ def test_a_function_that_fails_or_returns_no_dict_is_passed_over(
     def fail(data: Data) -> Data:
         raise KeyError("kelvin")
 
-    processor = TopicMessageProcessor(url, "in", "out", [fail, lambda data: 5, celsius])
+    processor = TopicMessageProcessor(url, "in", "out", [fail, lambda data: 5, text, celsius])
     run(processor)
     publisher = node.create_publisher("in")
     for _ in range(3):
         publisher.publish({"kelvin": 300})
     assert got.wait(3) == [{"celsius": 27}] * 3
     said = [record.message for record in caplog.records if record.levelname == "ERROR"]
-    assert len(said) == 2, "each once"
+    assert len(said) == 3, "each once"
     assert "in: the callback failed: 'kelvin'" in said[0]
     assert "has returned int, no dict" in said[1]
+    assert "has returned str, no dict" in said[2]
     [subscriber] = processor.node.input_ports["subscriber"]
-    assert subscriber.stats.errors == 6
+    assert subscriber.stats.errors == 9
 
 
 def test_a_pattern_that_matches_the_output_feeds_nothing_back(

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from brokers import free_port
 from collected import DEADLINE, Collected, met
 from commlib import aio
 from commlib._discovery import (
@@ -309,3 +310,18 @@ def test_the_synchronous_face_does_the_same(url: str) -> None:
         assert [wrong.name for wrong in found.mismatches] == ["sonar"]
         robot.stop()
         assert changes.wait(2)[-1] == ("death", "robot", False)
+
+
+async def test_a_question_takes_no_longer_than_it_says_though_the_broker_is_away(
+    url: str,
+) -> None:
+    away = Discovery(f"redis://127.0.0.1:{free_port()}?connect_timeout=3600")
+    async with world(url) as here:
+        await here.say(born("a"))
+        await here.until(lambda: here.known == {"a"})
+        [node] = here.discovery.nodes
+    async with asyncio.timeout(DEADLINE):
+        assert await away.ask(0.01) == []
+        with pytest.raises(TimeoutError, match=r"has not answered within 0\.01 s"):
+            await away.ping(node, 0.01)
+        await away.stop()

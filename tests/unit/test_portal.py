@@ -31,6 +31,7 @@ from commlib.aio._hub import Hub
 from commlib.bridges import TopicBridge
 from commlib.exceptions import BlockingCall, CommlibError, EndpointClosed
 from commlib.node import Node, NodeState
+from commlib.pubsub import Subscriber
 from commlib.transports import resolve
 
 LEAVE_SECONDS = 2.0 + BUSY_SECONDS
@@ -758,6 +759,20 @@ def test_a_signal_may_interrupt_run_at_any_line_and_leaves_nothing_half_done(hub
             break  # it came to its end before its turn to be interrupted
     assert 10 < after < 1000
     assert node.state is NodeState.STOPPED
+
+
+def test_a_signal_may_interrupt_stop_at_any_line_and_the_next_one_leaves_no_thread() -> None:
+    for after in range(1, 1000):
+        subscriber = Subscriber("interrupted", print, conn_params="memory://interrupted")
+        subscriber.run()
+        interrupt = _Interrupt(after, _face, _portal)
+        with contextlib.suppress(KeyboardInterrupt), interrupt:
+            subscriber.stop()
+        subscriber.stop()
+        eventually(lambda: _portal._portal is None)
+        if interrupt.left > 0:
+            break  # it came to its end before its turn to be interrupted
+    assert 10 < after < 1000
 
 
 def test_a_blocking_call_on_the_loop_is_refused_with_the_remedy(hub: Hub) -> None:

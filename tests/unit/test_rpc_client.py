@@ -10,6 +10,7 @@ import pytest
 from collected import DEADLINE
 from commlib import aio
 from commlib.aio import rpc
+from commlib.exceptions import ConnectionLost
 from fickle import Fickle, FickleTransport
 
 
@@ -38,3 +39,16 @@ async def test_a_service_is_found_when_the_broker_is_back(monkeypatch: pytest.Mo
             assert not waiting.done()
             turn(node, True)
             assert await waiting
+
+
+async def test_a_connection_that_does_not_come_back_ends_the_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rpc, "ASK_SECONDS", 0.01)
+    params = Fickle(name=os.urandom(4).hex(), reconnect=False)
+    async with aio.Node("robot", params, heartbeats=False) as node:
+        waiting = asyncio.create_task(node.create_rpc_client("nobody").wait_for_service(DEADLINE))
+        await asyncio.sleep(0)
+        turn(node, False)
+        with pytest.raises(ConnectionLost):
+            await waiting

@@ -171,6 +171,11 @@ class ActionService(Group):
         self._news = asyncio.Event()
         await super()._begin()
 
+    async def stop(self) -> None:
+        if self._is_ending and callback_task.get() in self._tasks:
+            return  # who ends it waits for this goal
+        await super().stop()
+
     async def _end(self) -> None:
         """Cancel what runs, tell how it ended, let those who wait for that fetch it, and leave."""
         self._closing = True

@@ -132,8 +132,8 @@ class Bridge(Endpoint):
         await self._run(lambda hub: hub.transport.connected)
 
     async def _run(self, waits_for: Callable[[Hub], bool]) -> None:
-        await self.until_ended()
-        await asyncio.gather(self.hub.reopen(), self.sink.reopen())
+        if not await self._may_begin():
+            return
         is_new = not self._is_begun
         beginning = self.start()
         assert self._joining is not None, "start() has set it"
@@ -148,6 +148,9 @@ class Bridge(Endpoint):
             elif is_new:
                 hub.tell_errors(task)
         await asyncio.gather(*waits)
+
+    async def _reopen(self) -> None:
+        await asyncio.gather(self.hub.reopen(), self.sink.reopen())
 
     def start(self) -> asyncio.Future[None]:
         # The one that is the bridge's own lives where the other one does.
@@ -175,14 +178,25 @@ class Bridge(Endpoint):
         """
         for hub in (self.hub, self.sink):
             hub.check_here()
-        joining, self._joining = self._joining, None
         self.sink.leave_loop()
-        if joining is not None and not joining.get_loop().is_closed():
-            joining.cancel()
-            await asyncio.wait([joining])
         await super().stop()
-        if self._has_own_sink:
-            await self.sink.close()
+
+    @property
+    def _is_apart(self) -> bool:
+        return super()._is_apart or self._has_own_sink
+
+    async def _end_life(
+        self, beginning: asyncio.Future[None] | None, former: asyncio.Task[None] | None
+    ) -> None:
+        joining, self._joining = self._joining, None
+        try:
+            if joining is not None and joining.get_loop() is asyncio.get_running_loop():
+                joining.cancel()
+                await asyncio.wait([joining])
+            await super()._end_life(beginning, former)
+        finally:
+            if self._has_own_sink:
+                await self.sink.close()
 
     def _place(self, hub: Hub, topic: str) -> str:
         return place(hub.params.address, spelled(topic, hub.transport.traits.separator))

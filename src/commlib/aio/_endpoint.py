@@ -157,6 +157,7 @@ class Endpoint:
         self._begun_on: Transport | None = None
         self._beginning: asyncio.Future[None] | None = None
         self._ending: asyncio.Task[None] | None = None
+        self._stops = 0  # how often it was stopped
         self.stopped = False
 
     @property
@@ -235,11 +236,22 @@ class Endpoint:
         a warning, and goes on trying. Raises AuthError when the broker says no, and ConnectError
         with ``reconnect=False``.
         """
-        await self.until_ended()
-        await self.hub.reopen()
+        if not await self._may_begin():
+            return
         beginning = self.begin(wait)
         if wait:
             await self.hub.settle(self.name, beginning, quiet=not self._has_own_hub)
+
+    async def _may_begin(self) -> bool:
+        """Return when the former life has ended; False: it was stopped meanwhile."""
+        stops = self._stops
+        with spared(turn_of_callback()):
+            await self._until_ended()
+        await self._reopen()
+        return stops == self._stops
+
+    async def _reopen(self) -> None:
+        await self.hub.reopen()
 
     async def run_beside(self) -> None:
         """Begin to work beside others that do already; waits for the broker if it is there."""
@@ -302,7 +314,7 @@ class Endpoint:
         await self.hub.transport.connect()
 
     async def _begin_after(self) -> None:
-        await self.until_ended()
+        await self._until_ended()
         self._heed_state()
         await self._begin()
 
@@ -313,6 +325,7 @@ class Endpoint:
         """
         self.hub.check_here()
         self.stopped = True
+        self._stops += 1
         self.hub.leave_loop()
         with spared(turn_of_callback()):
             await self._stop()
@@ -327,27 +340,47 @@ class Endpoint:
         if beginning is not None:
             self._begun_on = None
             beginning.cancel()
-        if beginning is not None or not self._is_ending:
-            former = self._ending if self._is_ending else None
-            ending = self._end_life(beginning, former)
-            self._ending = asyncio.get_running_loop().create_task(ending)
-        assert self._ending is not None, "it is ending"
-        await asyncio.shield(self._ending)
+        former = self._ending if self._is_ending else None
+        if beginning is not None or (former is None and self._is_apart):
+            ending = asyncio.get_running_loop().create_task(self._end_life(beginning, former))
+            self._ending = ending
+            ending.add_done_callback(self._note_ended)
+        elif former is not None:
+            ending = former
+        else:
+            self._ignore_state()
+            return
+        try:
+            await asyncio.shield(ending)
+        except asyncio.CancelledError:
+            if not ending.done():  # nobody else may be told
+                self.hub.tell_errors(ending)
+            raise
+
+    def _note_ended(self, ending: asyncio.Task[None]) -> None:
+        if ending is self._ending:
+            self._ending = None
 
     async def _end_life(
         self, beginning: asyncio.Future[None] | None, former: asyncio.Task[None] | None
     ) -> None:
-        if former is not None:
-            await asyncio.wait([former])
-        if beginning is not None:
-            await asyncio.wait([beginning])
-            self.hub.note_change()
-            await self._end()
-            self.log.debug("%s: stopped", self.name)
-        if self._has_own_hub:
-            await self.hub.close()
-        if self._on_state is not None:
-            self.hub.listeners.discard(self._on_state)
+        try:
+            if former is not None:
+                await asyncio.wait([former])
+            if beginning is not None:
+                await asyncio.wait([beginning])
+                self.hub.note_change()
+                await self._end()
+                self.log.debug("%s: stopped", self.name)
+        finally:
+            if self._has_own_hub:
+                await self.hub.close()
+            self._ignore_state()
+
+    @property
+    def _is_apart(self) -> bool:
+        """Whether it has a connection of its own, which is to be closed though it never began."""
+        return self._has_own_hub
 
     @property
     def _is_ending(self) -> bool:
@@ -357,7 +390,7 @@ class Endpoint:
             return False
         return ending.get_loop() is asyncio.get_running_loop()
 
-    async def until_ended(self) -> None:
+    async def _until_ended(self) -> None:
         """Return when nobody is stopping it any more."""
         while self._is_ending:
             assert self._ending is not None, "it is ending"
@@ -366,6 +399,10 @@ class Endpoint:
     def _heed_state(self) -> None:
         if self._on_state is not None:
             self.hub.listeners.add(self._on_state)
+
+    def _ignore_state(self) -> None:
+        if self._on_state is not None:
+            self.hub.listeners.discard(self._on_state)
 
     def keep(self) -> None:
         """Its connection is about to be closed: ``stop`` leaves with the broker what can last."""
@@ -384,14 +421,14 @@ class Endpoint:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.stop()
 
-    def _report(self, packet: Packet, error: BaseException) -> None:
+    def _report(self, packet: Packet, error: BaseException, whose: str = "") -> None:
         """An error that nobody can be raised to: count it, log it once, tell ``on_error``."""
         if isinstance(error, Refused):
             self._stats.refused += 1
         else:
             self._stats.errors += 1
         traceback = None if isinstance(error, Refused) else error
-        if self._is_news((type(error).__name__, _line_of(error))):
+        if self._is_news((whose + type(error).__name__, _line_of(error))):
             what = "refused a message" if traceback is None else "the callback failed"
             topic, (origin, seq) = packet.topic or self.name, _message_id(packet)
             self.log.error(
@@ -402,9 +439,9 @@ class Endpoint:
             )
         self._tell_error(error, packet.topic or self.name)
 
-    def note_failure(self, error: BaseException, topic: str = "") -> None:
-        """The same of a callback that was called with no message. From any thread."""
-        self._report(Packet(b"", topic), error)
+    def note_failure(self, error: BaseException, topic: str = "", whose: str = "") -> None:
+        """The same of a callback, one of several, that no message has called. From any thread."""
+        self._report(Packet(b"", topic), error, whose)
 
     def _is_news(self, report: tuple[str, int]) -> bool:
         """Whether this is not logged yet, and shall be. From any thread."""

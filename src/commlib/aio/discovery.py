@@ -125,12 +125,13 @@ class Discovery(Input):
         Those that were known before and are not heard of meanwhile are among them. One that does
         not run yet is run. Raises EndpointClosed after ``stop()``, and what ``run`` raises.
         """
-        await self._begun()
+        self.check_open()
         answer = asyncio.Event()
-        self._asking.add(answer)
-        self._probe("")
         with suppress(TimeoutError):
             async with asyncio.timeout(wait):
+                await self._begun()
+                self._asking.add(answer)
+                self._probe("")
                 await answer.wait()
                 await _silence(answer)
         return self.nodes
@@ -140,14 +141,15 @@ class Discovery(Input):
 
         Raises TimeoutError, and what ``ask`` raises.
         """
-        await self._begun()
+        self.check_open()
         answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.setdefault(node.process, [])
         waiting.append(answered)
-        begin = perf_counter()  # uvloop's own clock counts milliseconds
-        self._probe(node.process)
         try:
             async with asyncio.timeout(timeout):
+                await self._begun()
+                begin = perf_counter()  # uvloop's own clock counts milliseconds
+                self._probe(node.process)
                 await answered
         except TimeoutError:
             raise TimeoutError(f"{node.label} has not answered within {timeout:g} s") from None
@@ -159,9 +161,8 @@ class Discovery(Input):
 
     async def _begun(self) -> None:
         """Return when it hears the answers."""
-        self.check_open()
         self.hub.check_here()
-        if not self._is_begun:
+        if not self.ready:
             await self.run()
 
     def _probe(self, process: str) -> None:

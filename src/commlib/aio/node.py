@@ -420,16 +420,20 @@ class Node(Ports):
         if self.running:
             self._forget_stopped()  # or the next run would begin with them
         # Who gives up waiting leaves nothing half done.
-        self._leaving = asyncio.get_running_loop().create_task(self._leave_all())
-        await asyncio.shield(self._leaving)
-
-    async def _leave_all(self) -> None:
+        leaving = self._leaving = asyncio.get_running_loop().create_task(self._leave())
+        leaving.add_done_callback(self._note_left)
         try:
-            await self._leave()
-        finally:
+            await asyncio.shield(leaving)
+        except asyncio.CancelledError:
+            if not leaving.done():  # nobody else may be told
+                self.hub.tell_errors(leaving)
+            raise
+
+    def _note_left(self, leaving: asyncio.Task[None]) -> None:
+        if leaving is self._leaving:
+            self._leaving = None
             if self.state is NodeState.RUNNING:
                 self.state = NodeState.STOPPED
-            self._leaving = None
 
     async def _until_left(self) -> bool:
         """Return when nobody is stopping it any more; whether somebody was."""

@@ -316,8 +316,8 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
         """Whether a service of this name is there, or comes within ``timeout`` seconds.
 
         Services of commlib-py before 1.0 do not answer this question: for them it stays False.
-        Raises AuthError when the broker says no, ConnectError with ``reconnect=False``,
-        ConnectionLost where the offline policy says so, and EndpointClosed after ``stop()``.
+        Raises AuthError when the broker says no, ConnectError and ConnectionLost with
+        ``reconnect=False``, and EndpointClosed after ``stop()``.
         """
         self.check_open()
         self.hub.start()
@@ -342,8 +342,12 @@ class RPCClient(Endpoint, Generic[Req, Resp]):
     ) -> None:
         """Ask whether the service is there, again and again, until that is known."""
         while not present.is_set():
-            with suppress(ConnectionLost):  # it is asked again, and the broker may be back then
+            try:
                 transport.publish(presence_topic(self.rpc_name), packet)
+            except ConnectionLost:
+                if not self.hub.params.reconnect:
+                    raise
+                # It is asked again, and the broker may be back then.
             with suppress(TimeoutError):
                 async with asyncio.timeout(ASK_SECONDS):
                     await present.wait()
