@@ -27,6 +27,7 @@ from commlib._turns import (
     callback_task,
     current_turn,
     end_tasks,
+    is_cancelled_alone,
     is_end_of_task,
     is_for_program,
 )
@@ -35,7 +36,6 @@ from commlib._workers import Workers
 log = logging.getLogger("commlib.lanes")
 
 TURN = 1000  # messages of one lane before a worker looks whether another lane waits
-LAST_OF_LOOP = 0.05  # s; a loop that cancels its tasks because it ends has done so by then
 
 Overflow = Literal["drop_oldest", "drop_newest", "latest"]
 
@@ -293,27 +293,24 @@ class LoopLane(Lane):
         turn = Turn(self, task)
         current_turn.set(turn)
         callback_task.set(task)
+        goes_on = False
         try:
             while (packet := self._pop_alone()) is not None:
                 try:
                     await self._handle(packet)
                 except BaseException as exc:
-                    if is_end_of_task(exc, task):
-                        if isinstance(exc, asyncio.CancelledError) and self._closed is None:
-                            # Perhaps with all others, for the loop ends: this is never done then.
-                            self._loop.call_later(LAST_OF_LOOP, self._go_on, packet, exc)
+                    is_end = is_end_of_task(exc, task)
+                    goes_on = is_end and is_cancelled_alone(exc, task)
+                    if goes_on or not is_end:
+                        self._on_error(packet, exc)
+                    if is_end:
                         raise
-                    self._on_error(packet, exc)
         finally:
             turn.lane = None
             self._places.append(None)
+            if goes_on and self._queue:
+                self._take()  # in a new task; else what waits would do so until more comes
             self.note_left()
-
-    def _go_on(self, packet: Packet, error: BaseException) -> None:
-        """A callback has ended the task that it ran in, or somebody else has, and nothing more."""
-        self._on_error(packet, error)
-        if self._queue and self._places and self._closed is None:
-            self._take()
 
     def _note_unfinished(self) -> None:
         log.debug("%s: its callback is cancelled", self.name)

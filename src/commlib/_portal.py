@@ -19,7 +19,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from commlib._courtesy import Courtesy
-from commlib._turns import end_tasks
+from commlib._turns import end_tasks, loops_of_ours
 from commlib.aio._hub import Hub, hubs
 from commlib.exceptions import BlockingCall, EndpointClosed
 
@@ -75,6 +75,7 @@ class Portal:
         self._errands: set[asyncio.Task[Any]] = set()
         """What threads have begun and wait for. On the loop."""
         self.loop = new_loop()
+        loops_of_ours.add(self.loop)
         self.courtesy = Courtesy(self.loop)
         self._lock = threading.RLock()
         self.ending = False
@@ -95,6 +96,7 @@ class Portal:
                 self.loop.run_until_complete(self._leave())
         finally:
             self.loop.close()
+            loops_of_ours.discard(self.loop)
             _former.discard(self)
 
     def post(self, callback: Callable[..., object], *args: Any) -> None:

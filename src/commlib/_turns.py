@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 if TYPE_CHECKING:
     from commlib._lanes import Lane
@@ -62,9 +63,16 @@ def spared(turn: Turn | None) -> Iterator[None]:
         lane.spared = tuple(each for each in lane.spared if each is not turn)
 
 
+loops_of_ours: set[asyncio.AbstractEventLoop] = set()
+"""Those on which nobody cancels tasks to end them all but by ``end_tasks``."""
+_ended: WeakSet[asyncio.Task[Any]] = WeakSet()
+"""What ``end_tasks`` has cancelled."""
+
+
 async def end_tasks(tasks: Collection[asyncio.Task[Any]], grace: float, name: str) -> None:
     """Cancel tasks and wait for their end, but no longer than ``grace`` seconds."""
     for task in tasks:
+        _ended.add(task)
         task.cancel()
     if tasks:
         _, stubborn = await asyncio.wait(tasks, timeout=grace)
@@ -92,6 +100,19 @@ def is_end_of_task(error: BaseException, task: asyncio.Task[Any] | None) -> bool
     if isinstance(error, GeneratorExit):
         return task is None or task is not _current_task()
     return is_for_program(error)
+
+
+def is_cancelled_alone(error: BaseException | None, task: asyncio.Task[Any] | None) -> bool:
+    """Whether an error that ends this task is that the program has cancelled it, as no other one.
+
+    Else it is to end because something is stopped, or the whole loop.
+    """
+    if not isinstance(error, asyncio.CancelledError) or task is None or task in _ended:
+        return False
+    if asyncio.get_running_loop() in loops_of_ours:
+        return True
+    # At its end asyncio.run() cancels all tasks, and what is begun then is left behind.
+    return any(other is not task and not other.cancelling() for other in asyncio.all_tasks())
 
 
 def _current_task() -> asyncio.Task[Any] | None:

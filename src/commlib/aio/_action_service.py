@@ -16,7 +16,7 @@ from commlib._goal import Finished, GoalStatus
 from commlib._json import NOT_ENCODABLE, cannot_write
 from commlib._lanes import is_async
 from commlib._packet import Envelope, Fault, Packet
-from commlib._turns import callback_task, end_tasks, is_end_of_task
+from commlib._turns import callback_task, end_tasks, is_cancelled_alone, is_end_of_task
 from commlib._types import enc_hook
 from commlib._wire import Reader, Refused, Writer
 from commlib.aio._action import (
@@ -330,7 +330,8 @@ class ActionService(Group):
                 then(*task.result())
                 return
             # Perhaps before its first step, so that it has not even begun, or in its last one.
-            then(None, STOPPED if self._closing else asyncio.CancelledError())
+            error = asyncio.CancelledError()
+            then(None, error if is_cancelled_alone(error, task) else STOPPED)
 
         task.add_done_callback(note)
         return task
@@ -438,7 +439,7 @@ async def _outcome_of(
     try:
         return await callback(goal), None
     except BaseException as exc:
-        if is_end_of_task(exc, task):
+        if is_end_of_task(exc, task) and not is_cancelled_alone(exc, task):
             raise
         return None, exc
 
