@@ -380,11 +380,7 @@ class Node(Ports):
         return others
 
     async def run_forever(self) -> None:
-        """Run until SIGINT, SIGTERM, ``stop()`` or cancellation, then stop.
-
-        Signals are heard when it is called in the main thread. After the last node that runs for
-        ever they are handled as before. Handlers of the loop hear them, too.
-        """
+        """Run until SIGINT, SIGTERM, ``stop()`` or cancellation, then stop."""
         self.hub.check_loop()
         loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
