@@ -6,8 +6,12 @@ import asyncio
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
+import uvloop
 
 from collected import DEADLINE
 from commlib import aio
@@ -62,6 +66,54 @@ async def test_after_the_last_one_signals_do_what_they_always_do() -> None:
         assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert not ending.is_set()
+
+
+@pytest.mark.parametrize(
+    "make_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
+)
+@KINDS
+def test_the_program_gets_back_its_own_handlers(make_loop: Any, number: signal.Signals) -> None:
+    heard: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        heard.append(number)
+
+    with handled(number, note), asyncio.Runner(loop_factory=make_loop) as runner:
+        runner.run(nothing_changes_by(number))
+        assert heard == []
+        signal.raise_signal(number)
+    assert heard == [number]
+
+
+async def nothing_changes_by(number: signal.Signals) -> None:
+    """After a node has heard a signal and ended, it is handled as before."""
+    before = signal.getsignal(number)
+    node = await Running("a").begun()
+    os.kill(os.getpid(), number)
+    assert await node.ended() is NodeState.STOPPED
+    assert signal.getsignal(number) is before
+
+
+async def test_ctrl_c_ends_the_program_in_good_order_after_a_node() -> None:
+    assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler, "but asyncio.run's"
+    await nothing_changes_by(signal.SIGINT)
+
+
+async def test_what_its_loop_had_is_left_as_a_signal_that_nobody_handles() -> None:
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, print)
+    with ended_by_signals(asyncio.Event()):
+        pass
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@contextmanager
+def handled(number: signal.Signals, handler: Any) -> Iterator[None]:
+    """While it lasts, the program handles a signal in this way."""
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 def test_in_another_thread_nobody_hears_them() -> None:

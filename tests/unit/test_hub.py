@@ -112,13 +112,10 @@ def test_a_loop_in_another_thread_is_another_one() -> None:
             return asyncio.run_coroutine_threadsafe(work, loop).result(DEADLINE)
 
         there(node.run())
-        uses = (
-            lambda: publisher.publish(1),
-            lambda: client.call(1, timeout=DEADLINE),
-            node.stop,
-        )
-        asyncio.run(refused(*uses))
+        asyncio.run(refused(lambda: client.call(1, timeout=DEADLINE), node.stop))
         there(publisher.publish(1))
+        asyncio.run(publisher.publish(2))  # that is handed over, as from any thread
+        assert publisher.stats.sent == 2
         there(node.stop())
 
 

@@ -116,8 +116,6 @@ class Hub:
         self.workers = Workers(self.name)
         self.caller = Caller(self.transport)
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.thread = 0
-        """The one in which it was last seen to be used on its loop."""
         self.started = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing: asyncio.Task[None] | None = None
@@ -201,11 +199,7 @@ class Hub:
         What is awaited here would be done there, and often nobody would ever be told.
         """
         loop = self.loop
-        if loop is None:
-            return
-        if loop is asyncio._get_running_loop():
-            self.thread = threading.get_ident()
-        elif not loop.is_closed():
+        if loop is not None and loop is not asyncio._get_running_loop() and not loop.is_closed():
             raise RuntimeError(
                 f"{self.name} lives on another event loop; use it there, or by "
                 "asyncio.run_coroutine_threadsafe from here, or stop() it there first"

@@ -140,9 +140,8 @@ class _Desk(RPCService):
                     reply = await self._relay(letter)
             except BaseException as exc:
                 if is_end_of_task(exc, task):
-                    is_cancelled = isinstance(exc, asyncio.CancelledError)
-                    if is_cancelled and not self._bridge.may_be_heard_of:
-                        self._answer_closed(packet, header, "while it worked on")
+                    if not self._bridge.may_be_heard_of:
+                        self._answer_cancelled(packet, header, exc, task)
                     raise
                 reply = self._failure(packet, header, exc)
             self._send(reply)

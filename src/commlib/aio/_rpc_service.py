@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from asyncio import CancelledError
+from asyncio import CancelledError, Task
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,7 +26,7 @@ from commlib._packet import (
 from commlib._rate import rate_limit
 from commlib._records import about
 from commlib._request_lane import HoldingLane, RequestLane
-from commlib._turns import callback_task, is_end_of_task
+from commlib._turns import callback_task, is_cancelled_alone, is_end_of_task
 from commlib._wire import Reader, Refused, Writer, pack
 from commlib.aio._answers import Answer, Answers, Known
 from commlib.aio._endpoint import (
@@ -260,21 +260,28 @@ class RPCService(Input):
         except Exception as exc:  # a message class may raise anything when it is decoded
             self._report(packet, exc)
         else:
-            self._answer_closed(packet, header, "before it had come to")
+            self._answer_stopped(packet, header, "before it had come to")
         finally:
             self._consumer.done(packet)
 
-    def _answer_closed(self, packet: Packet, header: Header, when: str) -> None:
-        """Tell a caller that nothing comes of a request.
+    def _answer_cancelled(
+        self, packet: Packet, header: Header, error: BaseException, task: Task[Any] | None
+    ) -> None:
+        """Tell a caller that what worked on a request was cancelled."""
+        if is_cancelled_alone(error, task):
+            text = "the callback was cancelled while it worked on this request"
+            self._answer_closed(packet, header, text)
+        elif isinstance(error, CancelledError):
+            self._answer_stopped(packet, header, "while it worked on")
 
-        Not one who asks again by itself, or whom another service may answer.
-        """
-        if self._running:
-            text = f"the callback was cancelled {when} this request"
-        elif self.hub.transport.traits.competing:
+    def _answer_stopped(self, packet: Packet, header: Header, when: str) -> None:
+        """Tell a caller that nothing comes of a request, unless another service may answer."""
+        if self.hub.transport.traits.competing:
             text = f"the {self._noun} was stopped {when} this request"
-        else:
-            return
+            self._answer_closed(packet, header, text)
+
+    def _answer_closed(self, packet: Packet, header: Header, text: str) -> None:
+        """Tell a caller why nothing comes of a request; not one who asks again by itself."""
         if not header.attempt:
             error = Refused(text, header, EndpointClosed.__name__)
             self._send(self._answer(packet, header, error))
@@ -313,8 +320,7 @@ class RPCService(Input):
                     reply = self._reply(packet, header, await self._call(envelope))
             except BaseException as exc:
                 if is_end_of_task(exc, task):
-                    if isinstance(exc, CancelledError):
-                        self._answer_closed(packet, header, "while it worked on")
+                    self._answer_cancelled(packet, header, exc, task)
                     raise
                 reply = self._failure(packet, header, exc)
             self._send(reply)

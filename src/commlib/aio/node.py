@@ -380,7 +380,11 @@ class Node(Ports):
         return others
 
     async def run_forever(self) -> None:
-        """Run until SIGINT, SIGTERM, ``stop()`` or cancellation, then stop."""
+        """Run until SIGINT, SIGTERM, ``stop()`` or cancellation, then stop.
+
+        Signals are heard when it is called in the main thread. After the last node that runs for
+        ever the program's handlers of them are there again, but not those that its loop has had.
+        """
         self.hub.check_loop()
         loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from threading import get_ident
 from time import time
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, Unpack, overload
 from weakref import WeakSet
@@ -136,9 +135,8 @@ class Sender(Endpoint, Generic[T]):
     async def _publish(self, msg: T, topic: str) -> None:
         self.check_open()
         loop = self.hub.loop
-        # Not `_get_running_loop`: before Python 3.12 that asks for the pid each time. Who gets past
-        # this on another loop has the right one running meanwhile, and may post from any thread.
-        if loop is None or self.hub.thread != get_ident() or not loop.is_running():
+        # Where the right one runs meanwhile, who is on another loop may post, as from any thread.
+        if loop is None or not loop.is_running():
             self.hub.check_loop()  # before the message has a number, which would seem lost
         packet = self.pack(msg, topic)
         if loop is None:
