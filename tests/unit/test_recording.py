@@ -592,11 +592,15 @@ async def test_of_several_files_each_tells_of_the_topics_that_it_has(tmp_path: P
     assert [[topic.name for topic in part] for part in parts] == [["a"], ["b"]]
 
 
-NAMES = ("run-0002.mcap", "run-0003.mcap", "run-12345.mcap")
-OTHER_NAMES = ("run-003.mcap", "run-0003a.mcap", "run-0003.bag", "a-run-0003.mcap", "run.mcap")
+NAMES = ("run-0001.mcap", "run-0002.mcap", "run-0003.mcap")
+LATER_NAMES = ("run-0005.mcap", "run-2026.mcap", "run-12345.mcap")
+OTHER_NAMES = (
+    *("run-003.mcap", "run-0003a.mcap", "run-0003.bag", "a-run-0003.mcap", "run.mcap"),
+    *("run-0000.mcap", "run-00007.mcap", "run-00000.mcap"),
+)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *LATER_NAMES])
 async def test_a_recording_in_several_files_begins_only_where_all_their_names_are_free(
     name: str, tmp_path: Path
 ) -> None:
@@ -609,12 +613,30 @@ async def test_a_recording_in_several_files_begins_only_where_all_their_names_ar
 async def test_the_files_of_a_longer_recording_are_no_part_of_the_one_that_takes_their_place(
     tmp_path: Path,
 ) -> None:
-    for name in (*NAMES, *OTHER_NAMES):
+    left = (*LATER_NAMES, *OTHER_NAMES)
+    for name in (*NAMES, *left):
         (tmp_path / name).write_text("mine")
     await recorded(tmp_path / "run.mcap", 1, split_seconds=60, overwrite=True)
-    assert {each.name for each in tmp_path.iterdir()} == {"run-0001.mcap", *OTHER_NAMES}
+    assert {each.name for each in tmp_path.iterdir()} == {"run-0001.mcap", *left}
     assert read_summary(tmp_path / "run-0001.mcap").complete
-    assert {(tmp_path / name).read_text() for name in OTHER_NAMES} == {"mine"}
+    assert {(tmp_path / name).read_text() for name in left} == {"mine"}
+
+
+async def test_names_that_no_part_may_have_are_not_in_the_way(tmp_path: Path) -> None:
+    for name in OTHER_NAMES:
+        (tmp_path / name).write_text("mine")
+    await recorded(tmp_path / "run.mcap", 1, split_seconds=60)
+    assert {each.name for each in tmp_path.iterdir()} == {"run-0001.mcap", *OTHER_NAMES}
+
+
+async def test_a_directory_is_no_part_and_what_lies_behind_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "run-0001.mcap").write_text("old")
+    (tmp_path / "run-0002.mcap").mkdir()
+    (tmp_path / "run-0003.mcap").write_text("mine")
+    await recorded(tmp_path / "run.mcap", 1, split_seconds=60, overwrite=True)
+    assert (tmp_path / "run-0002.mcap").is_dir()
+    assert (tmp_path / "run-0003.mcap").read_text() == "mine"
+    assert read_summary(tmp_path / "run-0001.mcap").complete
 
 
 async def test_a_recording_in_one_file_leaves_those_of_others_alone(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import re
 import threading
 from collections import deque
 from collections.abc import Callable
+from itertools import count, takewhile
 from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
@@ -97,11 +98,9 @@ class RecordingFile:
         self._ended = False
         self._failure: RecordingError | None = None
         try:
-            others = self._parts_before(path) if self._splits else []
-            if others and not overwrite:
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(others[0]))
+            if self._splits:
+                self._make_room(overwrite)
             self._part = self._open()
-            self._remove(others)
         except OSError as exc:
             raise self._error(Path(exc.filename or path), exc) from exc
         self._thread = threading.Thread(target=self._work, name="commlib-recording", daemon=True)
@@ -156,25 +155,30 @@ class RecordingFile:
         finally:
             self._note_size()
 
-    @staticmethod
-    def _parts_before(path: Path) -> list[Path]:
-        """The parts of another recording by this name, in their order."""
+    def _make_room(self, overwrite: bool) -> None:
+        """Remove the parts of a recording by this name, or refuse what has the name of a part."""
+        if not overwrite:
+            if (other := self._part_before()) is not None:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(other))
+        elif self._numbered(1).is_file():
+            # The last one first: what is left, should that fail, still has no gap.
+            for part in reversed([*takewhile(Path.is_file, map(self._numbered, count(2)))]):
+                part.unlink()
+
+    def _part_before(self) -> Path | None:
+        """The first file there is that has the name of a part; None: there is none to be seen."""
+        path = self._path
         form = re.compile(rf"{re.escape(path.stem)}-([0-9]{{4,}}){re.escape(path.suffix)}")
         try:
-            found = [each for each in path.parent.iterdir() if form.fullmatch(each.name)]
+            found = [form.fullmatch(each.name) for each in path.parent.iterdir()]
         except OSError:  # the file itself cannot be made either, or is the only one to be seen
-            return []
-        return sorted(found, key=lambda each: (len(each.name), each.name))
+            return None
+        numbers = {int(each[1]) for each in found if each and each[1] == f"{int(each[1]):04}"}
+        numbers.discard(0)
+        return self._numbered(min(numbers)) if numbers else None
 
-    def _remove(self, others: list[Path]) -> None:
-        """Remove what would be taken for parts of this recording."""
-        try:
-            for other in others:
-                if other != self._part.path:
-                    other.unlink()
-        except OSError:
-            self._part.output.close()
-            raise
+    def _numbered(self, number: int) -> Path:
+        return self._path.with_stem(f"{self._path.stem}-{number:04}")
 
     # ---- on the thread ----
 
@@ -246,9 +250,7 @@ class RecordingFile:
 
     def _open(self) -> Part:
         self.counts.files += 1
-        path = self._path
-        if self._splits:
-            path = path.with_stem(f"{path.stem}-{self.counts.files:04}")
+        path = self._numbered(self.counts.files) if self._splits else self._path
         return Part(path, *self._how)
 
     def _give_up(self, exc: OSError) -> RecordingError:

@@ -74,7 +74,7 @@ class Recorder(Endpoint):
 
     ``file_compression`` is ``"zstd"``, ``"lz4"`` or ``"none"``. ``run()`` raises RecordingError if
     there can be no such file, or if there is one (with ``split_...``: any part) and no
-    ``overwrite``, which removes all parts that there are.
+    ``overwrite``, which removes the parts from 1 on, up to the first gap.
     """
 
     def __init__(
