@@ -833,6 +833,27 @@ def test_of_a_damaged_file_the_damaged_chunk_alone_is_lost(zeros: int, tmp_path:
     assert faults == ["1 chunk is damaged, what was in there is lost"]
 
 
+@pytest.mark.parametrize(
+    ("at", "told"),
+    [(9 + 16 + 7, r"a chunk of \d+ bytes"), (9 + 16 + 8 + 4 + 4, "compressed by 'xstd'")],
+)
+def test_a_chunk_whose_size_or_compression_makes_no_sense_costs_no_other_one(
+    at: int, told: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "head.mcap"
+    data, chunks = in_chunks(path)
+    data[chunks[1][0] + at] = ord("x")
+    path.write_bytes(data)
+    names, faults = names_in(path)
+    assert names == ["t0", "t2", "t3", "t4"]
+    assert faults == ["1 chunk is damaged, what was in there is lost"]
+    for begin, _ in chunks:
+        data[begin + at] = ord("x")
+    path.write_bytes(data)
+    with pytest.raises(RecordingError, match=told):
+        names_in(path)
+
+
 def test_what_a_damaged_chunk_says_of_later_ones_is_read_at_the_end_if_that_is_there(
     tmp_path: Path,
 ) -> None:

@@ -51,6 +51,7 @@ class Reading:
         """The chunks, or records outside of them, that are damaged."""
         self.broken_at: int | None = None
         """The byte from which on nothing can be read, though there is something."""
+        self._chunks = 0  # that were read
         self._nameless = 0
         self._is_doubtful = False
 
@@ -80,7 +81,11 @@ class Reading:
         return found
 
     def messages(self) -> Iterator[Found]:
-        """The messages, in the order of the file. Raises RecordingError for what is no MCAP."""
+        """The messages, in the order of the file.
+
+        Raises RecordingError for what is no MCAP, and at the end if no chunk is of a size and a
+        compression that can be read.
+        """
         from mcap.records import Channel, Message, Metadata, Schema
 
         for record in self._records():
@@ -100,7 +105,8 @@ class Reading:
         from mcap.records import Chunk
         from mcap.stream_reader import breakup_chunk
 
-        broken = _broken()
+        broken: tuple[type[Exception], ...] = (*_broken(), RecordingError)
+        refusal: RecordingError | None = None
         with _opened(self.path) as file:
             for read, data in self._frames(file):
                 try:
@@ -110,10 +116,15 @@ class Reading:
                         if not record.data and len(data) > CHUNK_HEAD + len(record.compression):
                             raise ValueError("a chunk with zeros over its head")
                         inside = breakup_chunk(self._expanded(record), validate_crc=True)
-                except broken:
+                        self._chunks += 1
+                except broken as exc:
                     self._is_doubtful = True  # it is damaged, unless the file is cut off here
+                    if isinstance(exc, RecordingError):
+                        refusal = refusal or exc
                 else:
                     yield from inside
+        if refusal is not None and not self._chunks:
+            raise refusal  # it is like this on purpose
 
     def _frames(self, file: BinaryIO) -> Iterator[tuple[_Read, bytes]]:
         """The records that are of use, each with what reads it, as far as their lengths go."""
@@ -172,7 +183,7 @@ class Reading:
     def _expanded(self, chunk: Chunk) -> Chunk:
         """A chunk that is not compressed, of no more than the bytes that it says.
 
-        Raises RecordingError for one that nobody could have in memory.
+        Raises RecordingError for one that nobody could have in memory, or expand.
         """
         if chunk.uncompressed_size > MAX_CHUNK:
             raise RecordingError(
