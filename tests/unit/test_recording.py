@@ -22,7 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mcap.reader import make_reader
-from mcap.records import Chunk
+from mcap.records import Chunk, Statistics
 from mcap.stream_reader import StreamReader
 from mcap.writer import Writer
 
@@ -852,6 +852,39 @@ def test_a_chunk_whose_size_or_compression_makes_no_sense_costs_no_other_one(
     path.write_bytes(data)
     with pytest.raises(RecordingError, match=told):
         names_in(path)
+
+
+@pytest.mark.parametrize("kind", [0x02, 0x04, 0x07, 0x0E, 0x16, 0x26, 0x46, 0x86])
+def test_a_chunk_that_has_become_a_record_of_another_kind_is_missing(
+    kind: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "kind.mcap"
+    data, chunks = in_chunks(path)
+    data[chunks[1][0]] = kind
+    path.write_bytes(data)
+    names, faults = names_in(path)
+    assert names == ["t0", "t2", "t3", "t4"]
+    assert faults == ["1 chunk is damaged, what was in there is lost"]
+    if kind in (0x02, 0x0E, 0x16, 0x26, 0x46):  # is seen at once
+        path.write_bytes(data[:-30])
+        names, faults = names_in(path)
+        assert names == ["t0", "t2", "t3", "t4"]
+        assert [fault[:7] for fault in faults] == ["1 chunk", "cut off"]
+
+
+def test_a_count_of_chunks_that_is_damaged_itself_is_no_loss(tmp_path: Path) -> None:
+    path = tmp_path / "count.mcap"
+    data, _ = in_chunks(path)
+    with path.open("rb") as file:
+        statistics = next(
+            each for each in StreamReader(file).records if isinstance(each, Statistics)
+        )
+    assert statistics.chunk_count == 5
+    at = data.index(b"\x0b" + (46 + 50).to_bytes(8, "little")) + 9 + 8 + 2 + 4 + 4 + 4
+    assert data[at] == 5
+    data[at] = 7
+    path.write_bytes(data)
+    assert names_in(path) == (["t0", "t1", "t2", "t3", "t4"], [])
 
 
 def test_what_a_damaged_chunk_says_of_later_ones_is_read_at_the_end_if_that_is_there(

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 MAX_CHUNK = 1 << 30  # bytes of one that is expanded; some programs write a file as one chunk
 MAGIC = b"\x89MCAP0\r\n"
 HEAD = struct.Struct("<BQ")  # of a record: what it is, and how many bytes follow
+LENGTHS = {0x02: 20, 0x0E: 17, 0x0F: 4}  # bytes of the kinds that always are as long
+MESSAGE_INDEX = 0x07  # is 6 bytes, and 16 for each message
+RESERVED = range(0x10, 0x80)  # kinds that there are none of
 CHUNK_HEAD = 40  # bytes of a chunk beside its data and the name of its compression
 BLOCK = 1 << 20  # bytes that are looked at together
 
@@ -52,7 +55,9 @@ class Reading:
         self.broken_at: int | None = None
         """The byte from which on nothing can be read, though there is something."""
         self._chunks = 0  # that were read
+        self._messages = 0
         self._nameless = 0
+        self._has_looked = False
         self._is_doubtful = False
 
     @property
@@ -72,7 +77,7 @@ class Reading:
         if self.damaged:
             chunks = "1 chunk is" if self.damaged == 1 else f"{self.damaged} chunks are"
             found.append(f"{chunks} damaged, what was in there is lost")
-        if self._nameless:
+        if self._nameless and self.damaged:  # else its writer has left them out
             found.append(f"{self._nameless} messages have lost the names of their topics there")
         if self.broken_at is not None:
             found.append(f"damaged at byte {self.broken_at}, all behind it is lost")
@@ -86,13 +91,15 @@ class Reading:
         Raises RecordingError for what is no MCAP, and at the end if no chunk is of a size and a
         compression that can be read.
         """
-        from mcap.records import Channel, Message, Metadata, Schema
+        from mcap.records import Channel, Message, Metadata, Schema, Statistics
 
         for record in self._records():
             if isinstance(record, Message):
-                if record.channel_id in self.channels:  # else its writer has left that out
-                    yield Found(self.channels[record.channel_id], record)
-                elif self.damaged:
+                self._messages += 1
+                channel = self.channels.get(record.channel_id) or self._named(record.channel_id)
+                if channel is not None:
+                    yield Found(channel, record)
+                else:
                     self._nameless += 1
             elif isinstance(record, Channel):
                 self.channels[record.id] = record
@@ -100,6 +107,8 @@ class Reading:
                 self.schemas[record.id] = record
             elif isinstance(record, Metadata):
                 self.metadata.append(record)
+            elif isinstance(record, Statistics):
+                self._compare(record)
 
     def _records(self) -> Iterator[McapRecord]:
         from mcap.records import Chunk
@@ -144,11 +153,15 @@ class Reading:
                 return
             if self._is_doubtful:
                 self._count_damage()
+            at = end
+            if not _makes_sense(kind, length):
+                self._is_doubtful = True
+                file.seek(end)
+                continue
             if kind in readers:
                 yield readers[kind], file.read(length)
             else:
                 file.seek(end)
-            at = end
             has_data = has_data and kind != Opcode.DATA_END
             if kind == Opcode.FOOTER:
                 self.is_complete = file.read(len(MAGIC)) == MAGIC
@@ -156,14 +169,23 @@ class Reading:
                 return
 
     def _count_damage(self) -> None:
-        """Count a chunk that is damaged. The topics that it names may stand at the end as well."""
         self._is_doubtful = False
         self.damaged += 1
-        if self.damaged == 1:
+
+    def _compare(self, told: Statistics) -> None:
+        """Count chunks that are missing without a trace, by what the end of the file tells."""
+        if self._messages < told.message_count:
+            self.damaged = max(self.damaged, told.chunk_count - self._chunks)
+
+    def _named(self, id: int) -> Channel | None:
+        """A channel that no chunk so far has told of: it may stand at the end as well."""
+        if not self._has_looked:
+            self._has_looked = True
             other = Reading(self.path)
             other.summary()
             self.channels = other.channels | self.channels
             self.schemas = other.schemas | self.schemas
+        return self.channels.get(id)
 
     def _end(self, file: BinaryIO, at: int, has_data: bool, *, is_zero: bool) -> None:
         """No record begins here: tell a file that is cut off, also by zeros, from a damaged one."""
@@ -217,6 +239,13 @@ class Reading:
         return summary.statistics
 
 
+def _makes_sense(kind: int, length: int) -> bool:
+    """Whether a record can be of this kind: one bit makes a chunk another record."""
+    if kind == MESSAGE_INDEX:
+        return length % 16 == 6
+    return kind not in RESERVED and LENGTHS.get(kind, length) == length
+
+
 def _readers() -> dict[int, _Read]:
     """What reads the records that are of use, by their kind."""
     from mcap import records
@@ -230,7 +259,10 @@ def _readers() -> dict[int, _Read]:
     def reader(kind: Any) -> _Read:
         return lambda data: kind.read(ReadDataStream(BytesIO(data)))
 
-    kinds = (records.Schema, records.Channel, records.Chunk, records.Metadata)
+    kinds = (
+        *(records.Schema, records.Channel, records.Chunk, records.Metadata),
+        records.Statistics,
+    )
     found = {int(Opcode[kind.__name__.upper()]): reader(kind) for kind in kinds}
     return {**found, int(Opcode.MESSAGE): message}
 
