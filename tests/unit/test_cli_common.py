@@ -118,6 +118,23 @@ async def test_a_terminal_that_is_closed_is_heard_once(hangup: int) -> None:
     asyncio.get_running_loop().remove_signal_handler(hangup)
 
 
+async def test_a_terminal_that_is_closed_is_heard_once_though_two_tell_it_at_once(
+    hangup: int,
+) -> None:
+    acts: list[int] = []
+    errors: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: errors.append(context))
+    with on_signals(lambda: acts.append(1)):
+        os.kill(os.getpid(), hangup)
+        os.kill(os.getpid(), hangup)
+        while not acts:  # noqa: ASYNC110 - both are heard in the same turn
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    loop.remove_signal_handler(hangup)
+    assert (acts, errors) == ([1], [])
+
+
 async def test_where_a_closed_terminal_is_ignored_it_stays_so(hangup: int) -> None:
     signal.signal(hangup, signal.SIG_IGN)
     with on_signals(lambda: None):

@@ -214,9 +214,10 @@ def on_signals(act: Callable[[], None]) -> Iterator[None]:
 
     def hang_up(number: signal.Signals) -> None:
         # Left to the loop until that is closed: taken from it, the next one would end the process.
-        numbers.remove(number)
-        signal.signal(number, signal.SIG_IGN)
-        act()
+        if number in numbers:  # else both have come in one turn of the loop
+            numbers.remove(number)
+            signal.signal(number, signal.SIG_IGN)
+            act()
 
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
