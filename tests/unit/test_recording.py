@@ -928,6 +928,15 @@ def test_where_no_record_begins_the_reading_ends_and_says_so(tmp_path: Path) -> 
     path.write_bytes(length)
     assert names_in(path) == (["t0", "t1"], [f"damaged at byte {at}, all behind it is lost"])
     assert read_summary(path).faults == [f"damaged at byte {at}, all behind it is lost"]
+    path.write_bytes(length[:-30])  # damaged, and cut off as well
+    assert names_in(path) == (["t0", "t1"], [f"damaged at byte {at}, all behind it is lost"])
+    kind = bytearray(data)
+    kind[at], kind[at + 3] = 0x46, 1
+    path.write_bytes(kind[:-30])
+    assert names_in(path) == (["t0", "t1"], [f"damaged at byte {at}, all behind it is lost"])
+    kind[at] = 0x09  # an attachment may be as long, and was not finished
+    path.write_bytes(kind[:-30])
+    assert names_in(path)[1][0].startswith("cut off")
     path.write_bytes(data[:at] + bytes(5000))  # as some file systems leave it when power fails
     names, faults = names_in(path)
     assert names == ["t0", "t1"]

@@ -25,6 +25,7 @@ MAX_CHUNK = 1 << 30  # bytes of one that is expanded; some programs write a file
 MAGIC = b"\x89MCAP0\r\n"
 HEAD = struct.Struct("<BQ")  # of a record: what it is, and how many bytes follow
 LENGTHS = {0x02: 20, 0x0E: 17, 0x0F: 4}  # bytes of the kinds that always are as long
+ATTACHMENT = 0x09  # may be as long as it likes
 MESSAGE_INDEX = 0x07  # is 6 bytes, and 16 for each message
 RESERVED = range(0x10, 0x80)  # kinds that there are none of
 CHUNK_HEAD = 40  # bytes of a chunk beside its data and the name of its compression
@@ -149,7 +150,10 @@ class Reading:
             if end > size:
                 size = os.fstat(file.fileno()).st_size  # it may have grown
             if not kind or end > size:
-                self._end(file, at, has_data, is_zero=is_whole and not kind)
+                is_senseless = is_whole and (
+                    not kind or kind in RESERVED or (end - size > MAX_CHUNK and kind != ATTACHMENT)
+                )
+                self._end(file, at, has_data, is_senseless=is_senseless)
                 return
             if self._is_doubtful:
                 self._count_damage()
@@ -187,7 +191,7 @@ class Reading:
             self.schemas = other.schemas | self.schemas
         return self.channels.get(id)
 
-    def _end(self, file: BinaryIO, at: int, has_data: bool, *, is_zero: bool) -> None:
+    def _end(self, file: BinaryIO, at: int, has_data: bool, *, is_senseless: bool) -> None:
         """No record begins here: tell a file that is cut off, also by zeros, from a damaged one."""
         file.seek(at)
         tail = b""
@@ -195,7 +199,7 @@ class Reading:
         for block in iter(partial(file.read, BLOCK), b""):
             tail = (tail + block)[-len(MAGIC) :]
             is_empty = is_empty and not block.strip(b"\0")
-        if has_data and not is_empty and (is_zero or tail == MAGIC):
+        if has_data and not is_empty and (is_senseless or tail == MAGIC):
             self.broken_at = at
             if self._is_doubtful:
                 self._count_damage()
