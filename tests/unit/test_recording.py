@@ -790,11 +790,15 @@ def packets_of_any(path: Path) -> None:
             from_record(found.message.data, found.channel.topic)
 
 
-def in_chunks(path: Path) -> tuple[bytearray, list[tuple[int, int]]]:
+def in_chunks(
+    path: Path, about: dict[str, str] | None = None
+) -> tuple[bytearray, list[tuple[int, int]]]:
     """A file of five chunks, with a message of its own topic in each: where they begin and end."""
     with path.open("wb") as file:
         writer: Any = Writer(file, chunk_size=100)
         writer.start()
+        if about:
+            writer.add_metadata("about", about)
         for n in range(5):
             channel = writer.register_channel(f"t{n}", "json", 0)
             writer.add_message(channel, n, b'"%s"' % Random(n).randbytes(100).hex().encode(), n)
@@ -885,6 +889,32 @@ def test_a_count_of_chunks_that_is_damaged_itself_is_no_loss(tmp_path: Path) -> 
     data[at] = 7
     path.write_bytes(data)
     assert names_in(path) == (["t0", "t1", "t2", "t3", "t4"], [])
+
+
+def test_what_is_damaged_beside_the_messages_is_told_and_is_no_loss(tmp_path: Path) -> None:
+    path = tmp_path / "beside.mcap"
+    data, _ = in_chunks(path, about={"host": "here"})
+    begin = data.index(b"\x0f\4\0\0\0\0\0\0\0")  # the end of the data
+    for at, new, part in (
+        (begin, 0x4F, "index"),
+        (begin + 1, 5, "index"),
+        (begin + 7, 1, "index"),  # longer than any file
+        (begin + 13 + 9 + 4, 0xFF, "index"),
+        (begin + 13 + 7, 1, "index"),  # longer than any file
+        (len(data) - 1, 0, "index"),
+        (len(data) - 8 - 20 - 9, 3, "index"),  # the footer
+        (len(data) - 8 - 20 - 8, 21, "index"),
+        (data.index(b"host") - 2, 0xFF, "metadata"),
+    ):
+        assert data[at] != new
+        broken = bytearray(data)
+        broken[at] = new
+        path.write_bytes(broken)
+        reading = Reading(path)
+        assert len([*reading.messages()]) == 5
+        assert reading.faults == [f"its {part} is damaged; all messages were read"], at
+        assert not reading.is_damaged
+        assert not reading.is_cut_off
 
 
 def test_what_a_damaged_chunk_says_of_later_ones_is_read_at_the_end_if_that_is_there(

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 MAX_CHUNK = 1 << 30  # bytes of one that is expanded; some programs write a file as one chunk
 MAGIC = b"\x89MCAP0\r\n"
 HEAD = struct.Struct("<BQ")  # of a record: what it is, and how many bytes follow
-LENGTHS = {0x02: 20, 0x0E: 17, 0x0F: 4}  # bytes of the kinds that always are as long
-ATTACHMENT = 0x09  # may be as long as it likes
-MESSAGE_INDEX = 0x07  # is 6 bytes, and 16 for each message
+FOOTER, MESSAGE_INDEX, ATTACHMENT, METADATA, DATA_END = 0x02, 0x07, 0x09, 0x0C, 0x0F
+LENGTHS = {FOOTER: 20, 0x0E: 17, DATA_END: 4}  # bytes of the kinds that always are as long
 RESERVED = range(0x10, 0x80)  # kinds that there are none of
+INDEX = "index"  # with all else that stands behind the data
 CHUNK_HEAD = 40  # bytes of a chunk beside its data and the name of its compression
 BLOCK = 1 << 20  # bytes that are looked at together
 
@@ -59,7 +59,9 @@ class Reading:
         self._messages = 0
         self._nameless = 0
         self._has_looked = False
-        self._is_doubtful = False
+        self._has_data = True
+        self._doubt = ""  # what is damaged, unless the file is cut off there
+        self._spoilt: set[str] = set()  # beside the data
 
     @property
     def is_ours(self) -> bool:
@@ -82,6 +84,9 @@ class Reading:
             found.append(f"{self._nameless} messages have lost the names of their topics there")
         if self.broken_at is not None:
             found.append(f"damaged at byte {self.broken_at}, all behind it is lost")
+        for part in sorted(self._spoilt):
+            is_all = not self.is_damaged
+            found.append(f"its {part} is damaged{'; all messages were read' if is_all else ''}")
         if self.is_cut_off:
             found.append("cut off: it was not finished, and is read up to its last whole chunk")
         return found
@@ -117,10 +122,11 @@ class Reading:
 
         broken: tuple[type[Exception], ...] = (*_broken(), RecordingError)
         refusal: RecordingError | None = None
+        readers = _readers()
         with _opened(self.path) as file:
-            for read, data in self._frames(file):
+            for kind, data in self._frames(file):
                 try:
-                    record = read(data)
+                    record = readers[kind](data)
                     inside = [record]
                     if isinstance(record, Chunk):
                         if not record.data and len(data) > CHUNK_HEAD + len(record.compression):
@@ -128,7 +134,7 @@ class Reading:
                         inside = breakup_chunk(self._expanded(record), validate_crc=True)
                         self._chunks += 1
                 except broken as exc:
-                    self._is_doubtful = True  # it is damaged, unless the file is cut off here
+                    self._doubt_of(kind)
                     if isinstance(exc, RecordingError):
                         refusal = refusal or exc
                 else:
@@ -136,49 +142,66 @@ class Reading:
         if refusal is not None and not self._chunks:
             raise refusal  # it is like this on purpose
 
-    def _frames(self, file: BinaryIO) -> Iterator[tuple[_Read, bytes]]:
-        """The records that are of use, each with what reads it, as far as their lengths go."""
-        from mcap.opcode import Opcode
-
-        readers, has_data = _readers(), True
+    def _frames(self, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+        """The records that are of use, each with its kind, as far as their lengths go."""
+        readers = _readers()
         at, size = file.seek(len(MAGIC)), 0
         while True:
             head = file.read(HEAD.size)
             is_whole = len(head) == HEAD.size
             kind, length = HEAD.unpack(head) if is_whole else (0, 0)
             end = at + HEAD.size + length
+            if kind == DATA_END and (length ^ LENGTHS[kind]).bit_count() < 2:
+                self._has_data = False  # also where a bit of its length is another one
             if end > size:
                 size = os.fstat(file.fileno()).st_size  # it may have grown
             if not kind or end > size:
                 is_senseless = is_whole and (
                     not kind or kind in RESERVED or (end - size > MAX_CHUNK and kind != ATTACHMENT)
                 )
-                self._end(file, at, has_data, is_senseless=is_senseless)
+                self._end(file, at, is_senseless=is_senseless)
                 return
-            if self._is_doubtful:
-                self._count_damage()
+            self._count_damage()
             at = end
             if not _makes_sense(kind, length):
-                self._is_doubtful = True
+                self._doubt_of(kind)
                 file.seek(end)
                 continue
             if kind in readers:
-                yield readers[kind], file.read(length)
+                yield kind, file.read(length)
             else:
                 file.seek(end)
-            has_data = has_data and kind != Opcode.DATA_END
-            if kind == Opcode.FOOTER:
-                self.is_complete = file.read(len(MAGIC)) == MAGIC
+            if kind == FOOTER:
+                tail = file.read(len(MAGIC))
+                self.is_complete = len(tail) == len(MAGIC)
                 self.is_cut_off = not self.is_complete
+                if self.is_complete and tail != MAGIC:
+                    self._spoilt.add(INDEX)
                 return
 
+    def _doubt_of(self, kind: int) -> None:
+        """A record is damaged, unless the file is cut off there."""
+        is_metadata = kind == METADATA
+        self._doubt = ("metadata" if is_metadata else "chunk") if self._has_data else INDEX
+
     def _count_damage(self) -> None:
-        self._is_doubtful = False
-        self.damaged += 1
+        """What was doubtful is damaged: the file goes on behind it."""
+        if self._doubt == "chunk":
+            self.damaged += 1
+        elif self._doubt:
+            self._spoilt.add(self._doubt)
+        self._doubt = ""
 
     def _compare(self, told: Statistics) -> None:
-        """Count chunks that are missing without a trace, by what the end of the file tells."""
-        if self._messages < told.message_count:
+        """Count chunks that are missing without a trace, by what the end of the file tells.
+
+        Where all messages were read, what was taken for a damaged chunk was none.
+        """
+        if self._messages == told.message_count:
+            if self.damaged and not self._nameless:
+                self.damaged = 0
+                self._spoilt.add(INDEX)
+        elif self._messages < told.message_count and not self._has_data:
             self.damaged = max(self.damaged, told.chunk_count - self._chunks)
 
     def _named(self, id: int) -> Channel | None:
@@ -191,18 +214,21 @@ class Reading:
             self.schemas = other.schemas | self.schemas
         return self.channels.get(id)
 
-    def _end(self, file: BinaryIO, at: int, has_data: bool, *, is_senseless: bool) -> None:
+    def _end(self, file: BinaryIO, at: int, *, is_senseless: bool) -> None:
         """No record begins here: tell a file that is cut off, also by zeros, from a damaged one."""
-        file.seek(at)
-        tail = b""
+        file.seek(at - len(MAGIC))
+        tail = file.read(len(MAGIC))
         is_empty = True
         for block in iter(partial(file.read, BLOCK), b""):
             tail = (tail + block)[-len(MAGIC) :]
             is_empty = is_empty and not block.strip(b"\0")
-        if has_data and not is_empty and (is_senseless or tail == MAGIC):
+        if tail == MAGIC and not self._has_data:
+            self._count_damage()
+            self._spoilt.add(INDEX)
+            self.is_complete = True
+        elif self._has_data and not is_empty and (is_senseless or tail == MAGIC):
+            self._count_damage()
             self.broken_at = at
-            if self._is_doubtful:
-                self._count_damage()
         else:
             self.is_cut_off = True
 
@@ -246,7 +272,7 @@ class Reading:
 def _makes_sense(kind: int, length: int) -> bool:
     """Whether a record can be of this kind: one bit makes a chunk another record."""
     if kind == MESSAGE_INDEX:
-        return length % 16 == 6
+        return length % 16 == 6  # and 16 for each message
     return kind not in RESERVED and LENGTHS.get(kind, length) == length
 
 
