@@ -186,8 +186,29 @@ def test_a_replay_tells_what_is_wrong_with_the_file(url: str, tmp_path: Path) ->
     assert result.stdout.startswith("2 messages published")
     assert result.stderr == (
         f"{path}: 1 chunk is damaged, what was in there is lost\n"
-        "Error: damaged: 1 file; what is left of it was published\n"
+        "Error: damaged: 1 file; what could be read of it was played\n"
     )
+
+
+@pytest.mark.parametrize(("loop", "status"), [(False, 130), (True, 0)])
+def test_ctrl_c_ends_the_replay_of_a_damaged_file_like_any_other(
+    loop: bool, status: int, url: str, tmp_path: Path
+) -> None:
+    path, heard = tmp_path / "run.mcap", Collected()
+    with path.open("wb") as file:
+        writer: Any = Writer(file, chunk_size=10, compression=CompressionType.NONE)
+        writer.start()
+        for n in range(3):  # each in a chunk of its own
+            channel = writer.register_channel("sonar", "json", 0)
+            writer.add_message(channel, n * 10**12, b'{"count":%d}' % n, n * 10**12)
+        writer.finish()
+    path.write_bytes(path.read_bytes().replace(b'{"count":1}', b'{"tnuoc":1}'))
+    with Node("watcher", url, heartbeats=False) as node:
+        node.create_subscriber("sonar", heard)
+        with interrupting(lambda: bool(heard.items)):
+            result = run("replay", path, *["--loop"] * loop, "--url", url)
+    assert "1 chunk is damaged" in result.stderr
+    assert result.exit_code == status
 
 
 def test_a_recording_ends_after_its_time_and_at_its_size(url: str, tmp_path: Path) -> None:

@@ -88,9 +88,16 @@ async def replay(
     else:
         _tell(player.played)
     _check(player.played)
-    if was_stopped and not loop:
-        raise SystemExit(INTERRUPTED)
-    if not was_stopped and not player.played.messages:
+    if was_stopped:
+        if not loop:
+            raise SystemExit(INTERRUPTED)
+        return
+    if damaged := player.played.damaged:
+        them = "it" if damaged == 1 else "them"
+        raise CommlibError(
+            f"damaged: {counted(damaged, 'file')}; what could be read of {them} was played"
+        )
+    if not player.played.messages:
         raise CommlibError(_why_nothing(player.played, topics, start, end))
 
 
@@ -110,9 +117,6 @@ def _check(played: Played) -> None:
         raise CommlibError(f"{played.refused} messages were refused; the last: {played.reason}")
     if played.lost:
         raise CommlibError(f"{played.lost} messages were not confirmed by the broker")
-    if played.damaged:
-        files = counted(played.damaged, "file")
-        raise CommlibError(f"damaged: {files}; what is left of it was published")
 
 
 def _why_nothing(
