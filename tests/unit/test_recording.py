@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import io
 import json
 import os
 import signal
@@ -972,6 +973,42 @@ def test_where_no_record_begins_the_reading_ends_and_says_so(tmp_path: Path) -> 
     assert names == ["t0", "t1"]
     assert [fault.split(":")[0] for fault in faults] == ["cut off"]
     assert read_summary(path).faults == faults
+
+
+class BadDisk(io.FileIO):
+    """A file of which nothing behind a byte can be read."""
+
+    good = 0
+
+    def readinto(self, buffer: Any) -> int | None:
+        if self.tell() >= self.good:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().readinto(memoryview(buffer)[: self.good - self.tell()])
+
+
+async def test_what_the_disk_does_not_give_is_damaged_and_what_was_read_before_is_played(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "bad.mcap"
+    _, chunks = in_chunks(path)
+
+    def bad(good: int) -> None:
+        monkeypatch.setattr(BadDisk, "good", good)
+        monkeypatch.setattr(Path, "open", lambda path, mode: io.BufferedReader(BadDisk(path, mode)))
+
+    begin, end = chunks[2]
+    for good, at in ((begin + 5, begin), (begin + 20, begin), (end, end)):
+        bad(good)
+        fault = f"damaged at byte {at} (Input/output error), all behind it is lost"
+        assert names_in(path) == (["t0", "t1", "t2"][: 2 + (at == end)], [fault])
+        assert read_summary(path).faults == [fault]
+    async with Player(path, "memory://bad", rate=0) as player:
+        told = await player.play()
+    assert (told.messages, told.damaged, told.faults) == (3, 1, [f"{path}: {fault}"])
+    for good in (0, 8, 12):
+        bad(good)
+        with pytest.raises(RecordingError, match="Input/output error"):
+            read_summary(path)
 
 
 async def test_a_replay_tells_once_what_is_wrong_with_its_files(tmp_path: Path) -> None:

@@ -59,6 +59,8 @@ class Reading:
         self._messages = 0
         self._nameless = 0
         self._has_looked = False
+        self._at = len(MAGIC)
+        self._why = ""
         self._has_data = True
         self._doubt = ""  # what is damaged, unless the file is cut off there
         self._spoilt: set[str] = set()  # beside the data
@@ -83,7 +85,7 @@ class Reading:
         if self._nameless and self.damaged:  # else its writer has left them out
             found.append(f"{self._nameless} messages have lost the names of their topics there")
         if self.broken_at is not None:
-            found.append(f"damaged at byte {self.broken_at}, all behind it is lost")
+            found.append(f"damaged at byte {self.broken_at}{self._why}, all behind it is lost")
         for part in sorted(self._spoilt):
             is_all = not self.is_damaged
             found.append(f"its {part} is damaged{'; all messages were read' if is_all else ''}")
@@ -143,10 +145,22 @@ class Reading:
             raise refusal  # it is like this on purpose
 
     def _frames(self, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-        """The records that are of use, each with its kind, as far as their lengths go."""
+        """The records that are of use, each with its kind, as far as they can be read."""
+        try:
+            yield from self._walk(file)
+        except OSError as exc:
+            if self._at == len(MAGIC):
+                raise RecordingError(f"{self.path}: {exc.strerror}") from exc
+            self._count_damage()
+            self.broken_at = self._at
+            self._why = f" ({exc.strerror})"
+
+    def _walk(self, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+        """The same, as far as their lengths go. Raises OSError."""
         readers = _readers()
-        at, size = file.seek(len(MAGIC)), 0
+        self._at, size = file.seek(len(MAGIC)), 0
         while True:
+            at = self._at
             head = file.read(HEAD.size)
             is_whole = len(head) == HEAD.size
             kind, length = HEAD.unpack(head) if is_whole else (0, 0)
@@ -162,16 +176,17 @@ class Reading:
                 self._end(file, at, is_senseless=is_senseless)
                 return
             self._count_damage()
-            at = end
             if not _makes_sense(kind, length):
                 self._doubt_of(kind)
                 file.seek(end)
-                continue
-            if kind in readers:
-                yield kind, file.read(length)
+            elif kind in readers:
+                data = file.read(length)
+                self._at = end
+                yield kind, data
             else:
                 file.seek(end)
-            if kind == FOOTER:
+            self._at = end
+            if kind == FOOTER and length == LENGTHS[kind]:
                 tail = file.read(len(MAGIC))
                 self.is_complete = len(tail) == len(MAGIC)
                 self.is_cut_off = not self.is_complete
@@ -331,9 +346,13 @@ def _opened(path: Path) -> BinaryIO:
         file = path.open("rb")
     except OSError as exc:
         raise RecordingError(f"{path}: {exc.strerror}") from exc
-    head = file.read(len(MAGIC))
+    try:
+        head = file.read(len(MAGIC))
+        file.seek(0)
+    except OSError as exc:
+        file.close()
+        raise RecordingError(f"{path}: {exc.strerror}") from exc
     if head != MAGIC:
         file.close()
         raise RecordingError(f"{path} is no MCAP file, or nothing of it has reached the disk")
-    file.seek(0)
     return file
