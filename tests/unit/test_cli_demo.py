@@ -305,6 +305,19 @@ def test_a_broker_that_dies_is_one_line(
 
 
 @needs_proc
+def test_who_has_seen_enough_ends_it_without_a_word(start: Start) -> None:
+    demo = start("--duration", "1", before=PATIENTLY)
+    until_it_measures(demo)
+    children = children_of(demo)
+    assert demo.stdout is not None
+    assert demo.stderr is not None
+    demo.stdout.close()  # as `| head` does
+    assert demo.stderr.read() == ""
+    assert demo.wait(LONGEST) == 0
+    assert alive(children) == []
+
+
+@needs_proc
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_with_all_its_processes(start: Start, number: signal.Signals) -> None:
     demo = start("--duration", "20")

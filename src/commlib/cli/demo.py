@@ -57,9 +57,9 @@ def demo(url: str | None, duration: float) -> None:
     logging.getLogger("commlib").addHandler(logging.NullHandler())
     with ending_well(), _broker(url) as (address, whose):
         problems = asyncio.run(_run(address, whose, duration, deadline))
-    if problems:
-        raise click.ClickException("not all was as promised: " + "; ".join(problems))
-    click.echo("All as promised: lost = 0, wrong replies = 0.")
+        if problems:
+            raise click.ClickException("not all was as promised: " + "; ".join(problems))
+        click.echo("All as promised: lost = 0, wrong replies = 0.")
 
 
 @contextmanager
