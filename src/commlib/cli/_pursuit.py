@@ -24,7 +24,7 @@ EARLY = 1000  # states of goals, ours perhaps, that are heard before it is known
 
 
 class Stops:
-    """Ctrl-C and SIGTERM, each of which calls ``hear``: the first is a wish, the second an order.
+    """Ctrl-C, SIGTERM and SIGHUP call ``hear``: the first is a wish, the second an order.
 
     ``tell`` is called with the first, which becomes an order if ``is_taken`` is not True soon:
     nobody has the goal that it is to cancel.
