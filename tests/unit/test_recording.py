@@ -990,7 +990,7 @@ async def test_what_the_disk_does_not_give_is_damaged_and_what_was_read_before_i
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "bad.mcap"
-    _, chunks = in_chunks(path)
+    data, chunks = in_chunks(path)
 
     def bad(good: int) -> None:
         monkeypatch.setattr(BadDisk, "good", good)
@@ -1005,6 +1005,8 @@ async def test_what_the_disk_does_not_give_is_damaged_and_what_was_read_before_i
     async with Player(path, "memory://bad", rate=0) as player:
         told = await player.play()
     assert (told.messages, told.damaged, told.faults) == (3, 1, [f"{path}: {fault}"])
+    bad(len(data) - 20)
+    assert names_in(path)[1] == ["its index is damaged; all messages were read"]
     for good in (0, 8, 12):
         bad(good)
         with pytest.raises(RecordingError, match="Input/output error"):

@@ -152,8 +152,12 @@ class Reading:
             if self._at == len(MAGIC):
                 raise RecordingError(f"{self.path}: {exc.strerror}") from exc
             self._count_damage()
-            self.broken_at = self._at
-            self._why = f" ({exc.strerror})"
+            if self._has_data:
+                self.broken_at = self._at
+                self._why = f" ({exc.strerror})"
+            else:
+                self._spoilt.add(INDEX)
+                self.is_complete = True
 
     def _walk(self, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
         """The same, as far as their lengths go. Raises OSError."""
