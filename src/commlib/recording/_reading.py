@@ -9,19 +9,18 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
+from commlib.recording._chunk import MAX_CHUNK, expanded
 from commlib.recording._part import RECORDING, RecordingError
 
 if TYPE_CHECKING:
-    from mcap.records import Channel, Chunk, McapRecord, Message, Metadata, Schema, Statistics
+    from mcap.records import Channel, McapRecord, Message, Metadata, Schema, Statistics
 
-MAX_CHUNK = 1 << 30  # bytes of one that is expanded; some programs write a file as one chunk
 MAGIC = b"\x89MCAP0\r\n"
 HEAD = struct.Struct("<BQ")  # of a record: what it is, and how many bytes follow
 FOOTER, MESSAGE_INDEX, ATTACHMENT, METADATA, DATA_END = 0x02, 0x07, 0x09, 0x0C, 0x0F
@@ -133,7 +132,7 @@ class Reading:
                     if isinstance(record, Chunk):
                         if not record.data and len(data) > CHUNK_HEAD + len(record.compression):
                             raise ValueError("a chunk with zeros over its head")
-                        inside = breakup_chunk(self._expanded(record), validate_crc=True)
+                        inside = breakup_chunk(expanded(record, self.path), validate_crc=True)
                         self._chunks += 1
                 except broken as exc:
                     self._doubt_of(kind)
@@ -251,24 +250,6 @@ class Reading:
         else:
             self.is_cut_off = True
 
-    def _expanded(self, chunk: Chunk) -> Chunk:
-        """A chunk that is not compressed, of no more than the bytes that it says.
-
-        Raises RecordingError for one that nobody could have in memory, or expand.
-        """
-        if chunk.uncompressed_size > MAX_CHUNK:
-            raise RecordingError(
-                f"{self.path}: a chunk of {chunk.uncompressed_size} bytes; no more than "
-                f"{MAX_CHUNK} of a chunk are read"
-            )
-        expand = {"": _as_it_is, "zstd": _from_zstd, "lz4": _from_lz4}.get(chunk.compression)
-        if expand is None:
-            raise RecordingError(f"{self.path}: compressed by {chunk.compression[:40]!r}")
-        data = expand(chunk.data, chunk.uncompressed_size)
-        if len(data) != chunk.uncompressed_size:
-            raise ValueError("a chunk is not as long as it says")
-        return replace(chunk, compression="", data=data)
-
     def summary(self) -> Statistics | None:
         """What the end of a complete file says of it, with its channels and metadata; else None."""
         from mcap.reader import SeekingReader
@@ -324,25 +305,6 @@ def _broken() -> tuple[type[Exception], ...]:
     # lz4 raises RuntimeError; the others come of lengths that are garbage.
     garbage = (ValueError, struct.error, RuntimeError, EOFError, OverflowError, MemoryError)
     return (McapError, ZstdError, *garbage)
-
-
-def _as_it_is(data: bytes, size: int) -> bytes:
-    return data
-
-
-def _from_zstd(data: bytes, size: int) -> bytes:
-    from zstandard import ZstdDecompressor
-
-    with ZstdDecompressor().stream_reader(data, read_across_frames=True) as stream:
-        found: bytes = stream.read(size)
-        return found
-
-
-def _from_lz4(data: bytes, size: int) -> bytes:
-    from lz4.frame import LZ4FrameDecompressor  # type: ignore[import-untyped]
-
-    found: bytes = LZ4FrameDecompressor().decompress(data, max_length=size)
-    return found
 
 
 def _opened(path: Path) -> BinaryIO:
