@@ -1013,6 +1013,17 @@ async def test_what_the_disk_does_not_give_is_damaged_and_what_was_read_before_i
             read_summary(path)
 
 
+async def test_a_file_that_is_refused_costs_nothing_of_the_one_before(tmp_path: Path) -> None:
+    path, none = tmp_path / "good.mcap", tmp_path / "none.mcap"
+    in_chunks(path)
+    none.write_text("no recording")
+    for paths, messages in (([path, none], 5), ([none, path], 0)):
+        async with Player(paths, "memory://refused", rate=0) as player:
+            with pytest.raises(RecordingError, match="is no MCAP file"):
+                await player.play()
+        assert player.played.messages == messages
+
+
 async def test_a_replay_tells_once_what_is_wrong_with_its_files(tmp_path: Path) -> None:
     damaged, cut, url = tmp_path / "damaged.mcap", tmp_path / "cut.mcap", "memory://damaged"
     data, chunks = in_chunks(damaged)

@@ -18,6 +18,7 @@ from commlib._packet import Header, Packet, now_ms
 from commlib._sequence import Sequence, new_origin
 from commlib.aio._endpoint import Endpoint, Options, Params
 from commlib.exceptions import CommlibError, ConnectionLost, OutboxFull, SerializationError
+from commlib.recording._part import RecordingError
 from commlib.recording._reading import Found, Reading
 from commlib.recording._records import Mark, from_record, open_packet
 
@@ -148,7 +149,15 @@ class Player(Endpoint):
                 reading.exception()  # it was seen: another error may have come before it
             messages.close()
 
-    def _messages(self) -> Generator[_Due, None, None]:
+    def _messages(self) -> Generator[_Due | None, None, None]:
+        """All that is to be played; before an error None, so that what was read is played."""
+        try:
+            yield from self._all_messages()
+        except RecordingError:
+            yield None
+            raise
+
+    def _all_messages(self) -> Iterator[_Due]:
         begin: int | None = None
         elapsed = 0
         for path in self.paths:
@@ -263,10 +272,14 @@ class Player(Endpoint):
         return new
 
 
-def _batch(messages: Iterator[_Due]) -> list[_Due]:
+def _batch(messages: Iterator[_Due | None]) -> list[_Due]:
     batch: list[_Due] = []
     size = 0
     for due in islice(messages, BATCH):
+        if due is None:
+            if batch:
+                break
+            continue  # there is nothing to play before the error
         batch.append(due)
         size += len(due.found.message.data)
         if size >= BATCH_BYTES:
