@@ -153,6 +153,14 @@ async def _work_sparing(
         await work(*args)
 
 
+async def _run_behind(
+    turn: Turn | None, core: aio.Endpoint, run: Callable[..., Coroutine[Any, Any, None]], *args: Any
+) -> None:
+    """Run it when its former life has ended, and that does not wait for the callback that waits."""
+    if await core.may_begin(turn):
+        await run(*args)
+
+
 def begin(core: aio.Endpoint) -> None:
     """Run an endpoint that joins others which run already; waits for the broker if it is there."""
     here = enter(core.hub)
@@ -160,7 +168,7 @@ def begin(core: aio.Endpoint) -> None:
         # In a callback on the loop nobody can wait for the broker's yes.
         core.hub.tell_errors(core.hub.spawn(core.run()))
     else:
-        here.run(_work_sparing, turn_of_callback(), core.run_beside)
+        here.run(_run_behind, turn_of_callback(), core, core.run_beside)
 
 
 class Endpoint(Runnable, Generic[Core]):
@@ -209,7 +217,8 @@ class Endpoint(Runnable, Generic[Core]):
         a warning, and goes on trying. Raises AuthError when the broker says no, ConnectError with
         ``reconnect=False``, and BlockingCall on the event loop.
         """
-        enter(self._core.hub).run(_work_sparing, turn_of_callback(), self._core.run, wait)
+        core = self._core
+        enter(core.hub).run(_run_behind, turn_of_callback(), core, core.run, wait)
 
     def stop(self) -> None:
         """Take nothing more, let callbacks finish within ``grace``, leave; idempotent.

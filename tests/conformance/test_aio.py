@@ -13,7 +13,7 @@ from weakref import WeakSet
 
 import pytest
 
-from brokers import Broker
+from brokers import Broker, free_port
 from collected import DEADLINE, Collected, eventually
 from commlib._lanes import Bounds
 from commlib.aio import MPublisher, Node, PSubscriber, Publisher, RPCClient, RPCService, Subscriber
@@ -26,6 +26,7 @@ from commlib.exceptions import (
     SerializationError,
 )
 from commlib.node import Node as SyncNode
+from commlib.pubsub import Subscriber as SyncSubscriber
 from messages import AddTwoInts, Pose, Sonar
 from raw_peer import RawPeer
 
@@ -780,9 +781,15 @@ async def test_what_is_run_while_it_is_being_stopped_works_after_that(
 
 @asynccontextmanager
 async def being_stopped(
-    broker: Broker, topic: str, in_callback: Callable[[Subscriber[Any]], Awaitable[Any]]
-) -> AsyncIterator[tuple[Subscriber[Any], asyncio.Task[None], asyncio.Event]]:
-    """A subscriber that waits for its callback, for as long as a test; the callback's gate."""
+    broker: Broker,
+    topic: str,
+    in_callback: Callable[[Subscriber[Any]], Awaitable[Any]],
+    whole: bool = False,
+) -> AsyncIterator[tuple[Any, asyncio.Task[None], asyncio.Event]]:
+    """A subscriber, or its whole node, that waits for its callback, as long as a test.
+
+    Also who stops it, and the gate at which the callback waits.
+    """
     gate, begun = asyncio.Event(), asyncio.Event()
 
     async def hold(msg: Any) -> None:
@@ -796,23 +803,29 @@ async def being_stopped(
         await one.create_publisher(topic).publish(1)
         async with in_time():
             await begun.wait()
-        yield subscriber, await begun_to_stop(subscriber), gate
+        what = other if whole else subscriber
+        yield what, await begun_to_stop(what), gate
 
 
 async def nothing(subscriber: Subscriber[Any]) -> None:
     """What most callbacks do about the subscriber that calls them."""
 
 
-async def test_the_last_one_to_stop_it_has_the_last_word(broker: Broker, topic: str) -> None:
-    async with being_stopped(broker, topic, nothing) as (subscriber, stopping, gate):
-        running = asyncio.create_task(subscriber.run())
-        await asyncio.sleep(0)
-        last = await begun_to_stop(subscriber)
+@pytest.mark.parametrize("whole", [False, True], ids=["endpoint", "node"])
+@pytest.mark.parametrize("word", ["stop", "run"])
+async def test_the_last_one_to_stop_or_run_it_has_the_last_word(
+    broker: Broker, topic: str, whole: bool, word: str
+) -> None:
+    async with being_stopped(broker, topic, nothing, whole) as (what, stopping, gate):
+        others = [stopping]
+        for each in ("run", "stop") if word == "stop" else ("stop", "run"):
+            others.append(asyncio.create_task(getattr(what, each)()))
+            await asyncio.sleep(0)
         gate.set()
         async with in_time():
-            await asyncio.gather(stopping, running, last)
-        assert subscriber.stopped
-        assert not subscriber.ready
+            await asyncio.gather(*others)
+        is_at_work = what.health if isinstance(what, Node) else what.ready
+        assert is_at_work == (word == "run")
 
 
 async def test_a_callback_that_runs_what_is_being_stopped_is_not_waited_for(
@@ -857,6 +870,25 @@ async def test_why_it_did_not_end_well_is_logged_where_nobody_waits_for_it(
     await until(lambda: "the disk is full" in caplog.text)
     assert stopping.cancelled()
     await until(lambda: not failing.connected and failing.hub.loop is None)
+
+
+def test_a_callback_that_runs_something_else_is_waited_for(broker: Broker, topic: str) -> None:
+    begun, ended = threading.Event(), []
+    away = SyncSubscriber(
+        "x", print, conn_params=f"redis://127.0.0.1:{free_port()}?connect_timeout=0.2"
+    )
+
+    def hold(msg: Any) -> None:
+        begun.set()
+        away.run()
+        ended.append(msg)
+
+    with SyncNode("n", connection_params=broker.url, grace=10 * DEADLINE) as node:
+        node.create_subscriber(topic, hold)
+        node.create_publisher(topic).publish(1)
+        assert begun.wait(DEADLINE)
+    assert ended == [1]
+    away.stop()
 
 
 def test_threads_that_stop_and_run_an_endpoint_at_once_leave_it_at_work(

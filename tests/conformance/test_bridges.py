@@ -1127,6 +1127,18 @@ async def test_a_bridge_that_is_run_while_it_is_being_stopped_works_after_that(p
         assert (bridge.hub.loop, bridge.sink.loop) == (None, None)
 
 
+async def test_a_node_forgets_no_bridge_that_had_no_time_to_begin(pair: Pair) -> None:
+    node = aio.Node("near", pair.source.url)
+    bridge = node.create_bridge("topic", pair.topic, pair.far_topic, to_broker_params=pair.sink.url)
+    for _ in range(2):
+        running = asyncio.create_task(node.run())
+        await asyncio.sleep(0)
+        await node.stop()
+        await running
+    assert bridge in node.endpoints
+    assert (bridge.hub.loop, bridge.sink.loop) == (None, None)
+
+
 def test_what_may_wait_is_bounded_by_sense() -> None:
     with pytest.raises(ValueError, match="room for one"):
         Keep(max_messages=0)

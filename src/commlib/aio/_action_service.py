@@ -172,7 +172,8 @@ class ActionService(Group):
         await super()._begin()
 
     async def stop(self) -> None:
-        if self._is_ending and callback_task.get() in self._tasks:
+        if self._is_ending and asyncio.current_task() in self._tasks:
+            self._stops += 1
             return  # who ends it waits for this goal
         await super().stop()
 

@@ -13,6 +13,7 @@ from commlib._bridge_stats import BridgeStats
 from commlib._hops import place
 from commlib._params import BaseParameters, NetworkParameters
 from commlib._routes import spelled
+from commlib._turns import turn_of_callback
 from commlib.aio._endpoint import Endpoint, ErrorHandler, Params, has_failed, no_option
 from commlib.aio._hub import Hub
 from commlib.transports import resolve
@@ -132,7 +133,7 @@ class Bridge(Endpoint):
         await self._run(lambda hub: hub.transport.connected)
 
     async def _run(self, waits_for: Callable[[Hub], bool]) -> None:
-        if not await self._may_begin():
+        if not await self.may_begin(turn_of_callback()):
             return
         is_new = not self._is_begun
         beginning = self.start()

@@ -40,9 +40,11 @@ def ended_by_signals(ending: asyncio.Event) -> Iterator[None]:
         if not _ending[loop]:
             del _ending[loop]
             for number in SIGNALS:
-                former = _former.pop((loop, number))
-                if loop.remove_signal_handler(number) and not _is_of_loop(former):
-                    signal.signal(number, former)
+                former, meanwhile = _former.pop((loop, number)), signal.getsignal(number)
+                loop.remove_signal_handler(number)
+                for handler in (former, meanwhile):
+                    if not _is_of_loop(handler):
+                        signal.signal(number, handler)
 
 
 def _end_all(loop: asyncio.AbstractEventLoop) -> None:

@@ -18,7 +18,7 @@ from commlib._packet import Packet, peek
 from commlib._params import nearest
 from commlib._records import about
 from commlib._stats import Stats
-from commlib._turns import is_for_program, spared, turn_of_callback
+from commlib._turns import Turn, is_for_program, spared, turn_of_callback
 from commlib._wire import Reader, Refused, Writer
 from commlib.aio._hub import Hub
 from commlib.compression import Compression
@@ -236,16 +236,19 @@ class Endpoint:
         a warning, and goes on trying. Raises AuthError when the broker says no, and ConnectError
         with ``reconnect=False``.
         """
-        if not await self._may_begin():
+        if not await self.may_begin(turn_of_callback()):
             return
         beginning = self.begin(wait)
         if wait:
             await self.hub.settle(self.name, beginning, quiet=not self._has_own_hub)
 
-    async def _may_begin(self) -> bool:
-        """Return when the former life has ended; False: it was stopped meanwhile."""
+    async def may_begin(self, turn: Turn | None) -> bool:
+        """Return when the former life has ended; False: it was stopped meanwhile.
+
+        ``turn``: of the callback that waits here, which that end does not wait for.
+        """
         stops = self._stops
-        with spared(turn_of_callback()):
+        with spared(turn):
             await self._until_ended()
         await self._reopen()
         return stops == self._stops

@@ -123,7 +123,7 @@ class Discovery(Input):
         """Ask who is there: the nodes, as soon as no more answers come, after ``wait`` s at most.
 
         Those that were known before and are not heard of meanwhile are among them. One that does
-        not run yet is run. Raises EndpointClosed after ``stop()``, and what ``run`` raises.
+        not run yet is run. Raises EndpointClosed after ``stop()``, and what ``run`` raises by then.
         """
         self.check_open()
         answer = asyncio.Event()

@@ -183,6 +183,7 @@ class Node(Ports):
         if debug:
             self.log.setLevel(logging.DEBUG)
         self._stopping: asyncio.Event | None = None
+        self._runs = self._stops = 0  # how often it was run, and stopped
         self._own: list[Endpoint] = []
         """What is no port, but a part of the node: it goes on while the ports are stopped."""
         self._turning = asyncio.Lock()
@@ -309,9 +310,14 @@ class Node(Ports):
         self.hub.check_loop()
         async with self._turning:
             pass  # what somebody has begun from afar is finished first
-        await self.hub.reopen()
-        while await self._until_left():
+        self._runs += 1
+        stops = self._stops
+        with spared(turn_of_callback()):
             await self.hub.reopen()
+            while await self._until_left():
+                await self.hub.reopen()
+        if stops != self._stops:
+            return  # stopped meanwhile
         self._leaving = None  # in a forked child, that of its parent
         self.hub.users.add(self)
         self._listen()
@@ -371,6 +377,7 @@ class Node(Ports):
         others: list[Awaitable[None]] = []
         begun: dict[asyncio.Future[Any], str] = {}
         for part in parts:
+            part.stopped = False  # or it would be taken for one that was stopped alone
             if part.hub is self.hub and type(part).run is Endpoint.run:
                 begun[part.begin(wait)] = part.name
             else:  # a bridge has another side as well
@@ -408,6 +415,7 @@ class Node(Ports):
         No callback is called after it.
         """
         self.hub.check_here()
+        self._stops += 1
         self.hub.leave_loop()
         if self._stopping is not None:
             self._stopping.set()
@@ -415,8 +423,9 @@ class Node(Ports):
             await self._stop()
 
     async def _stop(self) -> None:
-        if await self._until_left() and not self.alive:
-            return  # who was quicker has done it
+        runs = self._runs
+        if await self._until_left() and (not self.alive or runs != self._runs):
+            return  # who was quicker has done it, and perhaps it was run since
         if self.running:
             self._forget_stopped()  # or the next run would begin with them
         # Who gives up waiting leaves nothing half done.
