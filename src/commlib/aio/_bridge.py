@@ -14,8 +14,9 @@ from commlib._hops import place
 from commlib._params import BaseParameters, NetworkParameters
 from commlib._routes import spelled
 from commlib._turns import turn_of_callback
-from commlib.aio._endpoint import Endpoint, ErrorHandler, Params, has_failed, no_option
+from commlib.aio._endpoint import Endpoint, ErrorHandler, Params, no_option
 from commlib.aio._hub import Hub
+from commlib.aio._life import has_failed
 from commlib.transports import resolve
 
 log = logging.getLogger("commlib.bridges")
