@@ -153,8 +153,11 @@ async def _work_sparing(
         await work(*args)
 
 
-async def _run_behind(
-    turn: Turn | None, core: aio.Endpoint, run: Callable[..., Coroutine[Any, Any, None]], *args: Any
+async def run_behind(
+    turn: Turn | None,
+    core: aio.Endpoint | aio.Node,
+    run: Callable[..., Coroutine[Any, Any, None]],
+    *args: Any,
 ) -> None:
     """Run it when its former life has ended, and that does not wait for the callback that waits."""
     if await core.may_begin(turn):
@@ -168,7 +171,7 @@ def begin(core: aio.Endpoint) -> None:
         # In a callback on the loop nobody can wait for the broker's yes.
         core.hub.tell_errors(core.hub.spawn(core.run()))
     else:
-        here.run(_run_behind, turn_of_callback(), core, core.run_beside)
+        here.run(run_behind, turn_of_callback(), core, core.run_beside)
 
 
 class Endpoint(Runnable, Generic[Core]):
@@ -218,7 +221,7 @@ class Endpoint(Runnable, Generic[Core]):
         ``reconnect=False``, and BlockingCall on the event loop.
         """
         core = self._core
-        enter(core.hub).run(_run_behind, turn_of_callback(), core, core.run, wait)
+        enter(core.hub).run(run_behind, turn_of_callback(), core, core.run, wait)
 
     def stop(self) -> None:
         """Take nothing more, let callbacks finish within ``grace``, leave; idempotent.

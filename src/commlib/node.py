@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from commlib import aio
-from commlib._face import Endpoint, Runnable, begin, stop
+from commlib._face import Endpoint, Runnable, begin, run_behind, stop
 from commlib._params import BaseParameters
 from commlib._portal import enter
 from commlib._stats import Stats
+from commlib._turns import turn_of_callback
 from commlib._typing import FeedbackT, GoalT, OnMessage, Req, Resp, ResultT, T
 from commlib.aio._control import NodeStartMessage, NodeStopMessage
 from commlib.aio._endpoint import Params
@@ -193,7 +194,8 @@ class Node(Runnable, Decorators):
         a warning, and goes on trying. Raises AuthError when the broker says no, ConnectError with
         ``reconnect=False``, and BlockingCall on the event loop.
         """
-        enter(self._core.hub).run(self._core.run, wait)
+        core = self._core
+        enter(core.hub).run(run_behind, turn_of_callback(), core, core.run, wait)
 
     def stop(self) -> None:
         """Stop all endpoints, send what waits (up to a second), leave; idempotent.
@@ -205,7 +207,8 @@ class Node(Runnable, Decorators):
 
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
-        self._core.state = NodeState.EXITED
+        if not self._core.alive:  # else it was run since
+            self._core.state = NodeState.EXITED
 
     def create_start_service(self, uri: str = "") -> None:
         """A service that starts the ports again which the other one has stopped.

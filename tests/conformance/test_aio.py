@@ -838,6 +838,60 @@ async def test_a_callback_that_runs_what_is_being_stopped_is_not_waited_for(
         await until(lambda: subscriber.ready)
 
 
+async def test_a_node_that_is_run_while_it_is_left_works_on(broker: Broker) -> None:
+    node = await Node("n", broker.url).__aenter__()
+    leaving = asyncio.create_task(node.__aexit__(None, None, None))
+    await asyncio.sleep(0)
+    async with in_time():
+        await node.run()
+        await leaving
+    assert node.health
+    await node.stop()
+
+
+@pytest.mark.parametrize("turns", range(1, 5))
+async def test_a_node_that_is_run_anew_after_running_for_ever_works_on(
+    broker: Broker, turns: int
+) -> None:
+    node = Node("n", broker.url)
+    lasting = asyncio.create_task(node.run_forever())
+    await until(lambda: node.health)
+    stopping = asyncio.create_task(node.stop())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    async with in_time():
+        await node.run()
+        await asyncio.gather(stopping, lasting)
+    assert node.health
+    await node.stop()
+
+
+def test_a_callback_that_runs_its_node_is_not_waited_for_by_who_stops_that(
+    broker: Broker, topic: str
+) -> None:
+    begun, gate, ran = threading.Event(), threading.Event(), threading.Event()
+    node = SyncNode("n", connection_params=broker.url, grace=10 * DEADLINE)
+
+    def hold(msg: Any) -> None:
+        begun.set()
+        gate.wait(DEADLINE)
+        node.run()
+        ran.set()
+
+    node.create_subscriber(topic, hold)
+    node.run()
+    node.create_publisher(topic).publish(1)
+    assert begun.wait(DEADLINE)
+    stopping = threading.Thread(target=node.stop)
+    stopping.start()
+    eventually(lambda: node._core._leaving is not None)
+    gate.set()
+    assert ran.wait(DEADLINE)
+    stopping.join(DEADLINE)
+    assert not stopping.is_alive()
+    node.stop()
+
+
 async def test_of_what_was_stopped_nothing_is_kept_that_stopped_it(
     broker: Broker, topic: str
 ) -> None:

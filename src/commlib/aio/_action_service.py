@@ -174,6 +174,10 @@ class ActionService(Group):
     async def stop(self) -> None:
         if self._is_ending and asyncio.current_task() in self._tasks:
             self._stops += 1
+            self.stopped = True
+            if self._running and self._beginning is not None:  # the next life waits behind this end
+                self._begun_on = None
+                self._beginning.cancel()
             return  # who ends it waits for this goal
         await super().stop()
 

@@ -14,7 +14,7 @@ from commlib._packet import now_ms
 from commlib._params import BaseParameters, nearest
 from commlib._stats import Stats
 from commlib._topics import join
-from commlib._turns import spared, turn_of_callback
+from commlib._turns import Turn, spared, turn_of_callback
 from commlib._wire import Writer
 from commlib.aio._control import NodeStartMessage, NodeStopMessage
 from commlib.aio._endings import ended_by_signals
@@ -308,15 +308,7 @@ class Node(Ports):
         with ``reconnect=False``.
         """
         self.hub.check_loop()
-        async with self._turning:
-            pass  # what somebody has begun from afar is finished first
-        self._runs += 1
-        stops = self._stops
-        with spared(turn_of_callback()):
-            await self.hub.reopen()
-            while await self._until_left():
-                await self.hub.reopen()
-        if stops != self._stops:
+        if not await self.may_begin(turn_of_callback()):
             return  # stopped meanwhile
         self._leaving = None  # in a forked child, that of its parent
         self.hub.users.add(self)
@@ -343,6 +335,18 @@ class Node(Ports):
             # Not before its program has begun to work, nor if that is over by then.
             loop = asyncio.get_running_loop()
             self._appearing = loop.call_later(APPEARS_AFTER, self._appear, now_ms())
+
+    async def may_begin(self, turn: Turn | None) -> bool:
+        """Return when its former life has ended; False: it was stopped meanwhile."""
+        self._runs += 1
+        stops = self._stops
+        with spared(turn):
+            async with self._turning:
+                pass  # what somebody has begun from afar is finished first
+            await self.hub.reopen()
+            while await self._until_left():
+                await self.hub.reopen()
+        return stops == self._stops
 
     def _appear(self, started: int, is_again: bool = False) -> None:
         self._appearing = None
@@ -395,6 +399,7 @@ class Node(Ports):
         self.hub.check_loop()
         loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
+        stops = self._stops
         stopping = loop.create_task(self._stopping.wait())
         running = loop.create_task(self.run())
         try:
@@ -407,7 +412,11 @@ class Node(Ports):
         finally:
             for task in (running, stopping):
                 task.cancel()
-            await self.stop()
+            if stops == self._stops:
+                await self.stop()
+            else:  # somebody has, and perhaps it was run since: that is the last word
+                await asyncio.wait([running])
+                await self._until_left()
 
     async def stop(self) -> None:
         """Stop all endpoints, send what waits (up to a second), leave; idempotent.
@@ -489,7 +498,8 @@ class Node(Ports):
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.stop()
-        self.state = NodeState.EXITED
+        if not self.alive:  # else it was run since
+            self.state = NodeState.EXITED
 
     # From afar.
 
