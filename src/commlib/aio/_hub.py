@@ -316,6 +316,15 @@ class Hub:
         """Let a task outlive ``close``: it is the one that wants to close."""
         self._tasks.discard(task)
 
+    async def watch(self, task: asyncio.Task[None]) -> None:
+        """Wait for a task that goes on if this is cancelled; its errors are logged then."""
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.done():  # nobody else may be told
+                self.tell_errors(task)
+            raise
+
     def tell_errors(self, task: asyncio.Future[Any]) -> None:
         """Log the errors of a task that nobody waits for."""
         task.add_done_callback(self._tell)

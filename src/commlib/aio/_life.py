@@ -177,12 +177,7 @@ class Living:
         else:
             self._ignore_state()
             return
-        try:
-            await asyncio.shield(ending)
-        except asyncio.CancelledError:
-            if not ending.done():  # nobody else may be told
-                self.hub.tell_errors(ending)
-            raise
+        await self.hub.watch(ending)
 
     def _note_ended(self, ending: asyncio.Task[None]) -> None:
         if ending is self._ending:

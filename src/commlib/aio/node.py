@@ -440,12 +440,7 @@ class Node(Ports):
         # Who gives up waiting leaves nothing half done.
         leaving = self._leaving = asyncio.get_running_loop().create_task(self._leave())
         leaving.add_done_callback(self._note_left)
-        try:
-            await asyncio.shield(leaving)
-        except asyncio.CancelledError:
-            if not leaving.done():  # nobody else may be told
-                self.hub.tell_errors(leaving)
-            raise
+        await self.hub.watch(leaving)
 
     def _note_left(self, leaving: asyncio.Task[None]) -> None:
         if leaving is self._leaving:
