@@ -175,9 +175,7 @@ class ActionService(Group):
         if self._is_ending and asyncio.current_task() in self._tasks:
             self._stops += 1
             self.stopped = True
-            if self._running and self._beginning is not None:  # the next life waits behind this end
-                self._begun_on = None
-                self._beginning.cancel()
+            self._give_up_beginning()  # that of a next life, which waits behind this end
             return  # who ends it waits for this goal
         await super().stop()
 

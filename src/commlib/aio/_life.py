@@ -12,7 +12,28 @@ from commlib.exceptions import EndpointClosed
 from commlib.transports.base import StateHandler, Transport
 
 
-class Living:
+class InContext:
+    """What runs within ``async with``."""
+
+    async def run(self, wait: bool = True) -> None:
+        """Begin to work."""
+
+    async def stop(self) -> None:
+        """End the work."""
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.run()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.stop()
+
+
+class Living(InContext):
     """What is run and stopped, any number of times. Its ``log`` is made by those who derive.
 
     ``has_own_hub``: nobody else uses the connection, which is closed at the end of each life.
@@ -163,10 +184,7 @@ class Living:
     async def _stop(self) -> None:
         if self._has_own_hub:
             self.keep()
-        beginning = self._beginning if self._running else None
-        if beginning is not None:
-            self._begun_on = None
-            beginning.cancel()
+        beginning = self._give_up_beginning()
         former = self._ending if self._is_ending else None
         if beginning is not None or (former is None and self._is_apart):
             ending = asyncio.get_running_loop().create_task(self._end_life(beginning, former))
@@ -178,6 +196,14 @@ class Living:
             self._ignore_state()
             return
         await self.hub.watch(ending)
+
+    def _give_up_beginning(self) -> asyncio.Future[None] | None:
+        """Whatever has begun, or waits to begin, is not to go on; None: nothing has."""
+        beginning = self._beginning if self._running else None
+        if beginning is not None:
+            self._begun_on = None
+            beginning.cancel()
+        return beginning
 
     def _note_ended(self, ending: asyncio.Task[None]) -> None:
         if ending is self._ending:
@@ -231,17 +257,6 @@ class Living:
 
     async def _end(self) -> None:
         """What has to be undone of ``_begin``."""
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self.run()
-        except BaseException:
-            await self.stop()
-            raise
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.stop()
 
 
 def has_failed(beginning: asyncio.Future[None]) -> bool:

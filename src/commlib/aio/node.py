@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from enum import IntEnum
 from os import urandom
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from commlib._packet import now_ms
 from commlib._params import BaseParameters, nearest
@@ -31,6 +31,7 @@ from commlib.aio._endpoint import (
 )
 from commlib.aio._heartbeat import Heartbeat
 from commlib.aio._hub import Hub, shared_hub
+from commlib.aio._life import InContext
 from commlib.aio._names import check_name
 from commlib.aio._ports import OUTPUT_PORTS, E, Ports
 from commlib.aio._rpc_service import RPCService
@@ -104,7 +105,7 @@ def check_options(kind: type, given: Iterable[str], options: Iterable[str]) -> N
             )
 
 
-class Node(Ports):
+class Node(Ports, InContext):
     """A component whose ports share one connection to a broker.
 
     ``connection_params``: parameters or a URL; None: ``COMMLIB_URL`` of the environment, else
@@ -483,16 +484,8 @@ class Node(Ports):
         await self._logs.stop()
         self._remote_logger.drop_kept()
 
-    async def __aenter__(self) -> Self:
-        try:
-            await self.run()
-        except BaseException:
-            await self.stop()
-            raise
-        return self
-
     async def __aexit__(self, *exc_info: object) -> None:
-        await self.stop()
+        await super().__aexit__(*exc_info)
         if not self.alive:  # else it was run since
             self.state = NodeState.EXITED
 
