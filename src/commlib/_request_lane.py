@@ -1,4 +1,9 @@
-"""The lanes of services that are plain functions."""
+"""The lanes of services that are plain functions.
+
+To hand one request to a worker, the loop needs a turn of its own, and the worker has to be woken.
+Where requests come one by one, a worker that has nothing else to do reads the next one itself, if
+the transport can do that.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,8 @@ from typing import Any, TypeVar
 
 from commlib._lanes import ThreadLane
 from commlib._packet import Packet
-from commlib.transports.base import Address, HoldingTransport
+from commlib._workers import IDLE_SECONDS
+from commlib.transports.base import Address, HoldingTransport, ReadingConsumer
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -18,6 +24,7 @@ R = TypeVar("R")
 QUICK_SECONDS = 0.0001  # that a quick function takes; to wake one more worker takes about as long
 QUICK_CALLS = 32  # in a row, so that a function that blocks now and then is not taken for quick
 PATIENCE = 0.005  # s between looks whether a worker gets on; Python's threads take turns every 5 ms
+ALONE = 4  # requests in a row that come one by one: so will the next
 MOST_HELD = 8  # replies that leave as one; with more the callers would have to wait
 
 
@@ -28,6 +35,13 @@ class RequestLane(ThreadLane):
         super().__init__(*args, **kwargs)
         self._queue = deque()
         self._courtesy = self._workers.courtesy
+        self._source: ReadingConsumer | None = None
+        self._alone = 0
+        """So many requests in a row have found nobody at work."""
+
+    def read_from(self, source: ReadingConsumer) -> None:
+        """Have a worker that has nothing else to do read the next request itself."""
+        self._source = source
 
     def put(self, packet: Packet) -> None:
         if self._closed is not None:
@@ -37,14 +51,53 @@ class RequestLane(ThreadLane):
         self._queue.append(packet)
         if self._courtesy is not None:
             self._courtesy.note()
+        if not self._active:
+            self._alone += 1
+        else:
+            self._alone = 0
+            if self in self._workers.readers:
+                self.send_away()
         if self._places:
             self._take()
 
     def _pop(self) -> Packet | None:
+        if not self._queue:
+            return self._read()
         try:
-            return self._queue.popleft() if self._queue else None
+            return self._queue.popleft()
         except IndexError:  # another worker was quicker
             return None
+
+    def _read(self) -> Packet | None:
+        """Wait for the next request; None: it comes by way of the loop. On a worker."""
+        source, readers = self._source, self._workers.readers
+        if source is None or self._alone < ALONE or self._active > 1:
+            return None
+        readers.add(self)
+        try:
+            packet = source.read(self._has_nothing, IDLE_SECONDS)
+        finally:
+            readers.discard(self)
+        if packet is None:
+            self._alone = 0
+        else:
+            self.stats.received += 1
+        return packet
+
+    def _has_nothing(self) -> bool:
+        """Whether nothing is to be done, here or elsewhere, but to wait."""
+        return self._source is not None and not (self._queue or self._workers.all_taken)
+
+    def send_away(self) -> None:
+        """If a worker reads, it has something else to do. On the loop."""
+        if self._source is not None:
+            self._source.send_reader_away()
+
+    async def close(self, grace: float) -> list[Packet]:
+        source, self._source = self._source, None
+        if source is not None:
+            source.send_reader_away()
+        return await super().close(grace)
 
 
 class HoldingLane(RequestLane):

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Protocol
 from weakref import WeakSet
@@ -28,6 +29,13 @@ class Work(Protocol):
 
     def work(self) -> None:
         """Do it; never raises."""
+
+
+class Reader(Protocol):
+    """Where a worker with nothing else to do waits for what comes, to read it itself."""
+
+    def send_away(self) -> None:
+        """There is something else to do. On the loop."""
 
 
 class Workers:
@@ -54,6 +62,8 @@ class Workers:
         self._lock = threading.Lock()
         self._idle = 0  # workers that nobody has woken yet
         self._threads: set[threading.Thread] = set()
+        self.readers: set[Reader] = set()
+        """Where workers wait who are not idle, but can be called away."""
         self._alone: WeakSet[threading.Thread] = WeakSet()
         """The threads of ``serve_alone``; those that have ended are forgotten by themselves."""
         self._done = 0  # lanes that were served, roughly: workers count without a lock
@@ -76,7 +86,7 @@ class Workers:
     def busy(self) -> bool:
         """Whether something is being worked off, or waits for it. From any thread."""
         with self._lock:
-            if self._line or self._idle < len(self._threads):
+            if self._line or self._idle + len(self.readers) < len(self._threads):
                 return True
         return any(thread.is_alive() for thread in list(self._alone))
 
@@ -85,7 +95,10 @@ class Workers:
         self._line.append(lane)
         if self._idle:
             self._wake()
-        elif not (self._is_watched and self._threads):  # they may all have ended meanwhile
+            return
+        if self.readers:
+            self._send_readers_away_soon()
+        if not (self._is_watched and self._threads):  # they may all have ended meanwhile
             self._see_to(lane)
 
     def serve_again(self, lane: Work) -> None:
@@ -98,10 +111,24 @@ class Workers:
                 self._idle -= 1
                 self._calls.put(None)
 
+    def _send_readers_away_soon(self) -> None:
+        """Have a worker that waits for what may come next look at the line, as an idle one does.
+
+        It looks there before it begins to wait, and behind the word that it does.
+        """
+        if self.loop is not None:
+            with suppress(RuntimeError):  # the loop is closed: nobody reads any more
+                self.loop.call_soon_threadsafe(self._send_readers_away)
+
+    def _send_readers_away(self) -> None:
+        for reader in tuple(self.readers):
+            reader.send_away()
+
     def _see_to(self, lane: Work) -> None:
         """Nobody is idle: start one more worker, or see soon whether that is needed."""
         with self._lock:
-            if len(self._threads) >= FEW and self._watch(lane):
+            is_enough = len(self._threads) >= FEW or self.readers
+            if is_enough and self._watch(lane):
                 return
             threads = self._hire(1)
         if not self._start(threads):

@@ -16,7 +16,7 @@ from typing import TypeVar
 import pytest
 
 from collected import DEADLINE, eventually, interruptible
-from commlib.transports._reading import CAN_BE_LENT, Reading
+from commlib.transports._reading import CAN_BE_LENT, UNUSED, Reading
 
 T = TypeVar("T")
 pytestmark = pytest.mark.skipif(not CAN_BE_LENT, reason="only the loop reads on this system")
@@ -30,6 +30,7 @@ class Lent:
         self.on_loop: list[bytes] = []
         self.failures: list[OSError] = []
         self.taken: list[bytes] = []
+        self.unused: list[int] = []
         self.is_clear = True
         self.is_wanted = True
         self.is_reading = True
@@ -49,6 +50,7 @@ class Lent:
                 self.on_loop.append,
                 self.failures.append,
                 lambda: self.is_clear,
+                lambda: self.unused.append(len(self.on_loop)),
             )
         )
 
@@ -172,6 +174,23 @@ def test_where_other_things_come_in_between_it_tries_less_and_less(lent: Lent) -
     for number in range(200):
         read(number)
     assert tries == [0, 2, 5, 10, 19, 36, 69, 134, 199]
+
+
+def test_the_owner_is_told_when_no_thread_has_found_its_answer_for_long(lent: Lent) -> None:
+    def bring(count: int) -> None:
+        for _ in range(count):
+            before = len(lent.on_loop)
+            lent.far.sendall(b"x")
+            eventually(lambda: len(lent.on_loop) > before)  # noqa: B023 - within the loop
+
+    bring(UNUSED - 1)
+    with lent.waiting_for(b"answer") as found:
+        lent.far.sendall(b"answer")
+        assert found.result(DEADLINE) == b"answer"
+    bring(UNUSED - 1)
+    assert lent.unused == []
+    bring(1)
+    eventually(lambda: lent.unused != [])
 
 
 def test_a_thread_that_waits_is_sent_away_when_the_link_ends(lent: Lent) -> None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
 from collected import DEADLINE, eventually
-from commlib import _request_lane
+from commlib import _request_lane, _workers
+from commlib._lanes import ThreadLane
 from commlib._packet import Packet
-from commlib._request_lane import MOST_HELD, QUICK_CALLS, HoldingLane, RequestLane
+from commlib._request_lane import ALONE, MOST_HELD, QUICK_CALLS, HoldingLane, RequestLane
 from commlib._stats import Stats
 from commlib._workers import Workers
-from commlib.transports.base import Address, HoldingTransport
+from commlib.transports.base import Address, HoldingTransport, ReadingConsumer
 from commlib.transports.memory import ConnectionParameters, MemoryTransport
 
 NEVER = 3600.0  # s until the first look
@@ -144,6 +147,38 @@ class Service:
         self.replies.sent.clear()
         self.entered.clear()
         self.threads.clear()
+
+
+class Source:
+    """A consumer at which one worker at a time can wait for the next request."""
+
+    working = True
+
+    def __init__(self) -> None:
+        self.is_read = False
+        self._came: SimpleQueue[Packet | None] = SimpleQueue()
+
+    def read(self, is_wanted: Callable[[], bool], seconds: float) -> Packet | None:
+        if not is_wanted():
+            return None
+        self.is_read = True
+        packet = self._came.get()  # for as long as it takes: who reads has to be sent away
+        self.is_read = False
+        return packet
+
+    def send_reader_away(self) -> None:
+        if self.is_read:
+            self.is_read = False
+            self._came.put(None)
+
+    def bring(self, payload: bytes) -> None:
+        """What comes is for the one who reads."""
+        assert self.is_read
+        self._came.put(Packet(payload))
+
+    def done(self, packet: Packet) -> None: ...
+
+    async def close(self) -> None: ...
 
 
 Serve = Callable[..., Service]
@@ -409,3 +444,151 @@ async def test_the_lane_of_a_broker_that_holds_nothing_calls_as_many_at_once_as_
     gate.set()
     await reached(lambda: lane._active == 0)
     assert sorted(inside) == numbered(8)
+
+
+# ---- a worker that reads ----
+
+
+class Read:
+    """A lane of one worker at a time, whose requests come by the loop or from their source."""
+
+    def __init__(self, workers: Workers, concurrency: int) -> None:
+        workers.loop = asyncio.get_running_loop()
+        self.source = Source()
+        assert isinstance(self.source, ReadingConsumer)
+        self.handled: list[bytes] = []
+        self.threads: list[int] = []
+        self.stats = Stats()
+        self.lane = RequestLane(
+            *(workers, "lane", self._handle, self.stats, lambda packet, error: None),
+            concurrency=concurrency,
+        )
+        self.lane.read_from(self.source)
+
+    def _handle(self, packet: Packet) -> None:
+        self.handled.append(packet.payload)
+        self.threads.append(threading.get_ident())
+
+    async def one_by_one(self, count: int) -> None:
+        """Requests that come by the loop, each when that before was worked off."""
+        for number in range(count):
+            self.lane.put(Packet(b"%d" % number))
+            await reached(lambda: self.lane._active == 0 or self.source.is_read)
+        assert self.handled == numbered(count)
+
+    async def begin(self) -> None:
+        """Have a worker read."""
+        await self.one_by_one(ALONE)
+        await reached(lambda: self.source.is_read)
+        self.handled.clear()
+
+
+Reads = Callable[[], AbstractAsyncContextManager[Read]]
+
+
+@pytest.fixture(params=[1, 2])
+def reads(workers: Workers, request: pytest.FixtureRequest) -> Reads:
+    """A lane as long as the test has it."""
+
+    @asynccontextmanager
+    async def make() -> AsyncIterator[Read]:
+        read = Read(workers, request.param)
+        try:
+            yield read
+        finally:
+            assert await soon(read.lane.close(DEADLINE)) == []
+        assert not workers.readers
+
+    return make
+
+
+async def test_where_requests_come_one_by_one_their_worker_reads_the_next(reads: Reads) -> None:
+    async with reads() as read:
+        await read.one_by_one(ALONE - 1)
+        await reached(lambda: read.lane._active == 0)
+        assert not read.source.is_read
+        read.lane.put(Packet(b"last"))
+        await reached(lambda: read.source.is_read)
+        for number in range(ALONE, 100):
+            read.source.bring(b"%d" % number)
+            await reached(lambda n=number: len(read.handled) > n and read.source.is_read)
+        assert len(set(read.threads[ALONE - 1 :])) == 1
+        assert read.stats.received == 100
+        assert read.stats.dropped == 0
+
+
+async def test_where_requests_come_several_at_once_nobody_reads(reads: Reads) -> None:
+    async with reads() as read:
+        for number in range(0, 10 * ALONE, 2):
+            for payload in numbered(number + 2)[-2:]:
+                read.lane.put(Packet(payload))
+            await reached(lambda: read.lane._active == 0)
+        assert not read.source.is_read
+        assert sorted(read.handled) == sorted(numbered(10 * ALONE))
+
+
+async def test_what_the_loop_brings_meanwhile_calls_away_who_reads(reads: Reads) -> None:
+    async with reads() as read:
+        await read.begin()
+        read.lane.put(Packet(b"by the loop"))
+        await reached(lambda: read.handled == [b"by the loop"])
+        await reached(lambda: read.lane._active == 0)
+        assert not read.source.is_read
+        read.handled.clear()
+        await read.begin()  # after a while it is as before
+
+
+async def test_a_lane_that_is_closed_calls_away_who_reads(reads: Reads) -> None:
+    async with reads() as read:
+        await read.begin()
+        await soon(read.lane.close(DEADLINE))
+        assert not read.source.is_read
+
+
+async def test_what_was_read_before_the_end_is_worked_off(reads: Reads) -> None:
+    async with reads() as read:
+        await read.begin()
+        read.source.bring(b"in the last moment")
+        await soon(read.lane.close(DEADLINE))
+        assert read.handled == [b"in the last moment"]
+
+
+async def test_who_reads_works_off_other_lanes_as_who_is_idle_does(
+    workers: Workers, reads: Reads
+) -> None:
+    async with reads() as read:
+        await read.begin()
+        threads: list[int] = []
+        other = ThreadLane(
+            *(workers, "other", lambda packet: threads.append(threading.get_ident()), Stats()),
+            lambda packet, error: None,
+        )
+        other.put(Packet(b""))
+        await reached(lambda: threads == read.threads[-1:])
+        assert workers.count == len(set(read.threads))
+
+
+async def test_who_reads_is_not_busy(workers: Workers, reads: Reads) -> None:
+    async with reads() as read:
+        await read.begin()
+        await reached(lambda: not workers.busy)
+
+
+async def test_who_reads_works_off_what_another_thread_hands_over(
+    workers: Workers, reads: Reads
+) -> None:
+    """As with the callback of a future, when it is the only worker whom the system allows."""
+    async with reads() as read:
+        await read.begin()
+        done = threading.Event()
+
+        class Work:
+            name = "work"
+
+            def work(self) -> None:
+                done.set()
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(_workers, "MAX_WORKERS", workers.count)
+            await asyncio.to_thread(workers.serve, Work())
+            await reached(done.is_set)

@@ -46,7 +46,13 @@ from commlib.exceptions import (
     EndpointClosed,
     PayloadTooBig,
 )
-from commlib.transports.base import Address, Consumer, HoldingTransport, Subscription
+from commlib.transports.base import (
+    Address,
+    Consumer,
+    HoldingTransport,
+    ReadingConsumer,
+    Subscription,
+)
 
 Req_co = TypeVar("Req_co", covariant=True)
 Resp_co = TypeVar("Resp_co", covariant=True)
@@ -232,6 +238,8 @@ class RPCService(Input):
         self._oldest = transport.clock() - int(self._max_age * 1000)
         self._consumer = await transport.consume(self.rpc_name, self._lane.put, self._workers)
         life.belongs_to(self._consumer)
+        if isinstance(self._consumer, ReadingConsumer) and isinstance(self._lane, RequestLane):
+            self._lane.read_from(self._consumer)
         try:
             topic = presence_topic(self.rpc_name)
             self._presence = await transport.subscribe(topic, self._say_present)

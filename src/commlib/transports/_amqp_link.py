@@ -420,7 +420,7 @@ class AmqpLink(StreamLink):
             if not is_sole or channel != number or data[7:11] != methods.DELIVER:
                 return False
             return self._take_whole(data, 0, head, len(data), take) > 0
-        except (Malformed, LayoutError):
+        except (Malformed, LayoutError, IndexError, MemoryError, OverflowError):
             return False  # it is found once more by the loop, and ends the connection
         finally:
             self._heard = self._loop.time()

@@ -97,6 +97,12 @@ class Consumer:
     def done(self, packet: Packet) -> None:
         self._services.done(packet)
 
+    def read(self, is_wanted: Callable[[], bool], seconds: float) -> Packet | None:
+        return self._services.read(self, is_wanted, seconds)
+
+    def send_reader_away(self) -> None:
+        self._services.send_reader_away()
+
     async def close(self) -> None:
         await self._services.leave(self)
 
@@ -353,11 +359,32 @@ class Services:
         if found.is_closed and not found.tag:
             self._pass_on(channel, found.queue, tag, properties, payload)
             return
+        request = self._take_in_hand(found, channel, life, tag, again, properties, payload)
+        if request is None:
+            self._write([methods.ack(channel.number, tag)])  # it is ours already
+            return
+        if self._next_look is None:
+            self._look_later()
+        found.handler(request)
+
+    def _take_in_hand(
+        self,
+        found: Consumer,
+        channel: Channel,
+        life: int,
+        tag: int,
+        again: bool,
+        properties: bytes,
+        payload: bytes,
+    ) -> Delivered | None:
+        """The request that has come for a consumer; None: it had come before.
+
+        On the loop, or on a thread while the loop does not read.
+        """
         beside = self._reader.read(properties)
         key, header, reply_to = _identify(found.queue, beside, payload)
         if again and (key in self._in_hand or key in self._worked_off):
-            self._write([methods.ack(channel.number, tag)])  # it is ours already
-            return
+            return None
         waited = found.backlog > 0
         found.backlog -= waited
         request = Delivered(
@@ -376,9 +403,40 @@ class Services:
             share=found.prefetch,
         )
         self._in_hand[request.key] = request
-        if self._next_look is None:
-            self._look_later()
-        found.handler(request)
+        return request
+
+    def read(
+        self, consumer: Consumer, is_wanted: Callable[[], bool], seconds: float
+    ) -> Delivered | None:
+        """The next that comes, read in this thread, if it is a request for this consumer.
+
+        See ``ReadingConsumer``.
+        """
+        link = self._link
+        if link is None:
+            return None
+        return link.read_here(is_wanted, partial(self._find, link, consumer), [], seconds)
+
+    def _find(self, link: AmqpLink, consumer: Consumer, data: bytes) -> Delivered | None:
+        if self._early is not None or self._next_look is None:
+            return None  # that is for the loop
+        channel, found = link.channel(consumer.number), list[Delivered | None]()
+
+        def take(
+            whose: bytes, tag: int, again: bool, where: bytes, properties: bytes, payload: bytes
+        ) -> None:
+            # One that has come before, or for nobody, is for the loop, too.
+            if self._by_tag.get(whose) is consumer and consumer.working and not again:
+                arrival = (channel, channel.life, tag, again, properties, payload)
+                found.append(self._take_in_hand(consumer, *arrival))
+
+        link.take_sole(data, consumer.number, take)
+        return found[0] if found else None
+
+    def send_reader_away(self) -> None:
+        """A thread that waits in ``read`` returns. On the loop."""
+        if self._link is not None:
+            self._link.send_reader_away()
 
     def _look_later(self) -> None:
         self._next_look = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)

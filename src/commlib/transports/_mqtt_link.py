@@ -29,6 +29,7 @@ from commlib.transports._mqtt_frames import Published
 from commlib.transports._mqtt_headers import read_pairs
 from commlib.transports._mqtt_routes import LONGEST_KEY, Route, Routes
 from commlib.transports._stream_link import StreamLink, early_end_hint, open_stream
+from commlib.transports.base import Handler
 
 if TYPE_CHECKING:
     from commlib.transports._mqtt_params import ConnectionParameters
@@ -314,6 +315,36 @@ class MqttLink(StreamLink):
 
         For the thread that has read it, if others have come on topics beside this one before.
         """
+        start, named, behind = self._sole(data)
+        if not behind or data[start + 2 : named] != topic:
+            return None
+        known = self.routes.siblings.get((topic[: topic.rfind(b"/") + 1], data[named:behind]))
+        return None if known is None else (data[behind:], known[1])
+
+    def sole_request(self, data: bytes, handler: Handler) -> Packet | None:
+        """A message for this handler and nobody else, if it is all of ``data``.
+
+        For the thread that has read it, if one of the same topic has come before.
+        """
+        start, named, behind = self._sole(data)
+        if not behind:
+            return None
+        taker = self.routes.by_number.get(data[named:behind]) if self._has_properties else None
+        if taker is not None:
+            if taker.handlers == (handler,):
+                return Packet(data[behind:], taker.topic)
+            return None
+        route = self.routes.by_topic.get(data[start:behind])
+        if route is None or len(route) != 1 or route[0][0] != handler:
+            return None
+        _, name, expiry = route[0]
+        return Packet(data[behind:], name, None, expiry)
+
+    def _sole(self, data: bytes) -> tuple[int, int, int]:
+        """Where topic and properties of a PUBLISH begin, the one and the others end.
+
+        All of them are 0 if that is not all of ``data``, and at QoS 0 and not retained.
+        """
         self._heard = self._loop.time()
         if QUICKACK:
             with suppress(OSError):  # the link is just ending
@@ -321,16 +352,13 @@ class MqttLink(StreamLink):
         try:
             size, start = read_length(data, 1)
             if data[0] != frames.PUBLISH or start + size != len(data):
-                return None
+                return 0, 0, 0
             named = behind = start + 2 + (data[start] << 8 | data[start + 1])
             if self._has_properties:
                 behind += 1 + data[behind]
         except (IndexError, Malformed):
-            return None  # it is found once more by the loop, and ends the connection
-        if data[start + 2 : named] != topic:
-            return None
-        known = self.routes.siblings.get((topic[: topic.rfind(b"/") + 1], data[named:behind]))
-        return None if known is None else (data[behind:], known[1])
+            return 0, 0, 0  # it is found once more by the loop, and ends the connection
+        return (start, named, behind) if behind <= len(data) else (0, 0, 0)
 
     def _take_packets(self, data: bytes) -> int:
         """Take all whole packets; where the rest begins."""

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from commlib._packet import Packet
@@ -16,6 +17,12 @@ from commlib.transports.base import Address, Handler, LinkStats, ReplyHandler
 
 MAX_PENDING = 10_000  # requests that wait for a consumer that is busy; the oldest is dropped
 LEAVE_SECONDS = 0.3  # how long the broker is waited for when the last consumer leaves
+
+
+def _link_of(channel: Channel) -> MqttLink | None:
+    """The link that brings what was subscribed so, if there is one now."""
+    wanted = channel.wanted
+    return None if wanted is None else wanted.board.link
 
 
 class Consumer:
@@ -33,6 +40,14 @@ class Consumer:
 
     def done(self, packet: Packet) -> None:
         self._queue.give_back(self)
+
+    def read(self, is_wanted: Callable[[], bool], seconds: float) -> Packet | None:
+        return self._queue.read(self, is_wanted, seconds)
+
+    def send_reader_away(self) -> None:
+        link = _link_of(self._queue.channel)
+        if link is not None:
+            link.send_reader_away()
 
     async def close(self) -> None:
         await self._queue.leave(self)
@@ -95,6 +110,25 @@ class Queue:
         self._pending.append((expires, packet))
         self.feed()
 
+    def read(
+        self, consumer: Consumer, is_wanted: Callable[[], bool], seconds: float
+    ) -> Packet | None:
+        """The next that comes, read in this thread, if this consumer can take it.
+
+        See ``ReadingConsumer``.
+        """
+        link = _link_of(self.channel)
+        if link is None:
+            return None
+        return link.read_here(is_wanted, partial(self._find, link, consumer), [], seconds)
+
+    def _find(self, link: MqttLink, consumer: Consumer, data: bytes) -> Packet | None:
+        packet = link.sole_request(data, self.take)
+        if packet is None or packet.ttl == 0 or self._pending or self._free() is not consumer:
+            return None  # that is for the loop
+        consumer.credit -= 1
+        return packet
+
     def feed(self) -> None:
         """Hand over what waits, to those who have the most credit."""
         self._wake_pending = False
@@ -107,9 +141,13 @@ class Queue:
                 self._stats.expired += 1
 
     def _free(self) -> Consumer | None:
-        """Who can take most, if anybody can take something."""
-        while self._freed:
-            self._freed.popleft().credit += 1
+        """Who can take most, if anybody can take something.
+
+        On the loop, or on a thread while the loop does not read.
+        """
+        with suppress(IndexError):  # until there are none: both may be at this
+            while True:
+                self._freed.popleft().credit += 1
         consumers = self._consumers
         if len(consumers) != 1:
             if not consumers:
@@ -171,8 +209,7 @@ class Inbox:
             self._open.discard(token)
 
     def read(self, token: str, seconds: float) -> Packet | None:
-        wanted = self.channel.wanted
-        link = None if wanted is None else wanted.board.link
+        link = _link_of(self.channel)
         if link is None or not link.routes.siblings:
             return None  # nor would a reply be known as one
         find = partial(self._find, link, f"{self._prefix}/{token}")

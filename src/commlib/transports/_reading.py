@@ -1,8 +1,8 @@
 """Whose turn it is to read from a socket: the event loop's, or that of a thread that waits.
 
-To read one small reply, the loop needs a turn of its own and has to wake the thread that waits for
-it. A thread that has nothing else to wait for reads it itself, with half the work. What comes and
-is not its reply, it leaves to the loop, in the order in which it came.
+To read one small reply, or request, the loop needs a turn of its own and has to wake the thread
+that waits for it. A thread that has nothing else to wait for reads it itself, with half the work.
+What comes and is not for it, it leaves to the loop, in the order in which it came.
 
 Ctrl-C may end what the main thread does between any two steps of it. So a turn is taken, and bytes
 are received and taken, in one step of the interpreter each, which leaves its result where everybody
@@ -28,6 +28,7 @@ T = TypeVar("T")
 CAN_BE_LENT = sys.platform == "linux"  # where there is epoll, whose sets may be watched in turn
 READ_BYTES = 4096  # what is longer, the loop had better read
 LONGEST_WAIT = 3600.0  # s in one go; who waits longer leaves the reading to the loop
+UNUSED = 500  # times that the loop has read, and no thread between them
 MOST_SKIPPED = 64  # calls whose replies are left to the loop where other things come between
 
 _READER = "reader"
@@ -46,8 +47,9 @@ class Reading:
 
     ``on_readable(sock)`` reads once, ``on_bytes`` takes what a thread has read, and ``on_failure``
     why it could not; all on the loop. ``is_clear`` tells whether all that came before was whole:
-    only then a thread may read. The socket has a descriptor of its own here, which is valid as long
-    as it is used. Raises OSError when there are no more descriptors.
+    only then a thread may read. ``on_unused`` is told when no thread has found its answer for
+    long. The socket has a descriptor of its own here, which is valid as long as it is used. Raises
+    OSError when there are no more descriptors.
     """
 
     def __init__(
@@ -57,7 +59,9 @@ class Reading:
         on_bytes: Callable[[bytes], None],
         on_failure: Callable[[OSError], None],
         is_clear: Callable[[], bool],
+        on_unused: Callable[[], None],
     ) -> None:
+        self._on_unused = on_unused
         self._on_readable = on_readable
         self._on_bytes = on_bytes
         self._on_failure = on_failure
@@ -70,6 +74,8 @@ class Reading:
         self._holder: dict[str, object] = {}
         """Whose turn it is, if it is anybody's."""
         self._skip, self._next_skip = 0, 1
+        self._unused = 0
+        """How often the loop has read since a thread has found its answer."""
         with ExitStack() as opened:
             self.sock = opened.enter_context(socket.socket(fileno=os.dup(sock.fileno())))
             self.sock.setblocking(False)
@@ -115,6 +121,9 @@ class Reading:
                 self._on_failure(self._failure)
             if not self._ended:
                 self._on_readable(self.sock)
+            self._unused += 1
+            if self._unused >= UNUSED and not self._ended:
+                self._on_unused()
         finally:
             del self._holder[_READER]
             if self._ended:
@@ -178,6 +187,7 @@ class Reading:
         else:
             taken.extend(map(came.pop, _FIRST))
             self._next_skip = 1
+            self._unused = 0
         return found
 
     def _give_back(self, turn: object) -> None:

@@ -276,7 +276,8 @@ class StreamLink(asyncio.BufferedProtocol):
             return
         try:
             self._reading = Reading(
-                self._direct, self._read_once, self._take_bytes, self.abort, self._is_clear
+                *(self._direct, self._read_once, self._take_bytes, self.abort, self._is_clear),
+                self._take_back,
             )
         except OSError:  # no more descriptors: asyncio reads on
             return
@@ -307,6 +308,11 @@ class StreamLink(asyncio.BufferedProtocol):
             self.abort(exc)
             raise
         self._end_lending()  # asyncio knows what to do at the end
+
+    def _take_back(self) -> None:
+        """No thread reads what it waits for, and the loop reads with less work by usual means."""
+        self._end_lending()
+        self._may_be_lent = True
 
     def _end_lending(self) -> None:
         reading, self._reading = self._reading, None

@@ -134,6 +134,23 @@ class Consumer(Protocol):
         """Take no more; returns when nothing is on its way to this consumer. Idempotent."""
 
 
+@runtime_checkable
+class ReadingConsumer(Consumer, Protocol):
+    """What a consumer may have beside that if a thread can read the next packet itself."""
+
+    def read(self, is_wanted: Callable[[], bool], seconds: float) -> Packet | None:
+        """Wait for what comes next, if it is a packet for this consumer; the handler is not told.
+
+        From any thread but the loop's. None: it is handed over as always, or somebody else reads,
+        or time is up, or the thread was sent away. ``is_wanted`` is asked when it is this thread's
+        turn to read: what came before that was handed over.
+        """
+        ...
+
+    def send_reader_away(self) -> None:
+        """A thread that waits in ``read`` has something else to do. On the loop."""
+
+
 class Inbox(Protocol):
     """Private return addresses. A reply is told by the address at which it arrives."""
 
