@@ -80,9 +80,28 @@ class Portal:
         self._lock = threading.RLock()
         self.ending = False
         self.thread = threading.Thread(target=self._run, name="commlib-loop", daemon=True)
-        self.thread.start()
+        self._begun = threading.Event()
+        try:
+            self.thread.start()
+        except RuntimeError:  # the system has no more threads, or the program is ending
+            raise
+        except BaseException:  # Ctrl-C
+            self._end_before_use()
+            raise
+
+    def _end_before_use(self) -> None:
+        """Nobody will know of it, so it ends now; if the program ended first Python would crash.
+
+        Python 3.11 frees at its end what a thread needs that was started and has not begun.
+        """
+        self.ending = True
+        if self._begun.wait(EXIT_SECONDS):  # if not, it was not started
+            with suppress(RuntimeError):  # it has ended already
+                self.loop.call_soon_threadsafe(self.loop.stop)
+            self.thread.join(EXIT_SECONDS)
 
     def _run(self) -> None:
+        self._begun.set()
         asyncio.set_event_loop(self.loop)
         while not self.ending:
             try:

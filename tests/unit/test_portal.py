@@ -26,7 +26,7 @@ from brokers import RedisServer, RespConnection, free_port
 from collected import BUSY_SECONDS, DEADLINE, Collected, eventually
 from commlib import _face, _portal
 from commlib import node as face_of_node
-from commlib._portal import get_heeding_signals
+from commlib._portal import Portal, get_heeding_signals
 from commlib.aio._hub import Hub
 from commlib.bridges import TopicBridge
 from commlib.exceptions import BlockingCall, CommlibError, EndpointClosed
@@ -353,6 +353,22 @@ end()
     running.line()
     assert running.line().startswith("EndpointClosed: ")
     assert_clean(running.ended())
+
+
+def test_ctrl_c_while_the_loop_is_started_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[threading.Thread] = []
+
+    class Interrupted(threading.Thread):
+        def start(self) -> None:
+            made.append(self)
+            super().start()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading, "Thread", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Portal()
+    assert [thread.is_alive() for thread in made] == [False]
 
 
 RUN_FOREVER = """
