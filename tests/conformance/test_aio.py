@@ -748,12 +748,15 @@ async def test_who_stops_it_as_well_waits_until_it_is_stopped(
         assert ended == [1]
         await publisher.publish(2)
         assert await get(fence, 2) == [1, 2]
+        assert ended == [1], "nothing is handed over when it is stopped"
         async with in_time():
             await what.run()
             await subscriber.run()
         await publisher.publish(3)
-        await until(lambda: ended == [1, 3])
-        assert subscriber.stats.received == 2, "once each"
+        await until(lambda: ended[-1] == 3)
+        # No broker is waited for at an end: it may hear of that behind the message.
+        assert ended in ([1, 3], [1, 2, 3])
+        assert subscriber.stats.received == len(ended), "once each"
 
 
 async def test_what_is_run_while_it_is_being_stopped_works_after_that(
