@@ -45,9 +45,7 @@ class Consumer:
         return self._queue.read(self, is_wanted, seconds)
 
     def send_reader_away(self) -> None:
-        link = _link_of(self._queue.channel)
-        if link is not None:
-            link.send_reader_away()
+        self._queue.send_reader_away()
 
     async def close(self) -> None:
         await self._queue.leave(self)
@@ -78,6 +76,8 @@ class Queue:
         # Filled from any thread, emptied on the loop, which is woken only if something waits.
         self._freed: deque[Consumer] = deque()
         self._wake_pending = False
+        self._read_link: MqttLink | None = None
+        """On which a thread has read last; the channel may have left it since."""
         self._loop = asyncio.get_running_loop()
         self.channel: Channel = boards.add(name, self.take, is_queue=True)
         queues[name] = self
@@ -120,7 +120,13 @@ class Queue:
         link = _link_of(self.channel)
         if link is None:
             return None
+        self._read_link = link
         return link.read_here(is_wanted, partial(self._find, link, consumer), [], seconds)
+
+    def send_reader_away(self) -> None:
+        """A thread that waits in ``read`` returns. On the loop."""
+        if self._read_link is not None:
+            self._read_link.send_reader_away()
 
     def _find(self, link: MqttLink, consumer: Consumer, data: bytes) -> Packet | None:
         packet = link.sole_request(data, self.take)
@@ -148,7 +154,7 @@ class Queue:
         with suppress(IndexError):  # until there are none: both may be at this
             while True:
                 self._freed.popleft().credit += 1
-        consumers = self._consumers
+        consumers = tuple(self._consumers)  # the last one may leave meanwhile
         if len(consumers) != 1:
             if not consumers:
                 return None

@@ -262,7 +262,8 @@ class StreamLink(asyncio.BufferedProtocol):
             return reading.read(is_wanted, find, taken, seconds)
         if self._may_be_lent and self._direct is not None:
             self._may_be_lent = False
-            self._loop.call_soon_threadsafe(self._lend)
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._lend)
         return None
 
     def send_reader_away(self) -> None:
