@@ -51,14 +51,19 @@ class RequestLane(ThreadLane):
         self._queue.append(packet)
         if self._courtesy is not None:
             self._courtesy.note()
-        if not self._active:
-            self._alone += 1
-        else:
-            self._alone = 0
-            if self in self._workers.readers:
-                self.send_away()
+        if self._source is not None:
+            self._heed_reader(self._source)
         if self._places:
             self._take()
+
+    def _heed_reader(self, source: ReadingConsumer) -> None:
+        """A request has come by the loop: whether the next may be read, and nobody reads now."""
+        if not self._active:
+            self._alone += 1
+            return
+        self._alone = 0
+        if source in self._workers.sources:
+            source.send_reader_away()
 
     def _pop(self) -> Packet | None:
         if not self._queue:
@@ -70,14 +75,14 @@ class RequestLane(ThreadLane):
 
     def _read(self) -> Packet | None:
         """Wait for the next request; None: it comes by way of the loop. On a worker."""
-        source, readers = self._source, self._workers.readers
+        source, sources = self._source, self._workers.sources
         if source is None or self._alone < ALONE or self._active > 1:
             return None
-        readers.add(self)
+        sources.add(source)
         try:
             packet = source.read(self._has_nothing, IDLE_SECONDS)
         finally:
-            readers.discard(self)
+            sources.discard(source)
         if packet is None:
             self._alone = 0
         else:
@@ -87,11 +92,6 @@ class RequestLane(ThreadLane):
     def _has_nothing(self) -> bool:
         """Whether nothing is to be done, here or elsewhere, but to wait."""
         return self._source is not None and not (self._queue or self._workers.all_taken)
-
-    def send_away(self) -> None:
-        """If a worker reads, it has something else to do. On the loop."""
-        if self._source is not None:
-            self._source.send_reader_away()
 
     async def close(self, grace: float) -> list[Packet]:
         source, self._source = self._source, None

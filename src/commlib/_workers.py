@@ -31,10 +31,10 @@ class Work(Protocol):
         """Do it; never raises."""
 
 
-class Reader(Protocol):
+class Source(Protocol):
     """Where a worker with nothing else to do waits for what comes, to read it itself."""
 
-    def send_away(self) -> None:
+    def send_reader_away(self) -> None:
         """There is something else to do. On the loop."""
 
 
@@ -62,7 +62,7 @@ class Workers:
         self._lock = threading.Lock()
         self._idle = 0  # workers that nobody has woken yet
         self._threads: set[threading.Thread] = set()
-        self.readers: set[Reader] = set()
+        self.sources: set[Source] = set()
         """Where workers wait who are not idle, but can be called away."""
         self._alone: WeakSet[threading.Thread] = WeakSet()
         """The threads of ``serve_alone``; those that have ended are forgotten by themselves."""
@@ -86,7 +86,7 @@ class Workers:
     def busy(self) -> bool:
         """Whether something is being worked off, or waits for it. From any thread."""
         with self._lock:
-            if self._line or self._idle + len(self.readers) < len(self._threads):
+            if self._line or self._idle + len(self.sources) < len(self._threads):
                 return True
         return any(thread.is_alive() for thread in list(self._alone))
 
@@ -96,7 +96,7 @@ class Workers:
         if self._idle:
             self._wake()
             return
-        if self.readers:
+        if self.sources:
             self._send_readers_away_soon()
         if not (self._is_watched and self._threads):  # they may all have ended meanwhile
             self._see_to(lane)
@@ -121,13 +121,13 @@ class Workers:
                 self.loop.call_soon_threadsafe(self._send_readers_away)
 
     def _send_readers_away(self) -> None:
-        for reader in tuple(self.readers):
-            reader.send_away()
+        for source in tuple(self.sources):
+            source.send_reader_away()
 
     def _see_to(self, lane: Work) -> None:
         """Nobody is idle: start one more worker, or see soon whether that is needed."""
         with self._lock:
-            is_enough = len(self._threads) >= FEW or self.readers
+            is_enough = len(self._threads) >= FEW or self.sources
             if is_enough and self._watch(lane):
                 return
             threads = self._hire(1)

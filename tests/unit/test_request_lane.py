@@ -497,7 +497,7 @@ def reads(workers: Workers, request: pytest.FixtureRequest) -> Reads:
             yield read
         finally:
             assert await soon(read.lane.close(DEADLINE)) == []
-        assert not workers.readers
+        assert not workers.sources
 
     return make
 
