@@ -1055,6 +1055,35 @@ def test_a_quick_service_that_blocks_all_at_once_keeps_back_nothing_that_it_has_
     assert [future.result(DEADLINE).c for future in behind] == list(range(20))
 
 
+def test_a_quick_service_hears_what_it_waits_for_all_at_once(
+    make_node: MakeNode, broker: Broker, topic: str
+) -> None:
+    """Over the connection from which its requests come."""
+    heard, entered = threading.Event(), threading.Event()
+
+    def handle(request: AddTwoInts.Request) -> AddTwoInts.Response:
+        if request.a < 0:
+            entered.set()
+            return Response(c=int(heard.wait(DEADLINE)))
+        return add(request)
+
+    server, node = make_node(), make_node()
+    server.create_subscriber(broker.unique("word"), on_message=lambda message: heard.set())
+    server.create_rpc(topic, handle, AddTwoInts)
+    publisher = node.create_publisher(broker.unique("word"))
+    client = node.create_rpc_client(topic, AddTwoInts)
+    for number in range(20):
+        before = [client.call_async(Request(a=n, b=0)) for n in range(20)]
+        waiting = client.call_async(Request(a=-1, b=0))
+        behind = [client.call_async(Request(a=n, b=0)) for n in range(20)]
+        assert entered.wait(DEADLINE), number
+        publisher.publish({"n": number})
+        assert waiting.result(DEADLINE).c == 1
+        assert [future.result(DEADLINE).c for future in before + behind] == 2 * [*range(20)]
+        heard.clear()
+        entered.clear()
+
+
 def test_requests_of_a_former_life_give_no_credit_to_the_next(
     make_node: MakeNode, topic: str, gate: threading.Event
 ) -> None:

@@ -816,24 +816,23 @@ async def test_a_thread_that_was_about_to_write_looks_again(
 # ---- what a thread has read ----
 
 
-def sole(taker: Taker, data: bytes) -> bytes | None:
-    """The payload of the only reply in this, if it is that."""
-    found: list[bytes] = []
-    is_sole = taker.link.take_sole(data, CALLS, lambda *arrival: found.append(arrival[-1]))
-    assert len(found) == is_sole
-    return found[0] if found else None
+def payloads(taker: Taker, data: bytes) -> list[bytes]:
+    """Those of the replies that are all of this."""
+    return [arrival[-1] for arrival in taker.link.messages_of(data, CALLS)]
 
 
 @pytest.mark.parametrize("payload", [b"x", b"y" * 700])
-async def test_a_reply_is_told_if_it_is_all_that_a_thread_has_read(payload: bytes) -> None:
+async def test_replies_are_told_if_they_are_all_that_a_thread_has_read(payload: bytes) -> None:
     taker = Taker()
-    data = delivered(CALLS, payload)
-    assert sole(taker, data) == payload
+    data, other = delivered(CALLS, payload), delivered(TOPICS, payload)
+    assert payloads(taker, data) == [payload]
+    assert payloads(taker, data + delivered(CALLS, b"z") + data) == [payload, b"z", payload]
     for end in range(len(data)):
-        assert sole(taker, data[:end]) is None
-    for other in (data + data, data + methods.BEAT, methods.BEAT + data, data + b"\x01"):
-        assert sole(taker, other) is None
-    assert sole(taker, delivered(TOPICS, payload)) is None
+        assert payloads(taker, data[:end]) == []
+        assert payloads(taker, data + data[:end]) == [payload] * (not end)
+    for more in (methods.BEAT, b"\x01", other):
+        assert payloads(taker, data + more) == payloads(taker, more + data) == []
+    assert payloads(taker, other) == []
     assert taker.payloads == []  # its channel has not seen any of it
 
 
@@ -843,6 +842,6 @@ def test_whatever_a_thread_has_read_it_raises_nothing(noise: bytes) -> None:
         taker = Taker()
         data = delivered(CALLS, b"x")
         for at in range(0, len(data), 5):
-            sole(taker, data[:at] + noise + data[at + len(noise) :])
+            payloads(taker, data[:at] + noise + data[at + len(noise) :])
 
     asyncio.run(read())

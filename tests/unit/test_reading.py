@@ -83,17 +83,38 @@ class Lent:
 
         return asyncio.run_coroutine_threadsafe(act(), self.loop).result(DEADLINE)
 
-    def read(self, wanted: bytes, seconds: float = DEADLINE) -> bytes | None:
-        return self.find(lambda data: data if data == wanted else None, seconds)
+    def read(self, wanted: bytes, seconds: float = DEADLINE, *, keep: bool = False) -> bytes | None:
+        return self.find(lambda data: data if data == wanted else None, seconds, keep=keep)
 
-    def find(self, find: Callable[[bytes], T | None], seconds: float = DEADLINE) -> T | None:
-        return self.reading.read(lambda: self.is_wanted, find, self.taken, seconds)
+    def find(
+        self, find: Callable[[bytes], T | None], seconds: float = DEADLINE, *, keep: bool = False
+    ) -> T | None:
+        return self.reading.read(lambda: self.is_wanted, find, self.taken, seconds, keep)
+
+    def on_thread(self, wanted: bytes, *, keep: bool = False) -> bytes | None:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(self.read, wanted, keep=keep).result(DEADLINE)
+
+    def keep(self) -> None:
+        """Have a thread read something, and keep the turn."""
+
+        def is_kept() -> bool:
+            with self.waiting_for(b"kept", keep=True) as found:
+                self.far.sendall(b"kept")
+                assert found.result(DEADLINE) == b"kept"
+            self.do(lambda: None)  # the loop may have been told of it: then it takes the turn
+            return self.reading._kept
+
+        eventually(is_kept)
+        self.far.sendall(b"behind")
+        self.do(lambda: None)
+        assert self.on_loop == []
 
     @contextmanager
-    def waiting_for(self, wanted: bytes) -> Iterator[Future[bytes | None]]:
+    def waiting_for(self, wanted: bytes, *, keep: bool = False) -> Iterator[Future[bytes | None]]:
         """While a thread waits for this."""
         with ThreadPoolExecutor(1) as pool:
-            found = pool.submit(self.read, wanted)
+            found = pool.submit(self.read, wanted, keep=keep)
             eventually(lambda: bool(self.reading._holder))
             yield found
 
@@ -191,6 +212,62 @@ def test_the_owner_is_told_when_no_thread_has_found_its_answer_for_long(lent: Le
     assert lent.unused == []
     bring(1)
     eventually(lambda: lent.unused != [])
+
+
+def test_what_comes_while_the_turn_is_kept_is_for_who_reads_next(lent: Lent) -> None:
+    lent.keep()
+    assert lent.on_thread(b"behind") == b"behind"
+    lent.far.sendall(b"more")
+    lent.heard(b"more")
+
+
+def test_a_turn_that_was_kept_and_is_not_used_is_the_loops(lent: Lent) -> None:
+    lent.keep()
+    lent.reading.resume()
+    lent.heard(b"behind")
+    lent.far.sendall(b"more")
+    lent.heard(b"behindmore")
+
+
+def test_who_finds_something_else_keeps_no_turn(lent: Lent) -> None:
+    lent.keep()
+    assert lent.on_thread(b"other", keep=True) is None
+    lent.far.sendall(b"more")
+    lent.heard(b"behindmore")
+
+
+def test_who_does_not_want_it_any_more_keeps_no_turn(lent: Lent) -> None:
+    lent.keep()
+    lent.is_wanted = False
+    assert lent.on_thread(b"behind", keep=True) is None
+    lent.heard(b"behind")
+
+
+def test_a_loop_that_was_told_before_the_turn_was_kept_reads_on(lent: Lent) -> None:
+    lent.keep()
+    lent.do(lent.reading._take_turn)
+    lent.heard(b"behind")
+    lent.far.sendall(b"more")
+    lent.heard(b"behindmore")
+
+
+def test_the_turn_of_another_thread_is_left_to_that(lent: Lent) -> None:
+    lent.keep()
+    assert lent.on_thread(b"behind", keep=True) == b"behind"
+    with lent.waiting_for(b"answer") as found:
+        lent.reading.resume()
+        lent.far.sendall(b"answer")
+        assert found.result(DEADLINE) == b"answer"
+    lent.far.sendall(b"more")
+    lent.heard(b"more")
+
+
+def test_a_link_ends_while_the_turn_is_kept(lent: Lent) -> None:
+    lent.keep()
+    lent.do(lent.reading.stop)
+    assert lent.reading.sock.fileno() == -1
+    lent.reading.resume()
+    assert lent.on_thread(b"behind", keep=True) is None
 
 
 def test_a_thread_that_waits_is_sent_away_when_the_link_ends(lent: Lent) -> None:

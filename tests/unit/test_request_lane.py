@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from queue import SimpleQueue
@@ -15,7 +16,7 @@ from collected import DEADLINE, eventually
 from commlib import _request_lane, _workers
 from commlib._lanes import ThreadLane
 from commlib._packet import Packet
-from commlib._request_lane import ALONE, MOST_HELD, QUICK_CALLS, HoldingLane, RequestLane
+from commlib._request_lane import MOST_HELD, PROVEN, QUICK_CALLS, HoldingLane, RequestLane
 from commlib._stats import Stats
 from commlib._workers import Workers
 from commlib.transports.base import Address, HoldingTransport, ReadingConsumer
@@ -150,31 +151,41 @@ class Service:
 
 
 class Source:
-    """A consumer at which one worker at a time can wait for the next request."""
+    """A consumer at which one worker at a time can wait for the next requests."""
 
     working = True
 
-    def __init__(self) -> None:
+    def __init__(self, reads_bursts: bool) -> None:
+        self.reads_bursts = reads_bursts
         self.is_read = False
-        self._came: SimpleQueue[Packet | None] = SimpleQueue()
+        self.is_kept = False
+        """Whether nobody but a worker would read now."""
+        self.before_return: Callable[[], None] = lambda: None
+        self._came: SimpleQueue[tuple[Packet, ...]] = SimpleQueue()
 
-    def read(self, is_wanted: Callable[[], bool], seconds: float) -> Packet | None:
+    def read(self, is_wanted: Callable[[], bool], seconds: float, keep: bool) -> tuple[Packet, ...]:
+        self.is_kept = False
         if not is_wanted():
-            return None
+            return ()
         self.is_read = True
-        packet = self._came.get()  # for as long as it takes: who reads has to be sent away
-        self.is_read = False
-        return packet
+        packets = self._came.get()  # for as long as it takes: who reads has to be sent away
+        self.is_kept = keep and bool(packets)
+        self.before_return()
+        return packets
+
+    def resume_reading(self) -> None:
+        self.is_kept = False
 
     def send_reader_away(self) -> None:
         if self.is_read:
             self.is_read = False
-            self._came.put(None)
+            self._came.put(())
 
-    def bring(self, payload: bytes) -> None:
+    def bring(self, *payloads: bytes) -> None:
         """What comes is for the one who reads."""
         assert self.is_read
-        self._came.put(Packet(payload))
+        self.is_read = False
+        self._came.put(tuple(map(Packet, payloads)))
 
     def done(self, packet: Packet) -> None: ...
 
@@ -192,6 +203,13 @@ def serve(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> Serve:
     return lambda concurrency=2: Service(workers, clock, concurrency)
 
 
+@pytest.fixture
+def unwatched(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Serve:
+    """The same, and nobody looks whether its workers get on."""
+    monkeypatch.setattr(_request_lane, "PATIENCE", NEVER)
+    return serve
+
+
 async def test_a_function_that_is_not_known_has_all_its_workers_at_once(serve: Serve) -> None:
     service = serve(concurrency=4)
     gates = [service.gate(payload) for payload in numbered(5)]
@@ -203,11 +221,8 @@ async def test_a_function_that_is_not_known_has_all_its_workers_at_once(serve: S
     assert len(set(service.threads)) == 4
 
 
-async def test_a_quick_function_is_left_to_the_worker_that_is_at_it(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_request_lane, "PATIENCE", NEVER)
-    service = serve()
+async def test_a_quick_function_is_left_to_the_worker_that_is_at_it(unwatched: Serve) -> None:
+    service = unwatched()
     await service.warm()
     first = service.gate(b"first")
     service.put(b"first", *numbered(50))
@@ -217,11 +232,8 @@ async def test_a_quick_function_is_left_to_the_worker_that_is_at_it(
     assert len(set(service.threads)) == 1
 
 
-async def test_a_function_that_was_slow_once_has_all_its_workers(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_request_lane, "PATIENCE", NEVER)
-    service = serve(concurrency=4)
+async def test_a_function_that_was_slow_once_has_all_its_workers(unwatched: Serve) -> None:
+    service = unwatched(concurrency=4)
     await service.warm()
     service.seconds = _request_lane.QUICK_SECONDS
     service.put(b"slow")
@@ -233,11 +245,8 @@ async def test_a_function_that_was_slow_once_has_all_its_workers(
         gate.set()
 
 
-async def test_a_function_that_fails_slowly_is_slow(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_request_lane, "PATIENCE", NEVER)
-    service = serve()
+async def test_a_function_that_fails_slowly_is_slow(unwatched: Serve) -> None:
+    service = unwatched()
     await service.warm()
     service.seconds = _request_lane.QUICK_SECONDS
     service.put(b"raise")
@@ -250,10 +259,9 @@ async def test_a_function_that_fails_slowly_is_slow(
 
 
 async def test_when_a_quick_function_becomes_slow_the_others_join_for_what_waits(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
+    unwatched: Serve,
 ) -> None:
-    monkeypatch.setattr(_request_lane, "PATIENCE", NEVER)
-    service = serve(concurrency=4)
+    service = unwatched(concurrency=4)
     await service.warm()
     gates = [service.gate(payload) for payload in numbered(10)]
     service.put(*numbered(10))
@@ -268,11 +276,8 @@ async def test_when_a_quick_function_becomes_slow_the_others_join_for_what_waits
     await reached(lambda: sorted(service.replies.sent) == numbered(10))
 
 
-async def test_a_look_leaves_alone_who_gets_on_and_is_quick(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_request_lane, "PATIENCE", NEVER)
-    service = serve(concurrency=4)
+async def test_a_look_leaves_alone_who_gets_on_and_is_quick(unwatched: Serve) -> None:
+    service = unwatched(concurrency=4)
     await service.warm()
     gates = [service.gate(payload) for payload in numbered(10)]
     service.put(*numbered(10))
@@ -301,10 +306,9 @@ async def test_when_a_quick_function_blocks_the_other_workers_join(
 
 
 async def test_replies_are_held_while_requests_wait_and_no_longer_than_so_many(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
+    unwatched: Serve,
 ) -> None:
-    monkeypatch.setattr(_request_lane, "PATIENCE", NEVER)
-    service = serve()
+    service = unwatched()
     await service.warm()
     last, late = numbered(MOST_HELD + 3)[-2:]
     first, gate, end = (service.gate(payload) for payload in (b"0", last, late))
@@ -320,11 +324,8 @@ async def test_replies_are_held_while_requests_wait_and_no_longer_than_so_many(
     await reached(lambda: service.replies.sent == numbered(MOST_HELD + 3))
 
 
-async def test_what_is_held_leaves_when_the_next_request_has_no_reply(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_request_lane, "PATIENCE", NEVER)
-    service = serve()
+async def test_what_is_held_leaves_when_the_next_request_has_no_reply(unwatched: Serve) -> None:
+    service = unwatched()
     await service.warm()
     gate = await service.at_the_second()
     assert service.replies.held == [b"first"]
@@ -344,10 +345,9 @@ async def test_what_is_held_leaves_when_the_next_request_blocks(serve: Serve) ->
 
 
 async def test_what_is_held_just_after_a_look_leaves_before_the_next_request(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
+    unwatched: Serve,
 ) -> None:
-    monkeypatch.setattr(_request_lane, "PATIENCE", NEVER)
-    service = serve()
+    service = unwatched()
     await service.warm()
     lane, replies = service.lane, service.replies
 
@@ -361,11 +361,8 @@ async def test_what_is_held_just_after_a_look_leaves_before_the_next_request(
     gate.set()
 
 
-async def test_what_is_held_leaves_before_the_lane_is_closed(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_request_lane, "PATIENCE", NEVER)
-    service = serve()
+async def test_what_is_held_leaves_before_the_lane_is_closed(unwatched: Serve) -> None:
+    service = unwatched()
     await service.warm()
     gate = await service.at_the_second()
     closing = asyncio.create_task(service.lane.close(DEADLINE))
@@ -375,11 +372,10 @@ async def test_what_is_held_leaves_before_the_lane_is_closed(
 
 
 async def test_a_worker_that_cannot_send_what_is_held_goes_on(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
+    unwatched: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when the loop was closed meanwhile."""
-    monkeypatch.setattr(_request_lane, "PATIENCE", NEVER)
-    service = serve()
+    service = unwatched()
     await service.warm()
     gate = await service.at_the_second()
 
@@ -450,17 +446,23 @@ async def test_the_lane_of_a_broker_that_holds_nothing_calls_as_many_at_once_as_
 
 
 class Read:
-    """A lane of one worker at a time, whose requests come by the loop or from their source."""
+    """A lane of one worker at a time, whose requests come by the loop or from their source.
 
-    def __init__(self, workers: Workers, concurrency: int) -> None:
+    Its function is never known to be quick.
+    """
+
+    def __init__(self, workers: Workers, concurrency: int, reads_bursts: bool) -> None:
         workers.loop = asyncio.get_running_loop()
-        self.source = Source()
+        self.source = Source(reads_bursts)
         assert isinstance(self.source, ReadingConsumer)
         self.handled: list[bytes] = []
+        self.gate = threading.Event()
+        """What the function waits for at its end."""
+        self.gate.set()
         self.threads: list[int] = []
         self.stats = Stats()
-        self.lane = RequestLane(
-            *(workers, "lane", self._handle, self.stats, lambda packet, error: None),
+        self.lane = HoldingLane(
+            *(Replies(), workers, "lane", self._handle, self.stats, lambda packet, error: None),
             concurrency=concurrency,
         )
         self.lane.read_from(self.source)
@@ -468,6 +470,7 @@ class Read:
     def _handle(self, packet: Packet) -> None:
         self.handled.append(packet.payload)
         self.threads.append(threading.get_ident())
+        assert self.gate.wait(DEADLINE)
 
     async def one_by_one(self, count: int) -> None:
         """Requests that come by the loop, each when that before was worked off."""
@@ -478,7 +481,7 @@ class Read:
 
     async def begin(self) -> None:
         """Have a worker read."""
-        await self.one_by_one(ALONE)
+        await self.one_by_one(PROVEN)
         await reached(lambda: self.source.is_read)
         self.handled.clear()
 
@@ -486,13 +489,13 @@ class Read:
 Reads = Callable[[], AbstractAsyncContextManager[Read]]
 
 
-@pytest.fixture(params=[1, 2])
+@pytest.fixture(params=[(1, False), (2, False), (2, True)])
 def reads(workers: Workers, request: pytest.FixtureRequest) -> Reads:
     """A lane as long as the test has it."""
 
     @asynccontextmanager
     async def make() -> AsyncIterator[Read]:
-        read = Read(workers, request.param)
+        read = Read(workers, *request.param)
         try:
             yield read
         finally:
@@ -504,27 +507,27 @@ def reads(workers: Workers, request: pytest.FixtureRequest) -> Reads:
 
 async def test_where_requests_come_one_by_one_their_worker_reads_the_next(reads: Reads) -> None:
     async with reads() as read:
-        await read.one_by_one(ALONE - 1)
+        await read.one_by_one(PROVEN - 1)
         await reached(lambda: read.lane._active == 0)
         assert not read.source.is_read
         read.lane.put(Packet(b"last"))
         await reached(lambda: read.source.is_read)
-        for number in range(ALONE, 100):
+        for number in range(PROVEN, 100):
             read.source.bring(b"%d" % number)
             await reached(lambda n=number: len(read.handled) > n and read.source.is_read)
-        assert len(set(read.threads[ALONE - 1 :])) == 1
+        assert len(set(read.threads[PROVEN - 1 :])) == 1
         assert read.stats.received == 100
         assert read.stats.dropped == 0
 
 
 async def test_where_requests_come_several_at_once_nobody_reads(reads: Reads) -> None:
     async with reads() as read:
-        for number in range(0, 10 * ALONE, 2):
+        for number in range(0, 10 * PROVEN, 2):
             for payload in numbered(number + 2)[-2:]:
                 read.lane.put(Packet(payload))
             await reached(lambda: read.lane._active == 0)
         assert not read.source.is_read
-        assert sorted(read.handled) == sorted(numbered(10 * ALONE))
+        assert sorted(read.handled) == sorted(numbered(10 * PROVEN))
 
 
 async def test_what_the_loop_brings_meanwhile_calls_away_who_reads(reads: Reads) -> None:
@@ -592,3 +595,202 @@ async def test_who_reads_works_off_what_another_thread_hands_over(
             patched.setattr(_workers, "MAX_WORKERS", workers.count)
             await asyncio.to_thread(workers.serve, Work())
             await reached(done.is_set)
+
+
+# ---- a worker that reads several at once, and keeps the turn ----
+
+
+@asynccontextmanager
+async def read_by_a_worker(service: Service) -> AsyncIterator[Source]:
+    """Have a worker of a quick function wait for what comes, as long as the test has it."""
+    source = Source(reads_bursts=True)
+    await service.warm()
+    service.lane.read_from(source)
+    for number in range(PROVEN):
+        service.put(b"%d" % number)
+        await reached(lambda: service.lane._active == 0 or source.is_read)
+    await reached(lambda: source.is_read)
+    service.replies.sent.clear()
+    service.entered.clear()
+    service.threads.clear()
+    yield source
+    await soon(service.lane.close(DEADLINE))
+
+
+async def test_what_comes_at_once_is_worked_off_by_the_one_who_has_read_it(
+    unwatched: Serve,
+) -> None:
+    service = unwatched(concurrency=4)
+    async with read_by_a_worker(service) as source:
+        received = service.lane.stats.received
+        for _ in range(3):
+            source.bring(*numbered(5))
+            await reached(lambda: source.is_read)
+        assert service.replies.sent == 3 * numbered(5)
+        assert len(set(service.threads)) == 1
+        assert service.lane.stats.received == received + 15
+
+
+async def test_replies_to_what_has_come_at_once_leave_as_one(unwatched: Serve) -> None:
+    service = unwatched()
+    async with read_by_a_worker(service) as source:
+        last = service.gate(b"2")
+        source.bring(*numbered(3))
+        await reached(lambda: service.entered == numbered(3))
+        assert (service.replies.held, service.replies.sent) == (numbered(2), [])
+        last.set()
+        await reached(lambda: service.replies.sent == numbered(3))
+
+
+@asynccontextmanager
+async def at_the_gate(service: Service) -> AsyncIterator[tuple[Source, threading.Event]]:
+    """Have what comes at once watched, so that the turn is kept, and come to a request that waits.
+
+    Two more are behind that.
+    """
+    async with read_by_a_worker(service) as source:
+        source.bring(b"a", b"b")
+        await reached(lambda: service.lane._next_look is not None and source.is_read)
+        source.bring(b"by one who keeps nothing yet")  # who began to read before the first look
+        await reached(lambda: source.is_read and len(service.entered) == 3)
+        service.entered.clear()
+        gate = service.gate(b"gate")
+        source.bring(b"gate", b"c", b"d")
+        await reached(lambda: service.entered[:1] == [b"gate"])
+        yield source, gate
+
+
+async def test_a_worker_who_is_left_alone_keeps_the_turn_to_read(unwatched: Serve) -> None:
+    service = unwatched(concurrency=4)
+    async with at_the_gate(service) as (source, gate):
+        assert source.is_kept
+        assert service.entered == [b"gate"]
+        gate.set()
+        await reached(lambda: source.is_read)
+        assert service.entered == [b"gate", b"c", b"d"]
+
+
+async def test_who_does_not_get_on_keeps_no_turn_and_the_others_join(unwatched: Serve) -> None:
+    service = unwatched(concurrency=2)
+    async with at_the_gate(service) as (source, gate):
+        service.lane._look(service.lane._called)
+        await reached(lambda: sorted(service.entered) == [b"c", b"d", b"gate"])
+        assert not source.is_kept
+        gate.set()
+
+
+async def test_who_leaves_keeps_no_turn(unwatched: Serve) -> None:
+    service = unwatched(concurrency=2)
+    async with at_the_gate(service) as (source, gate):
+        service.lane._in_row = 0  # nobody is to read on
+        assert source.is_kept
+        gate.set()
+        await reached(lambda: service.lane._active == 0)
+        assert not source.is_kept
+
+
+async def test_the_turn_is_not_kept_beyond_the_end_of_the_lane(unwatched: Serve) -> None:
+    service = unwatched(concurrency=2)
+    async with at_the_gate(service) as (source, gate):
+        closing = asyncio.create_task(service.lane.close(DEADLINE))
+        await reached(lambda: not source.is_kept)
+        gate.set()
+        await soon(closing)
+
+
+async def test_a_turn_that_is_kept_when_nobody_looks_any_more_is_given_back(
+    unwatched: Serve,
+) -> None:
+    service = unwatched(concurrency=2)
+
+    def look() -> None:
+        service.lane._is_watched = False
+
+    async with at_the_gate(service) as (source, gate):
+        gate.set()
+        await reached(lambda: source.is_read)
+        source.before_return = look
+        last = service.gate(b"last")
+        source.bring(b"last")
+        await reached(lambda: service.entered[-1] == b"last")
+        assert not source.is_kept
+        last.set()
+
+
+async def test_what_comes_at_once_to_a_function_that_is_not_quick_is_for_all_workers(
+    workers: Workers,
+) -> None:
+    read = Read(workers, 3, reads_bursts=True)
+    await read.begin()
+    read.gate.clear()
+    read.source.bring(*numbered(3))
+    await reached(lambda: sorted(read.handled) == numbered(3))
+    read.gate.set()
+    await soon(read.lane.close(DEADLINE))
+
+
+async def test_what_the_loop_brings_while_a_worker_begins_to_read_is_not_left_waiting(
+    unwatched: Serve,
+) -> None:
+    service = unwatched(concurrency=1)
+    async with read_by_a_worker(service) as source:
+        gate = service.gate(b"gate")
+
+        class Late(deque[Packet]):
+            def append(self, packet: Packet) -> None:
+                gate.set()
+                eventually(lambda: source.is_read)
+                super().append(packet)
+
+        source.bring(b"gate")
+        await reached(lambda: service.entered == [b"gate"])
+        service.lane._queue = Late()
+        service.put(b"late")
+        await reached(lambda: service.entered == [b"gate", b"late"])
+
+
+async def test_where_nothing_comes_at_once_any_more_no_turn_is_kept(unwatched: Serve) -> None:
+    service = unwatched(concurrency=4)
+    async with at_the_gate(service) as (source, gate):
+        gate.set()
+        kept = []
+        for payload in numbered(PROVEN + 2):
+            await reached(lambda: source.is_read)
+            gate = service.gate(payload)
+            source.bring(payload)
+            await reached(lambda p=payload: service.entered[-1] == p)
+            kept.append(source.is_kept)
+            gate.set()
+        assert kept == [True] * PROVEN + [False] * 2
+        await reached(lambda: source.is_read)
+        service.lane._look(service.lane._called - 1)  # nor does the loop look any more
+        assert service.lane._next_look is None
+
+
+async def test_where_nothing_has_come_at_once_no_turn_is_kept(unwatched: Serve) -> None:
+    service = unwatched(concurrency=4)
+    async with read_by_a_worker(service) as source:
+        service.lane._watch()
+        for payload in numbered(2):  # the first by one who has begun to read before
+            gate = service.gate(payload)
+            source.bring(payload)
+            await reached(lambda p=payload: service.entered[-1:] == [p])
+            assert not source.is_kept
+            gate.set()
+            await reached(lambda: source.is_read)
+
+
+@pytest.mark.parametrize("reads_bursts", [True, False])
+async def test_where_several_come_at_once_by_the_loop_who_can_reads_the_next_of_them(
+    unwatched: Serve, reads_bursts: bool
+) -> None:
+    service = unwatched(concurrency=2)
+    await service.warm()
+    source = Source(reads_bursts)
+    service.lane.read_from(source)
+    first = service.gate(b"0")
+    service.put(*numbered(PROVEN + 1))
+    first.set()
+    await reached(lambda: service.lane._active == 0 or source.is_read)
+    assert source.is_read is reads_bursts
+    await soon(service.lane.close(DEADLINE))

@@ -238,7 +238,7 @@ class RPCService(Input):
         self._oldest = transport.clock() - int(self._max_age * 1000)
         self._consumer = await transport.consume(self.rpc_name, self._lane.put, self._workers)
         life.belongs_to(self._consumer)
-        if isinstance(self._consumer, ReadingConsumer) and isinstance(self._lane, RequestLane):
+        if isinstance(self._consumer, ReadingConsumer) and isinstance(self._lane, HoldingLane):
             self._lane.read_from(self._consumer)
         try:
             topic = presence_topic(self.rpc_name)

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from commlib.transports._amqp_link import AmqpLink
 
 
+Arrival = tuple[bytes, int, bool, bytes, bytes, bytes]
+"""The arguments of ``Arrivals``."""
+
+
 class Arrivals(Protocol):
     """Takes a message that a consumer is handed; on the loop, never raises.
 

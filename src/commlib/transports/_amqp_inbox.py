@@ -129,17 +129,11 @@ class Inbox:
         return link.read_here(partial(self.open.__contains__, token), find, [], seconds)
 
     def _find(self, link: AmqpLink, token: str, data: bytes) -> Packet | None:
-        found: list[Packet] = []
-
-        def take(
-            consumer: bytes, tag: int, again: bool, where: bytes, properties: bytes, payload: bytes
-        ) -> None:
-            whose, packet = self._read(properties, payload)
-            if whose == token:
-                found.append(packet)
-
-        link.take_sole(data, CALLS, take)
-        return found[0] if found else None
+        came = link.messages_of(data, CALLS)
+        if len(came) != 1:
+            return None
+        whose, packet = self._read(*came[0][-2:])
+        return packet if whose == token else None
 
     def hand_on(self, token: str, following: str) -> Address:
         self.release(token)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from commlib.exceptions import AuthError, CommlibError, ConnectError, ConnectionLost
 from commlib.transports import _amqp_methods as methods
 from commlib.transports._amqp_bytes import Malformed, read_short, u64
-from commlib.transports._amqp_channel import Arrivals, Channel, Question
+from commlib.transports._amqp_channel import Arrival, Channel, Question
 from commlib.transports._amqp_codes import loss
 from commlib.transports._amqp_content import Content
 from commlib.transports._amqp_methods import (
@@ -373,12 +373,12 @@ class AmqpLink(StreamLink):
             raise Malformed(f"a frame of {size} bytes")
 
     def _take_whole(
-        self, data: bytes, at: int, head: int, end: int, take: Arrivals | None = None
+        self, data: bytes, at: int, head: int, end: int, found: list[Arrival] | None = None
     ) -> int:
         """A message all of which is here in three frames; where it ends, 0 if it is another one.
 
         ``head`` is where its second frame begins. The common case by far, so it is done in one go.
-        Its channel takes it, or else ``take``.
+        Its channel takes it, or it is ``found``.
         """
         if head + 22 > end:
             return 0
@@ -397,7 +397,7 @@ class AmqpLink(StreamLink):
         if channel is not None:
             behind = at + 12 + data[at + 11]
             tag, bits = _TAG.unpack_from(data, behind)
-            (take or channel.on_arrival)(
+            arrival = (
                 data[at + 12 : behind],
                 tag,
                 bits & 1 != 0,
@@ -405,23 +405,30 @@ class AmqpLink(StreamLink):
                 data[head + 19 : body - 1],
                 data[body + 7 : stop - 1],
             )
+            if found is None:
+                channel.on_arrival(*arrival)
+            else:
+                found.append(arrival)
         return stop
 
-    def take_sole(self, data: bytes, number: int, take: Arrivals) -> bool:
-        """Give ``take`` the message on a channel that is all of ``data``; False: it is no such.
+    def messages_of(self, data: bytes, number: int) -> list[Arrival]:
+        """The messages on a channel that are all of ``data``; none if there is something else.
 
         For the thread that has read it.
         """
+        at, end, found = 0, len(data), list[Arrival]()
         try:
-            _, channel, size = _FRAME_HEAD.unpack_from(data)
-            head = AROUND + size
-            _, _, head_size, length = _CONTENT_HEAD.unpack_from(data, head)
-            is_sole = head + AROUND + head_size + AROUND + length == len(data)
-            if not is_sole or channel != number or data[7:11] != methods.DELIVER:
-                return False
-            return self._take_whole(data, 0, head, len(data), take) > 0
+            while at < end:
+                _, channel, size = _FRAME_HEAD.unpack_from(data, at)
+                if channel != number or data[at + 7 : at + 11] != methods.DELIVER:
+                    return []
+                at = self._take_whole(data, at, at + AROUND + size, end, found)
+                if not at:
+                    return []
         except (Malformed, LayoutError, IndexError, MemoryError, OverflowError):
-            return False  # it is found once more by the loop, and ends the connection
+            return []  # it is found once more by the loop, and ends the connection
+        else:
+            return found
         finally:
             self._heard = self._loop.time()
 

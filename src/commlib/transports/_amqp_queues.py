@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
 from typing import Any
@@ -75,6 +75,8 @@ class Delivered(Packet, gc=False):
 class Consumer:
     """Takes requests from a queue, at most ``prefetch`` that are not done."""
 
+    reads_bursts = True
+
     def __init__(
         self, services: Services, queue: str, handler: Handler, prefetch: int, number: int
     ) -> None:
@@ -97,8 +99,11 @@ class Consumer:
     def done(self, packet: Packet) -> None:
         self._services.done(packet)
 
-    def read(self, is_wanted: Callable[[], bool], seconds: float) -> Packet | None:
-        return self._services.read(self, is_wanted, seconds)
+    def read(self, is_wanted: Callable[[], bool], seconds: float, keep: bool) -> Sequence[Packet]:
+        return self._services.read(self, is_wanted, seconds, keep)
+
+    def resume_reading(self) -> None:
+        self._services.resume_reading()
 
     def send_reader_away(self) -> None:
         self._services.send_reader_away()
@@ -359,15 +364,16 @@ class Services:
         if found.is_closed and not found.tag:
             self._pass_on(channel, found.queue, tag, properties, payload)
             return
-        request = self._take_in_hand(found, channel, life, tag, again, properties, payload)
-        if request is None:
-            self._write([methods.ack(channel.number, tag)])  # it is ours already
+        request = self._request(found, channel, life, tag, again, properties, payload)
+        if again and (request.key in self._in_hand or request.key in self._worked_off):
+            self._write([request.ack()])  # it is ours already
             return
+        self._in_hand[request.key] = request
         if self._next_look is None:
             self._look_later()
         found.handler(request)
 
-    def _take_in_hand(
+    def _request(
         self,
         found: Consumer,
         channel: Channel,
@@ -376,18 +382,16 @@ class Services:
         again: bool,
         properties: bytes,
         payload: bytes,
-    ) -> Delivered | None:
-        """The request that has come for a consumer; None: it had come before.
+    ) -> Delivered:
+        """What has come for a consumer.
 
         On the loop, or on a thread while the loop does not read.
         """
         beside = self._reader.read(properties)
         key, header, reply_to = _identify(found.queue, beside, payload)
-        if again and (key in self._in_hand or key in self._worked_off):
-            return None
         waited = found.backlog > 0
         found.backlog -= waited
-        request = Delivered(
+        return Delivered(
             payload,
             found.queue,
             header,
@@ -402,36 +406,43 @@ class Services:
             key=key or f"#{next(self._numbers_in_hand)}",
             share=found.prefetch,
         )
-        self._in_hand[request.key] = request
-        return request
 
     def read(
-        self, consumer: Consumer, is_wanted: Callable[[], bool], seconds: float
-    ) -> Delivered | None:
-        """The next that comes, read in this thread, if it is a request for this consumer.
+        self, consumer: Consumer, is_wanted: Callable[[], bool], seconds: float, keep: bool
+    ) -> Sequence[Delivered]:
+        """What comes next, read in this thread, if it is requests for this consumer alone.
 
         See ``ReadingConsumer``.
         """
         link = self._link
         if link is None:
-            return None
-        return link.read_here(is_wanted, partial(self._find, link, consumer), [], seconds)
+            return ()
+        find = partial(self._find, link, consumer)
+        return link.read_here(is_wanted, find, [], seconds, keep) or ()
 
-    def _find(self, link: AmqpLink, consumer: Consumer, data: bytes) -> Delivered | None:
-        if self._early is not None or self._next_look is None:
+    def _find(self, link: AmqpLink, consumer: Consumer, data: bytes) -> list[Delivered] | None:
+        if self._early is not None or self._next_look is None or not consumer.working:
             return None  # that is for the loop
-        channel, found = link.channel(consumer.number), list[Delivered | None]()
-
-        def take(
-            whose: bytes, tag: int, again: bool, where: bytes, properties: bytes, payload: bytes
-        ) -> None:
+        came, channel = link.messages_of(data, consumer.number), link.channels.get(consumer.number)
+        if not came or channel is None:
+            return None
+        for whose, _, again, *_ in came:
             # One that has come before, or for nobody, is for the loop, too.
-            if self._by_tag.get(whose) is consumer and consumer.working and not again:
-                arrival = (channel, channel.life, tag, again, properties, payload)
-                found.append(self._take_in_hand(consumer, *arrival))
+            if again or self._by_tag.get(whose) is not consumer:
+                return None
+        requests = [
+            self._request(consumer, channel, channel.life, tag, again, properties, payload)
+            for _, tag, again, _, properties, payload in came
+        ]
+        for request in requests:
+            self._in_hand[request.key] = request
+        return requests
 
-        link.take_sole(data, consumer.number, take)
-        return found[0] if found else None
+    def resume_reading(self) -> None:
+        """A thread that was about to read on does not. From any thread."""
+        link = self._link
+        if link is not None:
+            link.resume_reading()
 
     def send_reader_away(self) -> None:
         """A thread that waits in ``read`` returns. On the loop."""

@@ -103,6 +103,9 @@ class MainTransport(SupervisedTransport[P], ABC, Generic[D, P]):
     def _is_empty(self) -> bool:
         return self._outbox.empty and self._reliable.empty
 
+    def let_go(self) -> None:
+        self._outbox.let_go()
+
     def _outbox_for(self, packet: Packet) -> Outbox:
         return self._reliable if packet.qos else self._outbox
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -28,6 +28,8 @@ def _link_of(channel: Channel) -> MqttLink | None:
 class Consumer:
     """Takes packets from a queue, so many at once as it has credit for."""
 
+    reads_bursts = False  # the loop gathers more of them, and what is sent back is less work then
+
     def __init__(self, queue: Queue, handler: Handler, credit: int) -> None:
         self.credit = credit
         self.handler = handler
@@ -41,8 +43,11 @@ class Consumer:
     def done(self, packet: Packet) -> None:
         self._queue.give_back(self)
 
-    def read(self, is_wanted: Callable[[], bool], seconds: float) -> Packet | None:
-        return self._queue.read(self, is_wanted, seconds)
+    def read(self, is_wanted: Callable[[], bool], seconds: float, keep: bool) -> Sequence[Packet]:
+        return self._queue.read(self, is_wanted, seconds, keep)
+
+    def resume_reading(self) -> None:
+        self._queue.resume_reading()
 
     def send_reader_away(self) -> None:
         self._queue.send_reader_away()
@@ -111,29 +116,35 @@ class Queue:
         self.feed()
 
     def read(
-        self, consumer: Consumer, is_wanted: Callable[[], bool], seconds: float
-    ) -> Packet | None:
+        self, consumer: Consumer, is_wanted: Callable[[], bool], seconds: float, keep: bool
+    ) -> Sequence[Packet]:
         """The next that comes, read in this thread, if this consumer can take it.
 
         See ``ReadingConsumer``.
         """
         link = _link_of(self.channel)
         if link is None:
-            return None
+            return ()
         self._read_link = link
-        return link.read_here(is_wanted, partial(self._find, link, consumer), [], seconds)
+        find = partial(self._find, link, consumer)
+        return link.read_here(is_wanted, find, [], seconds, keep) or ()
+
+    def resume_reading(self) -> None:
+        """A thread that was about to read on does not. From any thread."""
+        if self._read_link is not None:
+            self._read_link.resume_reading()
 
     def send_reader_away(self) -> None:
         """A thread that waits in ``read`` returns. On the loop."""
         if self._read_link is not None:
             self._read_link.send_reader_away()
 
-    def _find(self, link: MqttLink, consumer: Consumer, data: bytes) -> Packet | None:
+    def _find(self, link: MqttLink, consumer: Consumer, data: bytes) -> list[Packet] | None:
         packet = link.sole_request(data, self.take)
         if packet is None or packet.ttl == 0 or self._pending or self._free() is not consumer:
             return None  # that is for the loop
         consumer.credit -= 1
-        return packet
+        return [packet]
 
     def feed(self) -> None:
         """Hand over what waits, to those who have the most credit."""

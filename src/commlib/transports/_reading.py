@@ -73,6 +73,8 @@ class Reading:
         self._failure: OSError | None = None
         self._holder: dict[str, object] = {}
         """Whose turn it is, if it is anybody's."""
+        self._kept = False
+        """The loop is told of nothing that comes, until a thread has read on, or `resume`."""
         self._skip, self._next_skip = 0, 1
         self._unused = 0
         """How often the loop has read since a thread has found its answer."""
@@ -103,6 +105,14 @@ class Reading:
         if not self._ended and _READER in self._holder:
             os.eventfd_write(self._nudge, 1)
 
+    def resume(self) -> None:
+        """The loop reads what comes, if no thread does just now. From any thread."""
+        if self._kept:
+            turn = object()
+            if self._holder.setdefault(_READER, turn) is turn:
+                self._kept = False
+                self._give_back(turn)
+
     def _close_if_unused(self) -> None:
         # This turn is never given back, so one of those who come here closes it all, and once.
         last = object()
@@ -125,6 +135,9 @@ class Reading:
             if self._unused >= UNUSED and not self._ended:
                 self._on_unused()
         finally:
+            if self._kept and not self._ended:  # what had come was known here already
+                self._kept = False
+                self._bell.modify(self.sock, select.EPOLLIN)
             del self._holder[_READER]
             if self._ended:
                 self._close_if_unused()
@@ -137,11 +150,13 @@ class Reading:
         find: Callable[[bytes], T | None],
         taken: Taken,
         seconds: float,
+        keep: bool = False,
     ) -> T | None:
         """What ``find`` makes of the next that comes, within ``seconds``; that is put to ``taken``.
 
         None: it is left to the loop, or time is up. ``is_wanted`` is asked when the loop does not
-        read any more: what it has read before is not waited for.
+        read any more: what it has read before is not waited for. Who ``keep``s the turn is about to
+        read again: what comes until then is left where it is, or until he calls ``resume``.
         """
         if self._skip or may_be_interrupted():
             self._skip = max(0, self._skip - 1)
@@ -149,7 +164,7 @@ class Reading:
         turn = object()
         try:
             try:
-                return self._read(turn, is_wanted, find, taken, seconds)
+                return self._read(turn, is_wanted, find, taken, seconds, keep)
             finally:
                 self._give_back(turn)
         finally:
@@ -162,13 +177,16 @@ class Reading:
         find: Callable[[bytes], T | None],
         taken: Taken,
         seconds: float,
+        keep: bool,
     ) -> T | None:
         if self._holder.setdefault(_READER, turn) is not turn:
             return None
         came = self._came
+        is_kept, self._kept = self._kept, False
         if self._ended or came or not (self._is_clear() and is_wanted()):
             return None
-        self._bell.modify(self.sock, 0)
+        if not is_kept:
+            self._bell.modify(self.sock, 0)
         self._news.poll(max(0, min(seconds, LONGEST_WAIT)), 1)
         if not self._ended:
             try:
@@ -188,11 +206,12 @@ class Reading:
             taken.extend(map(came.pop, _FIRST))
             self._next_skip = 1
             self._unused = 0
+            self._kept = keep
         return found
 
     def _give_back(self, turn: object) -> None:
         if self._holder.get(_READER) is turn:
-            if not self._ended:
+            if not (self._ended or self._kept):
                 self._bell.modify(self.sock, select.EPOLLIN)
             self._holder.pop(_READER, None)
         if self._came or self._failure is not None:

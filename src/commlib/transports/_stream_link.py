@@ -252,6 +252,7 @@ class StreamLink(asyncio.BufferedProtocol):
         find: Callable[[bytes], T | None],
         taken: Taken,
         seconds: float,
+        keep: bool = False,
     ) -> T | None:
         """What ``find`` makes of the next that comes, read in this thread; None: the loop reads it.
 
@@ -259,12 +260,18 @@ class StreamLink(asyncio.BufferedProtocol):
         """
         reading = self._reading  # the loop may end it at any time
         if reading is not None:
-            return reading.read(is_wanted, find, taken, seconds)
+            return reading.read(is_wanted, find, taken, seconds, keep)
         if self._may_be_lent and self._direct is not None:
             self._may_be_lent = False
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._lend)
         return None
+
+    def resume_reading(self) -> None:
+        """Who has kept the turn to read does not read on: the loop does. From any thread."""
+        reading = self._reading
+        if reading is not None:
+            reading.resume()
 
     def send_reader_away(self) -> None:
         """What a thread reads for will not come; it was told why, or is about to be."""

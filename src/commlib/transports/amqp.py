@@ -235,6 +235,13 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
         return Ending(self._topics.remove, found, handler)
 
     def send(self, to: str | Address, packet: Packet) -> bool:
+        return self._send(to, packet, more=False)
+
+    def hold(self, to: Address, packet: Packet) -> bool:
+        # In its turn behind what the same thread has published before at QoS 1.
+        return self._send(to, packet, more=self._reliable.is_written)
+
+    def _send(self, to: str | Address, packet: Packet, more: bool) -> bool:
         if isinstance(to, str):
             queue, correlation_id, request = to, packet.correlation_id, None
         else:
@@ -255,15 +262,15 @@ class AmqpTransport(MainTransport[Confirms, ConnectionParameters]):
             asking = Asking(queue)
             asking.open, asking.sent = self._inbox.open, self._inbox.sent
             asking.token = correlation_id
-            return self._outbox.put(frame, asking, urgent)
+            return self._outbox.put(frame, asking, urgent, more)
         if isinstance(request, Delivered) and not (request.settled or request.looks):
             ack = request.ack()
             if ack:
                 settling = Settling(queue)
                 settling.request = request
-                request.settled = self._outbox.put(ack + frame, settling, urgent)
+                request.settled = self._outbox.put(ack + frame, settling, urgent, more)
                 return request.settled
-        return self._outbox.put(frame, queue, urgent)
+        return self._outbox.put(frame, queue, urgent, more)
 
     def _revise(self) -> None:
         """What waits may have become stale."""

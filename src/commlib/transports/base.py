@@ -14,7 +14,7 @@ for: ``flush``, ``clock`` and ``abandon``.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import urandom
 from typing import Protocol, Self, runtime_checkable
@@ -136,16 +136,24 @@ class Consumer(Protocol):
 
 @runtime_checkable
 class ReadingConsumer(Consumer, Protocol):
-    """What a consumer may have beside that if a thread can read the next packet itself."""
+    """What a consumer may have beside that if a thread can read the next packets itself."""
 
-    def read(self, is_wanted: Callable[[], bool], seconds: float) -> Packet | None:
-        """Wait for what comes next, if it is a packet for this consumer; the handler is not told.
+    reads_bursts: bool
+    """Whether a thread reads several packets that come at once; else only what comes alone."""
 
-        From any thread but the loop's. None: it is handed over as always, or somebody else reads,
-        or time is up, or the thread was sent away. ``is_wanted`` is asked when it is this thread's
-        turn to read: what came before that was handed over.
+    def read(self, is_wanted: Callable[[], bool], seconds: float, keep: bool) -> Sequence[Packet]:
+        """Wait for what comes next, if it is packets for this consumer; the handler is not told.
+
+        From any thread but the loop's. Nothing: they are handed over as always, or somebody else
+        reads, or time is up, or the thread was sent away. ``is_wanted`` is asked when it is this
+        thread's turn to read: what came before that was handed over. Who ``keep``s the turn has
+        none but himself read until he comes again, or calls ``resume_reading``, within
+        milliseconds: the connection is deaf until then.
         """
         ...
+
+    def resume_reading(self) -> None:
+        """Let others read, if the turn was kept. From any thread."""
 
     def send_reader_away(self) -> None:
         """A thread that waits in ``read`` has something else to do. On the loop."""

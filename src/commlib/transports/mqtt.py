@@ -269,9 +269,6 @@ class MqttTransport(MainTransport[Deliveries, ConnectionParameters]):
             return self.send(to, packet)  # in its turn behind that
         return self.publish(to.reply_to, packet, more=True, head=self._spell_once(to.reply_to))
 
-    def let_go(self) -> None:
-        self._outbox.let_go()
-
     async def consume(self, queue: str, handler: Handler, prefetch: int) -> Consumer:
         self._spell(queue)  # no pattern
         found = self._queues.get(queue) or Queue(
