@@ -13,6 +13,7 @@ import pytest
 from brokers import Broker
 from collected import BUSY_SECONDS, DEADLINE, Collected, eventually
 from commlib.node import Node
+from commlib.transports import _sessions
 from faults.pair import Pair
 from faults.proxy import Proxy
 
@@ -64,6 +65,30 @@ def test_a_link_that_is_slow_to_answer_is_not_taken_for_dead(
             assert pair.lost == 0
             for endpoint in (pair.subscriber, pair.publisher, pair.client):
                 assert endpoint.stats.reconnects == 0
+
+
+def test_what_was_published_before_the_end_arrives_over_a_slow_link(url: str) -> None:
+    came, payload = Collected(), "x" * 10_000
+    topic = Broker("").unique("last")
+    with Proxy(url, rate=1_000_000) as proxy, Node("near", connection_params=url) as near:
+        near.create_subscriber(topic, came)
+        with Node("far", connection_params=proxy.url) as far:
+            publisher = far.create_publisher(topic)
+            for number in range(200):  # two seconds
+                publisher.publish({"n": number, "payload": payload})
+        assert [message["n"] for message in came.wait(200)] == [*range(200)]
+
+
+def test_who_cannot_wait_for_what_was_published_before_the_end_is_told(
+    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_sessions, "LONGEST_FLUSH_SECONDS", 0.1)
+    with Proxy(url, rate=1_000_000) as proxy:
+        with Node("far", connection_params=proxy.url) as far:
+            publisher = far.create_publisher("last")
+            for _ in range(200):
+                publisher.publish("x" * 10_000)
+        assert publisher.stats.lost or "before the broker had taken all" in caplog.text
 
 
 def send_images(pair: Pair, topic: str, size: int, count: int) -> None:

@@ -5,7 +5,6 @@ It has two outboxes: what is written once and forgotten, and what the broker is 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from abc import ABC, abstractmethod
@@ -72,12 +71,17 @@ class MainTransport(SupervisedTransport[P], ABC, Generic[D, P]):
         if link is not None or not (self._is_empty or self._main.failed):
             # A broker that was already waited for in vain is given no more time than it needs.
             is_heard = not isinstance(link, StreamLink) or link.is_heard
+            is_under_way = isinstance(link, StreamLink) and link.unsent_bytes > 0
+            seconds = FLUSH_SECONDS if is_heard else UNANSWERED_FLUSH_SECONDS
             try:
-                async with asyncio.timeout(FLUSH_SECONDS if is_heard else UNANSWERED_FLUSH_SECONDS):
-                    await self.flush()
+                await self._flush(self.flush, link, seconds)
                 is_heard = True
             except (TimeoutError, CommlibError):
                 is_heard = False
+                if is_under_way:
+                    log.warning(
+                        "%s: stopped before the broker had taken all that was published", self._name
+                    )
             if isinstance(link, StreamLink):
                 link.is_heard = is_heard
         await self._close_rest()

@@ -19,6 +19,8 @@ P = TypeVar("P", bound=NetworkParameters)
 """The parameters of one kind of broker."""
 
 FLUSH_SECONDS = 0.8  # how long closing waits for what is not written yet
+LONGEST_FLUSH_SECONDS = 5.0  # the same if the other machine takes it, but slowly
+FLUSH_LOOKS = 8  # at its progress, in the time that is given for it
 
 
 class Sessions(Generic[P]):
@@ -155,6 +157,30 @@ class SupervisedTransport(Generic[P]):
             connecting=lambda: not (session.failed or self._sessions.was_connected),
         )
 
+    async def _flush(
+        self, flush: Callable[[], Awaitable[None]], link: Link | None, seconds: float
+    ) -> None:
+        """Have all that was published confirmed, before the connection is closed.
+
+        That may take so many seconds, and longer if bytes have left within so many. Raises
+        TimeoutError, CommlibError.
+        """
+        loop = asyncio.get_running_loop()
+        flushing = asyncio.ensure_future(flush())
+        try:
+            until, last = loop.time() + seconds, loop.time() + LONGEST_FLUSH_SECONDS
+            left = _bytes_left(link)
+            while not flushing.done():
+                before, left = left, _bytes_left(link)
+                if left > before:
+                    until = loop.time() + seconds
+                if loop.time() >= min(until, last):
+                    raise TimeoutError
+                await asyncio.wait([flushing], timeout=seconds / FLUSH_LOOKS)
+            flushing.result()
+        finally:
+            flushing.cancel()
+
     @property
     def connected(self) -> bool:
         return self._sessions.connected
@@ -166,3 +192,8 @@ class SupervisedTransport(Generic[P]):
 def _is_away(exc: BaseException) -> bool:
     """Whether a broker was not reached; where it was, a person has to mend something."""
     return not (isinstance(exc, SLOW) or (_tls.fault(exc) and not _tls.heals(exc)))
+
+
+def _bytes_left(link: Link | None) -> int:
+    """How many bytes that were written there have left."""
+    return link.written_bytes - link.unsent_bytes if isinstance(link, StreamLink) else 0

@@ -245,7 +245,10 @@ class Transport(Protocol):
         """
 
     async def close(self) -> None:
-        """Flush within a second, leave. Idempotent; no handler runs after it."""
+        """Flush within a second, or a few as long as bytes leave, and leave. Idempotent.
+
+        No handler runs after it.
+        """
 
     def publish(self, topic: str, packet: Packet) -> bool:
         """Give a copy to every live subscriber; order is kept per caller and topic.

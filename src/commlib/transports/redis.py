@@ -153,8 +153,7 @@ class RedisTransport(SupervisedTransport[ConnectionParameters]):
             is_unsettled = any(requests.lists.unsettled for requests in self._requests)
             seconds = UNSETTLED_FLUSH_SECONDS if is_unsettled else FLUSH_SECONDS
             with suppress(TimeoutError, CommlibError):
-                async with asyncio.timeout(seconds):
-                    await self.flush()
+                await self._flush(self.flush, self._commands.link, seconds)
         await self._commands.close()
         self._outbox.close()
 
