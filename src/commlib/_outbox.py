@@ -431,6 +431,8 @@ class Outbox:
         Raises ConnectionLost when ``closed`` comes first. On the loop.
         """
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        # If nobody waits for it any more, nobody needs to know how it ends.
+        answer.add_done_callback(lambda done: done.cancelled() or done.exception())
         while not self.put(question, answer):
             await self.room()
         await asyncio.wait([answer, closed], return_when=asyncio.FIRST_COMPLETED)

@@ -218,6 +218,15 @@ class Session:
             self._note_link(link, None)
             reason = await self._watch(link)
             self._note_loss(reason or ConnectionLost("closed by the broker"))
+        except asyncio.CancelledError:
+            left = link.unsent_bytes
+            if left and self._task is not None:  # it is the loop that ends, not `close`
+                log.warning(
+                    "%s: the event loop ends with %d bytes on their way, which may get lost; "
+                    "stop() the node before that, as 'async with' does",
+                    *(self.name, left),
+                )
+            raise
         finally:
             link.abort(None)
             self._note_link(None, reason or ConnectionLost(f"{self.name} was closed"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 import time
@@ -12,6 +13,7 @@ import pytest
 
 from brokers import Broker
 from collected import BUSY_SECONDS, DEADLINE, Collected, eventually
+from commlib import aio
 from commlib.node import Node
 from commlib.transports import _sessions
 from faults.pair import Pair
@@ -89,6 +91,31 @@ def test_who_cannot_wait_for_what_was_published_before_the_end_is_told(
             for _ in range(200):
                 publisher.publish("x" * 10_000)
         assert publisher.stats.lost or "before the broker had taken all" in caplog.text
+
+
+async def test_who_does_not_wait_for_what_was_published_before_the_end_is_told(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Proxy(url, rate=1_000_000) as proxy:
+        node = aio.Node("far", proxy.url)
+        await node.run()
+        publisher = node.create_publisher("last")
+        for _ in range(200):
+            await publisher.publish("x" * 10_000)
+        transport, flushing = node.hub.transport, asyncio.Event()
+
+        async def flush() -> None:
+            flushing.set()
+            await asyncio.get_running_loop().create_future()
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(transport, "flush", flush)
+            stopping = asyncio.create_task(transport.close())
+            await flushing.wait()
+            stopping.cancel()
+            await asyncio.wait([stopping])
+        assert "before the broker had taken all" in caplog.text
+        await node.stop()
 
 
 def send_images(pair: Pair, topic: str, size: int, count: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import signal
 import threading
@@ -59,6 +60,24 @@ async def test_a_burst_is_one_write() -> None:
     assert link.writes == []
     await asyncio.sleep(0)
     assert link.writes == [([b"%d" % n for n in range(100)], list(range(100)))]
+
+
+async def test_how_a_question_ends_that_nobody_waits_for_any_more_is_no_news() -> None:
+    outbox, link, told = Outbox_(), FakeLink(), list[dict[str, Any]]()
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+    outbox.set_link(link)
+    asking = asyncio.create_task(outbox.confirm(b"?", link.closed))
+    await soon(link.written.wait())
+    asking.cancel()
+    await asyncio.wait([asking])
+    [[_, [answer]]] = link.writes
+    assert isinstance(answer, asyncio.Future)
+    answer.set_exception(ConnectionLost("it was lost"))
+    await asyncio.sleep(0)
+    link.writes.clear()
+    del answer, asking
+    gc.collect()
+    assert told == []
 
 
 async def test_what_waits_may_be_put_into_another_form_or_left_out() -> None:

@@ -565,3 +565,30 @@ async def test_a_loss_that_the_main_connection_does_not_share_is_told_once(
     assert alone == (["side was lost, and fake was not: cut"] if main_is == "there" else [])
     await side.close()
     await main.close()
+
+
+@pytest.mark.parametrize(("unsent", "is_told"), [(500, True), (0, False)])
+def test_a_loop_that_ends_with_bytes_on_their_way_tells_it(
+    unsent: int, is_told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def forget() -> None:
+        link = FakeLink()
+        link.unsent_bytes = unsent
+        session = Session_(Dialled(link))
+        session.start()
+        await session.news.wait(1)
+
+    asyncio.run(forget())
+    assert ("the event loop ends with 500 bytes on their way" in caplog.text) is is_told
+
+
+async def test_a_session_that_is_closed_with_bytes_on_their_way_says_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    link = FakeLink()
+    link.unsent_bytes = 500
+    session = Session_(Dialled(link))
+    session.start()
+    await session.news.wait(1)
+    await session.close()
+    assert "on their way" not in caplog.text

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from commlib._outbox import Outbox
 from commlib._packet import Packet
 from commlib._session import Link, Session
-from commlib.exceptions import CommlibError, ConnectionLost
+from commlib.exceptions import ConnectionLost
 from commlib.transports._deliveries import Deliveries
 from commlib.transports._sessions import FLUSH_SECONDS, P, SupervisedTransport
 from commlib.transports._stream_link import StreamLink
@@ -71,17 +71,8 @@ class MainTransport(SupervisedTransport[P], ABC, Generic[D, P]):
         if link is not None or not (self._is_empty or self._main.failed):
             # A broker that was already waited for in vain is given no more time than it needs.
             is_heard = not isinstance(link, StreamLink) or link.is_heard
-            is_under_way = isinstance(link, StreamLink) and link.unsent_bytes > 0
             seconds = FLUSH_SECONDS if is_heard else UNANSWERED_FLUSH_SECONDS
-            try:
-                await self._flush(self.flush, link, seconds)
-                is_heard = True
-            except (TimeoutError, CommlibError):
-                is_heard = False
-                if is_under_way:
-                    log.warning(
-                        "%s: stopped before the broker had taken all that was published", self._name
-                    )
+            is_heard = await self._flush_last(link, seconds)
             if isinstance(link, StreamLink):
                 link.is_heard = is_heard
         await self._close_rest()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from commlib import _tls
@@ -14,6 +16,8 @@ from commlib._session import SLOW, Link, Session
 from commlib.exceptions import CommlibError, ConnectError
 from commlib.transports._stream_link import StreamLink
 from commlib.transports.base import LinkStats, StateHandler
+
+log = logging.getLogger("commlib.session")
 
 P = TypeVar("P", bound=NetworkParameters)
 """The parameters of one kind of broker."""
@@ -157,16 +161,30 @@ class SupervisedTransport(Generic[P]):
             connecting=lambda: not (session.failed or self._sessions.was_connected),
         )
 
-    async def _flush(
-        self, flush: Callable[[], Awaitable[None]], link: Link | None, seconds: float
-    ) -> None:
-        """Have all that was published confirmed, before the connection is closed.
+    async def flush(self) -> None:
+        """Return when the broker has confirmed all that was published so far."""
+        raise NotImplementedError
 
-        That may take so many seconds, and longer if bytes have left within so many. Raises
-        TimeoutError, CommlibError.
+    async def _flush_last(self, link: Link | None, seconds: float) -> bool:
+        """Have all that was published confirmed, before the connection ends; whether it is."""
+        is_under_way = isinstance(link, StreamLink) and link.unsent_bytes > 0
+        is_done = False
+        try:
+            with suppress(TimeoutError, CommlibError):
+                await self._flush_patiently(link, seconds)
+                is_done = True
+        finally:  # cancelled, too
+            if is_under_way and not is_done:
+                log.warning("%s: left before the broker had taken all that was sent", self._name)
+        return is_done
+
+    async def _flush_patiently(self, link: Link | None, seconds: float) -> None:
+        """Flush within so many seconds, and longer if bytes have left within so many.
+
+        Raises TimeoutError, CommlibError.
         """
         loop = asyncio.get_running_loop()
-        flushing = asyncio.ensure_future(flush())
+        flushing = asyncio.ensure_future(self.flush())
         try:
             until, last = loop.time() + seconds, loop.time() + LONGEST_FLUSH_SECONDS
             left = _bytes_left(link)

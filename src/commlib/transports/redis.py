@@ -152,8 +152,7 @@ class RedisTransport(SupervisedTransport[ConnectionParameters]):
             # is not confirmed by then is counted when the link goes.
             is_unsettled = any(requests.lists.unsettled for requests in self._requests)
             seconds = UNSETTLED_FLUSH_SECONDS if is_unsettled else FLUSH_SECONDS
-            with suppress(TimeoutError, CommlibError):
-                await self._flush(self.flush, self._commands.link, seconds)
+            await self._flush_last(self._commands.link, seconds)
         await self._commands.close()
         self._outbox.close()
 
