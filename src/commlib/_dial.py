@@ -42,17 +42,32 @@ async def connect(
 async def _connect(
     make_protocol: Callable[[], P], address: tuple[Any, ...], host: str, ssl: SSLContext | None
 ) -> P:
-    family, _, proto, _, sockaddr = address
+    family, _, proto, _, _ = address
     # An address in digits is looked up by no loop, and uvloop starts no threads for it.
     _, protocol = await asyncio.get_running_loop().create_connection(
         make_protocol,
-        *(sockaddr[0], sockaddr[1]),
+        *place_of(address),
         family=family,
         proto=proto,
         ssl=ssl,
-        server_hostname=host if ssl else None,
+        server_hostname=without_zone(host) if ssl else None,
     )
     return protocol
+
+
+def place_of(address: tuple[Any, ...]) -> tuple[str, int]:
+    """Host in digits and port of one address that ``resolve`` has found.
+
+    A link-local address is in every network that this machine is in: its zone says which is meant.
+    """
+    digits, port, *rest = address[4]
+    zone = rest[1] if address[0] == socket.AF_INET6 else 0
+    return (f"{digits}%{zone}" if zone else digits), port
+
+
+def without_zone(host: str) -> str:
+    """A host as others know it: a zone has a meaning on this machine alone (RFC 6874)."""
+    return host.partition("%")[0] if ":" in host else host
 
 
 async def resolve(host: str, port: int) -> list[tuple[Any, ...]]:

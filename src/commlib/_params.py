@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
@@ -236,7 +237,9 @@ class NetworkParameters(_Several):
     @property
     def place(self) -> str:
         """Host and port as in a URL."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        if ":" not in self.host:
+            return f"{self.host}:{self.port}"
+        return f"[{self.host.replace('%', '%25', 1)}]:{self.port}"  # the zone, see `host_in`
 
     def each_place(self) -> list[Self]:
         """These parameters for each of the brokers, the first one first."""
@@ -268,6 +271,16 @@ class NetworkParameters(_Several):
         return context
 
 
+def host_in(parts: SplitResult) -> str:
+    """The host that a URL names; empty if it names none.
+
+    The % before the zone of an IPv6 address is %25 in a URL (RFC 6874, section 2). Most people
+    leave it as it is, and are understood, too.
+    """
+    host = parts.hostname or ""
+    return re.sub("%25(?=.)", "%", host, count=1) if ":" in host else host
+
+
 def _host_and_port(text: str) -> tuple[str, int | None] | None:
     """What ``host:port`` or ``host`` alone says; None if it is neither."""
     from urllib.parse import urlsplit  # most programs have one broker
@@ -275,7 +288,7 @@ def _host_and_port(text: str) -> tuple[str, int | None] | None:
     try:
         parts = urlsplit(f"//{text.strip()}")
         if parts.hostname and not (parts.username or parts.path):
-            return parts.hostname, parts.port
+            return host_in(parts), parts.port
     except ValueError:  # of a port that is none
         return None
     return None

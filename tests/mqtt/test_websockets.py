@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -24,7 +25,7 @@ from commlib import aio
 from commlib.exceptions import AuthError, CertificateError, ConnectError, MissingDriver
 from commlib.node import Node
 from commlib.transports._mqtt_link import MqttLink
-from commlib.transports._websocket import open_websocket
+from commlib.transports._websocket import WebSocket, open_websocket
 from commlib.transports.mqtt import ConnectionParameters, Offline, Will
 from fake_peer import FakePeer
 from mqtt.websocket_front import WebSocketFront
@@ -197,6 +198,24 @@ async def test_path_headers_and_subprotocol_are_told_and_no_password(
     assert request.headers["Host"] == f"127.0.0.1:{front.port}"
     for secret in ("s3cret", "t0ken", "t1ket"):
         assert secret not in caplog.text + repr(params) + str(params) + params.address
+
+
+async def test_the_zone_of_an_address_is_not_for_the_server() -> None:
+    written: list[bytes] = []
+
+    class Way(asyncio.Transport):
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            written.append(bytes(data))
+
+    class Quiet:
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            pass
+
+    link: Any = Quiet()
+    WebSocket(
+        link, ConnectionParameters("fe80::1%eth0", 80, transport="websockets")
+    ).connection_made(Way())
+    assert b"\r\nHost: [fe80::1]\r\n" in b"".join(written)
 
 
 class WebServer(FakePeer):

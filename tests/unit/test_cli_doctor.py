@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 from collections.abc import Callable
 from contextlib import closing
@@ -24,7 +25,7 @@ from commlib._discovery import EndpointInfo, Kind, NodeInfo
 from commlib._hops import MAX_HOPS, place
 from commlib._packet import Header, Packet, now_ms
 from commlib.aio.discovery import Discovery
-from commlib.cli._checks_link import judge_certificate, judge_clock, judge_times
+from commlib.cli._checks_link import check_place, judge_certificate, judge_clock, judge_times
 from commlib.cli._checks_nodes import check_nodes
 from commlib.cli._checks_traffic import ROUNDS, Ear, check_clocks
 from commlib.cli._findings import NAMES, Finding, listed, show, summary
@@ -526,3 +527,21 @@ def test_on_a_terminal_what_is_long_goes_on_below_its_beginning() -> None:
     first, second = screen.file.getvalue().splitlines()
     assert "word" in first
     assert second.rstrip() == " " * 20 + "word word"
+
+
+async def test_a_link_local_address_is_looked_at_in_its_own_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("fe80::1", 1883, 0, 7))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: found)
+    tried: list[tuple[str, int]] = []
+
+    async def refuse(host: str, port: int) -> None:
+        tried.append((host, port))
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr(asyncio, "open_connection", refuse)
+    params: Any = resolve("mqtt://[fe80::1%25eth0]")
+    [finding] = [each async for each in check_place(params)]
+    assert tried == [("fe80::1%7", 1883)]
+    assert (finding.check, finding.severity) == ("tcp", "error")

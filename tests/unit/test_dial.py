@@ -7,9 +7,12 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from brokers import free_port
 from commlib._dial import connect, resolve
@@ -52,6 +55,53 @@ async def test_the_addresses_of_a_host_are_tried_in_turn(monkeypatch: pytest.Mon
 async def test_when_no_address_answers_the_reason_is_told() -> None:
     with pytest.raises(ConnectionRefusedError):
         await connect(Reading, "localhost", free_port(), None, 10)
+
+
+async def test_a_link_local_address_is_tried_in_its_own_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("fe80::1", 1883, 0, 7))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: found)
+    tried: list[tuple[object, ...]] = []
+
+    async def create_connection(make: object, *place: object, **options: object) -> object:
+        tried.append((*place, options["server_hostname"]))
+        return None, None
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "create_connection", create_connection)
+    await connect(Reading, "fe80::1%eth0", 1883, None, 10)
+    context: Any = object()
+    await connect(Reading, "fe80::1%eth0", 1883, context, 10)
+    assert tried == [("fe80::1%7", 1883, None), ("fe80::1%7", 1883, "fe80::1")]
+
+
+@pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_such_a_one_of_this_machine_takes_the_connection(
+    make_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    host = link_local()
+
+    async def read() -> bytes:
+        with socket.socket(socket.AF_INET6) as listener:
+            listener.bind((await resolve(host, 0))[0][4])
+            async with await asyncio.get_running_loop().create_server(Greeting, sock=listener):
+                reading = await connect(Reading, host, listener.getsockname()[1], None, 10)
+                await reading.ended
+                return reading.read
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        assert runner.run(read()) == b"hello"
+
+
+def link_local() -> str:
+    """An address of this machine that needs its zone; skips where there is none."""
+    listed = Path("/proc/net/if_inet6")  # of Linux: address, index, prefix, scope, flags, name
+    for line in listed.read_text().splitlines() if listed.exists() else []:
+        digits, *_, name = line.split()
+        if digits.startswith("fe80"):
+            return f"{socket.inet_ntop(socket.AF_INET6, bytes.fromhex(digits))}%{name}"
+    pytest.skip("no link-local address here")
 
 
 async def test_an_address_that_does_not_answer_leaves_time_for_the_next(

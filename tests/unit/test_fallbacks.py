@@ -25,6 +25,10 @@ def places(params: Any) -> list[str]:
         ("redis://one?fallbacks=two:7000,three", ["one:6379", "two:7000", "three:6379"]),
         (["mqtt://one", "mqtt://two:1884"], ["one:1883", "two:1884"]),
         (("amqp://u:p@one/v", "amqp://u:p@[::1]:5/v"), ["one:5672", "[::1]:5"]),
+        (
+            ["mqtt://[fe80::1%25eth0]", "mqtt://[fe80::2%25]:5"],
+            ["[fe80::1%25eth0]:1883", "[fe80::2%2525]:5"],
+        ),
         (redis.ConnectionParameters("one", fallbacks=["two"], db=3), ["one:6379", "two:6379"]),
     ],
 )

@@ -36,6 +36,9 @@ from commlib.transports.redis import (
         ("redis://me:secret@robot", {"host": "robot", "username": "me", "password": "secret"}),
         ("redis://m%40e:s%2Fe%3A@robot", {"host": "robot", "username": "m@e", "password": "s/e:"}),
         ("redis://[::1]:7000/1", {"host": "::1", "port": 7000, "db": 1}),
+        ("redis://[fe80::1%25Eth0]", {"host": "fe80::1%Eth0"}),  # RFC 6874
+        ("redis://[fe80::1%Eth0]:7000", {"host": "fe80::1%Eth0", "port": 7000}),
+        ("redis://[fe80::1%25]", {"host": "fe80::1%25"}),  # zones may be numbers, as this one
         ("valkey://robot", {"host": "robot"}),
         ("rediss://robot", {"host": "robot", "ssl": True}),
         ("valkeys://robot", {"host": "robot", "ssl": True}),

@@ -49,8 +49,8 @@ async def check_place(params: NetworkParameters) -> AsyncIterator[Finding]:
     except OSError as exc:
         yield _no_name(params, exc)
         return
-    found = dict.fromkeys(str(address[4][0]) for address in addresses)
-    if params.host not in found:
+    found = dict.fromkeys(_dial.place_of(address)[0] for address in addresses)
+    if _dial.without_zone(params.host) not in map(_dial.without_zone, found):
         yield good("dns", f"{params.host} is {', '.join(found)}")
     address, fault = await _dial_each(params, list(found))
     if fault is not None:
@@ -129,7 +129,7 @@ async def _check_tls(params: NetworkParameters, address: str) -> Finding:
         context = params.ssl_context()
         async with asyncio.timeout(DIAL_SECONDS):
             _, writer = await asyncio.open_connection(
-                address, params.port, ssl=context, server_hostname=params.host
+                address, params.port, ssl=context, server_hostname=_dial.without_zone(params.host)
             )
     except OSError as exc:
         return _bad_tls(exc)

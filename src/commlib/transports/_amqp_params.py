@@ -8,7 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from commlib._hops import host_name
-from commlib._params import NO_CLIENT_ID, NetworkParameters
+from commlib._params import NO_CLIENT_ID, NetworkParameters, host_in
 from commlib._params import Credentials as Credentials
 from commlib._topics import has_control
 from commlib.transports._amqp_bytes import short
@@ -180,7 +180,7 @@ class ConnectionParameters(NetworkParameters):
         return {
             "username": unquote(parts.username or ""),
             "password": unquote(parts.password or ""),
-            "host": parts.hostname or "127.0.0.1",
+            "host": host_in(parts) or "127.0.0.1",
             "port": parts.port or (TLS_PORT if tls else PORT),
             # As the URI specification of RabbitMQ has it: a slash in the name is %2F, and a path
             # that is only a slash is taken for the default one, as nearly everybody means it.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, Type
 from msgspec import Struct
 
 from commlib._hops import host_name
-from commlib._params import NO_CLIENT_ID, NetworkParameters
+from commlib._params import NO_CLIENT_ID, NetworkParameters, host_in
 from commlib._params import Credentials as Credentials
 from commlib.exceptions import MissingDriver
 from commlib.transports import _mqtt_control as control
@@ -234,7 +234,7 @@ class ConnectionParameters(NetworkParameters):
         options: dict[str, Any] = {
             "username": unquote(parts.username or ""),
             "password": unquote(parts.password or ""),
-            "host": parts.hostname or "localhost",
+            "host": host_in(parts) or "localhost",
             "port": parts.port or scheme.port,
             "ssl": scheme.tls,
             "transport": scheme.transport,

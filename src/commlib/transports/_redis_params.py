@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from commlib._hops import host_name, this_machine
 from commlib._params import Credentials as Credentials
-from commlib._params import NetworkParameters
+from commlib._params import NetworkParameters, host_in
 from commlib.exceptions import MissingDriver
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class ConnectionParameters(NetworkParameters):
             if not path.strip("/").isdecimal():
                 raise ValueError(f"{path}: the path of a Redis URL is the number of the database")
             options["db"] = int(path.strip("/"))
-        options["host"] = parts.hostname or "localhost"
+        options["host"] = host_in(parts) or "localhost"
         options["port"] = parts.port or 6379
         options["ssl"] = parts.scheme in ("rediss", "valkeys")
         return options

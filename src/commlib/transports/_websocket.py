@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -58,8 +59,9 @@ class WebSocket(asyncio.BufferedProtocol, asyncio.Transport, Generic[L]):
         self.opened: asyncio.Future[Exception | None] = loop.create_future()
         """Done when the broker has answered; with what is wrong, or None."""
         scheme = "wss" if params.ssl else "ws"
+        place = re.sub(r"%[^\]]*", "", params.place)  # of no zone is the broker told (RFC 6874)
         self._protocol = ClientProtocol(
-            parse_uri(f"{scheme}://{params.place}{params.path}"),
+            parse_uri(f"{scheme}://{place}{params.path}"),
             subprotocols=[SUBPROTOCOL],
             max_size=(None, LONGEST_FRAME),
             logger=_log,
