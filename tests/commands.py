@@ -28,10 +28,10 @@ def succeeded(url: str, *arguments: str, input: str | None = None) -> str:
     return result.stdout
 
 
-def refused(url: str, *arguments: str, input: str | None = None) -> str:
-    """What it says on standard error, where it has to end with status 1."""
+def refused(url: str, *arguments: str, input: str | None = None, status: int = 1) -> str:
+    """What it says on standard error, where it has to end with this status: 2 for wrong words."""
     result = run(url, *arguments, input=input)
-    assert result.exit_code == 1, result.output
+    assert result.exit_code == status, result.output
     return result.stderr.strip()
 
 

@@ -419,7 +419,7 @@ def test_a_wrong_progress_is_refused_before_anything_is_sent() -> None:
     for wrong in ("metres:goal.feet", "metres:0", ":5", "metres:"):
         with pytest.raises(ValueError, match="--progress"):
             view_for({"metres": 5}, as_json=False, id_only=False, progress=wrong)
-    said = refused(URL, "action", "send", "robot.drive", "--progress", ":5")
+    said = refused(URL, "action", "send", "robot.drive", "--progress", ":5", status=2)
     assert said.startswith("Error: --progress :5: it is FIELD or FIELD:TOTAL")
 
 

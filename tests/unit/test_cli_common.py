@@ -29,7 +29,7 @@ from commlib.cli._common import (
 )
 from commlib.cli._main import commlib
 from commlib.cli._printing import draws, print_json, print_line, print_table, say
-from commlib.exceptions import CommlibError
+from commlib.exceptions import CommlibError, SerializationError
 from commlib.transports import resolve
 
 RED = "\x1b[31m\x9b31m\u202e"
@@ -42,7 +42,9 @@ RED = "\x1b[31m\x9b31m\u202e"
     ("error", "status"),
     [
         (CommlibError("mend this"), 1),
-        (ValueError("mend this"), 1),
+        (ValueError("mend this"), 2),
+        (TypeError("mend this"), 2),
+        (SerializationError("mend this"), 1),
         (BrokenPipeError(), 0),
         (KeyboardInterrupt(), 130),
     ],
@@ -55,14 +57,49 @@ def test_errors_that_are_the_users_to_mend_are_one_line(error: BaseException, st
 
     result = CliRunner().invoke(fails, ["--url", "memory://x"])
     assert result.exit_code == status
-    assert ("Error: mend this" in result.stderr) is (status == 1)
+    assert ("Error: mend this" in result.stderr) is (status in (1, 2))
     assert "Traceback" not in result.output
 
 
-def test_a_url_of_no_broker_is_told_in_one_line() -> None:
-    result = CliRunner().invoke(commlib, ["node", "list", "--url", "nonsense://x"])
-    assert result.exit_code == 1
-    assert len(result.stderr.splitlines()) == 1
+@pytest.mark.parametrize("url", ["nonsense", "nonsense://x", "redis://h:99999"])
+@pytest.mark.parametrize("words", ["node list", "topic list", f"replay {__file__}"])
+def test_a_url_of_no_broker_is_told_in_one_line(words: str, url: str) -> None:
+    option = "--to" if words.startswith("replay") else "--url"
+    for where, env in (([option, url], None), ([], {"COMMLIB_URL": url})):
+        result = CliRunner().invoke(commlib, [*words.split(), *where], env=env)
+        assert result.exit_code == 2
+        assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("topic", "info", " "), "needs at least one word"),
+        (("topic", "echo", "a.*b.**\0"), "control character"),
+        (("topic", "hz", ""), "needs at least one word"),
+        (("topic", "pub", "a.*", "1"), "a.*"),
+        (("topic", "pub", "a.b", "{"), "neither JSON nor YAML"),
+        (("topic", "pub", "a.b", ""), "there is no message"),
+        (("event", "emit", "a.*"), "a.*"),
+        (("event", "emit", "a.*", "--name", "x"), "a.*"),
+        (("event", "emit", "a.b", "5"), "an object"),
+        (("rpc", "info", "a.*"), "a.*"),
+        (("rpc", "call", "a.*", "{}"), "a.*"),
+        (("rpc", "call", "a.b", "{"), "neither JSON nor YAML"),
+        (("action", "info", "a.*"), "a.*"),
+        (("action", "send", "a.*", "{}"), "a.*"),
+        (("action", "send", "a.b", "{"), "neither JSON nor YAML"),
+        (("action", "cancel", "a.*", "1"), "a.*"),
+        (("record", "a..\0", "-o", "no/such/place.mcap"), "control character"),
+    ],
+)
+def test_wrong_words_are_told_in_one_line_and_nobody_is_asked(
+    words: tuple[str, ...], told: str
+) -> None:
+    said = refused("memory://words", *words, status=2)
+    assert said.startswith("Error: ")
+    assert told in said
+    assert "\n" not in said
 
 
 @pytest.mark.parametrize(

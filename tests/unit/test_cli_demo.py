@@ -268,7 +268,7 @@ def test_a_password_that_is_wrong_is_one_line_without_it(
 )
 def test_a_url_that_cannot_serve_is_one_line(start: Start, url: str, words: str) -> None:
     status, out, err = finish(start("--url", url))
-    assert (status, out) == (1, "")
+    assert (status, out) == (2, "")
     assert is_one_line(err)
     assert words in err
 

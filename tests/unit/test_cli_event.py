@@ -84,6 +84,6 @@ def test_listeners_that_understand_it_get_it_and_others_are_named() -> None:
     ],
 )
 def test_what_is_no_event_is_refused_in_one_line(arguments: tuple[str, ...], error: str) -> None:
-    said = refused(URL, "event", "emit", *arguments, "--no-check")
+    said = refused(URL, "event", "emit", *arguments, "--no-check", status=2)
     assert said.startswith(error)
     assert "\n" not in said

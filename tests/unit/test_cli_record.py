@@ -304,7 +304,7 @@ def test_calls_are_recorded_on_mqtt_and_refused_elsewhere(real: Broker, tmp_path
     path, name = tmp_path / "calls.mcap", real.unique("service")
     if real.traits.separator != "/":
         result = run("record", "--rpc", name, "-o", path, "--url", real.url)
-        assert result.exit_code == 1
+        assert result.exit_code == 2
         assert "calls cannot be recorded" in result.stderr
         assert not path.exists()
         return

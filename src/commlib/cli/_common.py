@@ -2,7 +2,8 @@
 
 A subcommand is a coroutine function under ``@command``: it gets the broker as ``url``, and its
 errors that are the user's to mend are told in one line. Exit status: 0, 1 for such an error, 2 for
-wrong arguments, 130 after Ctrl-C in what would have come to an end by itself.
+wrong words (a name, a URL or a message that can be none, an option that this kind of broker cannot
+serve), 130 after Ctrl-C in what would have come to an end by itself.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from commlib.aio.discovery import Discovery, NodeInfo
 from commlib.cli._options import URL, Option
 from commlib.cli._output import OutputLost
 from commlib.cli._shown import printable, printable_lines
+from commlib.cli._wrong_words import WrongWords
 from commlib.exceptions import CommlibError, ConnectError, ConnectionLost
 from commlib.transports import resolve
 
@@ -85,9 +87,12 @@ def ending_well() -> Iterator[None]:
     except click.UsageError:
         raise
     except click.ClickException as exc:
-        raise click.ClickException(printable_lines(exc.message)) from exc
-    except (CommlibError, ValueError, TypeError) as exc:
+        kind = WrongWords if isinstance(exc, WrongWords) else click.ClickException
+        raise kind(printable_lines(exc.message)) from exc
+    except CommlibError as exc:  # some are ValueErrors, too, of what came
         raise click.ClickException(printable(str(exc))) from exc
+    except (ValueError, TypeError) as exc:  # of what was to be made of the words
+        raise WrongWords(printable(str(exc))) from exc
     except OutputLost:  # is told once for all
         raise
     except BrokenPipeError:  # `| head` has seen enough

@@ -19,6 +19,7 @@ import click
 from commlib import _json
 from commlib._params import nearest
 from commlib._schemas import MAX_DEPTH, Schema, resolved
+from commlib.cli._wrong_words import WrongWords
 
 if TYPE_CHECKING:
     from jsonschema import ValidationError
@@ -66,11 +67,11 @@ def read_text(text: str) -> tuple[str, str]:
 def read_payload(text: str) -> Any:
     """The data that a text spells, or that of the file or the input that it names.
 
-    Raises ClickException for what is neither JSON nor YAML, or cannot be read.
+    Raises WrongWords for what is neither JSON nor YAML, ClickException for what cannot be read.
     """
     text, where = read_text(text)
     if not text.strip():
-        raise click.ClickException(f"{where}there is no message; an empty one is {{}}")
+        raise WrongWords(f"{where}there is no message; an empty one is {{}}")
     try:
         return _json.parse(text.encode())
     except _json.NOT_DECODABLE:
@@ -85,7 +86,7 @@ def read_payload(text: str) -> Any:
             loader.dispose()
     except (yaml.YAMLError, ValueError, RecursionError) as exc:
         reason = " ".join(str(exc).split()) or type(exc).__name__
-        raise click.ClickException(f"{where}neither JSON nor YAML: {reason}") from exc
+        raise WrongWords(f"{where}neither JSON nor YAML: {reason}") from exc
 
 
 @cache

@@ -58,7 +58,9 @@ class Pursuit:
         """None until the service has answered."""
         self._node = node
         self._name = name
-        self._view = view
+        self.view = view
+        """Who is told."""
+        self._client = node.create_action_client(name)
         self._followed: ClientGoal[Any, Any] | None = None
         self._state = int(GoalStatus.ACCEPTED)
         self._early: deque[StatusNews] = deque(maxlen=EARLY)
@@ -67,17 +69,16 @@ class Pursuit:
 
     async def send(self, data: Any, timeout: float | None) -> ClientGoal[Any, Any]:
         """Have the service take the goal. Raises GoalRefused, and what a call may raise."""
-        client = self._node.create_action_client(self._name)
         states = self._node.create_subscriber(
             part_name(self._name, "status"), self._hear, StatusNews, inline=True
         )
         await states.run()
         patience = min(ACCEPT_SECONDS, timeout or ACCEPT_SECONDS)
-        goal = await client.send_goal(data, patience)
+        goal = await self._client.send_goal(data, patience)
         if not goal.status and goal.done:
             goal.outcome()  # raises why it was refused
         self.goal = goal
-        self._view.accepted(goal.goal_id)
+        self.view.accepted(goal.goal_id)
         return goal
 
     async def follow(self, goal: ClientGoal[Any, Any], stops: Stops) -> None:
@@ -104,9 +105,9 @@ class Pursuit:
         await stops.wished.wait()
         try:
             if not await goal.cancel(CANCEL_SECONDS) and not goal.done:
-                self._view.note("the service does not cancel it")
+                self.view.note("the service does not cancel it")
         except CommlibError as exc:
-            self._view.note(f"it cannot be cancelled: {exc}")
+            self.view.note(f"it cannot be cancelled: {exc}")
 
     def _hear(self, news: StatusNews) -> None:
         goal = self._followed
@@ -128,13 +129,13 @@ class Pursuit:
 
     def _tell_feedback(self, feedback: Any) -> None:
         self._tell_state(GoalStatus.EXECUTING)  # of which the news may come later, or never
-        self._view.feedback(feedback)
+        self.view.feedback(feedback)
 
     def _tell_state(self, status: int) -> None:
         if status > self._state:
             self._state = status
             if status not in TERMINAL:  # the end is told with its result
-                self._view.status(name_of(status))
+                self.view.status(name_of(status))
 
 
 def name_of(status: int) -> str:

@@ -11,6 +11,7 @@ import click
 from commlib._discovery import EndpointInfo, Kind, NodeInfo, Port, mismatches
 from commlib._params import BaseParameters, nearest
 from commlib._schemas import Schema
+from commlib._topics import check_topic
 from commlib.aio import Node
 from commlib.cli._common import command, discovering, nodes_on, unknown
 from commlib.cli._complete import names_of
@@ -141,6 +142,7 @@ def add_views(group: click.Group, pattern: Pattern) -> None:
 
     @command
     async def info(url: BaseParameters, name: str, wait: float, as_json: bool) -> None:
+        check_topic(name, pattern.word)
         nodes = await nodes_on(url, wait)
         served = find(all_served(nodes, pattern), name, pattern)
         if as_json:

@@ -25,7 +25,7 @@ from commlib.cli._common import (
     same_broker,
     until_set,
 )
-from commlib.cli._goal_views import View, view_for
+from commlib.cli._goal_views import view_for
 from commlib.cli._groups import Group
 from commlib.cli._options import JSON, JSON_LINES, NO_CHECK, WAIT, timeout_option
 from commlib.cli._payload import HELP, read_payload
@@ -100,9 +100,10 @@ async def send(
     data = read_payload(message)
     view = view_for(data, as_json=as_json, id_only=no_wait, progress=progress)
     async with connected(url) as node:
+        pursuit = Pursuit(node, name, view)  # first of all, for the name may be none
         known = None if no_check else await ask_served(node, wait, ACTION)
         check_message(data, name, known, ACTION)
-        work = _Send(node, name, view, known)
+        work = _Send(node, name, pursuit, known)
         try:
             status = await work.run(data, timeout, no_wait)
         except BrokenPipeError:
@@ -117,12 +118,14 @@ async def send(
 class _Send:
     """One run of `commlib action send`."""
 
-    def __init__(self, node: Node, name: str, view: View, known: dict[str, Served] | None) -> None:
+    def __init__(
+        self, node: Node, name: str, pursuit: Pursuit, known: dict[str, Served] | None
+    ) -> None:
         self._node = node
         self._name = name
-        self._view = view
+        self._view = pursuit.view
         self._known = known
-        self._pursuit = Pursuit(node, name, view)
+        self._pursuit = pursuit
         self._status = 1
 
     async def run(self, data: Any, timeout: float | None, no_wait: bool) -> int:

@@ -21,6 +21,7 @@ from commlib import aio
 from commlib.cli._common import ending_well
 from commlib.cli._options import Time
 from commlib.cli._valkey import ValkeyProcess
+from commlib.cli._wrong_words import WrongWords
 from commlib.cli.demo_children import Child, ChildFailed, children, unless_one_ends
 from commlib.cli.demo_orders import Burst, Call, Called, Expect, Latency, Pace, Published, Received
 from commlib.exceptions import ConnectError
@@ -69,11 +70,12 @@ def _broker(url: str | None) -> Iterator[tuple[str, str]]:
         with ValkeyProcess.start() as server:
             yield server.url, "Valkey, started for the demo"
     elif url.startswith("memory:"):
-        raise ChildFailed(
+        raise WrongWords(
             "memory:// stays within one process, and the demo needs several; leave out --url, or "
             "give it the URL of a broker"
         )
     else:
+        resolve(url)  # raises for what is no URL, which is not the fault of a child
         yield url, "as given"
 
 

@@ -19,6 +19,7 @@ from commlib.cli._options import JSON, NO_CHECK, WAIT
 from commlib.cli._payload import HELP, check_payload, read_payload
 from commlib.cli._printing import print_json
 from commlib.cli._topic_ports import concerned
+from commlib.cli._wrong_words import WrongWords
 
 
 @click.group(cls=Group)
@@ -52,7 +53,7 @@ async def emit(
     """
     data = read_payload(payload)
     if not isinstance(data, dict):
-        raise click.ClickException("the payload of an event is an object, such as 'who: a friend'")
+        raise WrongWords("the payload of an event is an object, such as 'who: a friend'")
     told = Event(name=name or _last_word(uri), uri=uri, description=description, payload=data)
     async with connected(url) as node:
         if not no_check:

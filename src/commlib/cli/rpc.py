@@ -77,9 +77,9 @@ async def call(
     """
     data = read_payload(message)
     async with connected(url) as node:
+        client = node.create_rpc_client(name)  # first of all, for the name may be none
         known = None if no_check else await ask_served(node, wait, SERVICE)
         check_message(data, name, known, SERVICE)
-        client = node.create_rpc_client(name)
 
         async def ask() -> Any:
             try:
