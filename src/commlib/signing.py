@@ -84,13 +84,14 @@ class SigningKey:
     def load(cls, key_id: str, path: str | os.PathLike[str], password: str | None = None) -> Self:
         """The key in a PEM file (PKCS #8), as ``save`` or ``openssl genpkey`` write it.
 
-        Raises OSError, and ValueError for what is in it otherwise, or a wrong password.
+        Raises OSError, ValueError for what is in it otherwise, or a wrong password, and TypeError
+        for a password that is no text.
         """
         _ed25519()
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-        secret = None if password is None else password.encode()
+        secret = None if password is None else _password(password)
         try:
             key: Any = load_pem_private_key(Path(path).read_bytes(), secret)
         except (TypeError, ValueError, UnsupportedAlgorithm) as exc:  # TypeError: the password
@@ -100,13 +101,13 @@ class SigningKey:
     def save(self, path: str | os.PathLike[str], password: str | None = None) -> None:
         """Write the key to a new PEM file that only its owner may read.
 
-        Raises FileExistsError where there is one.
+        Raises FileExistsError where there is one, TypeError for a password that is no text.
         """
         from cryptography.hazmat.primitives import serialization as form
 
         seal: Any = form.NoEncryption()
         if password is not None:
-            seal = form.BestAvailableEncryption(password.encode())
+            seal = form.BestAvailableEncryption(_password(password))
         pem = self._key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, seal)
         try:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -211,6 +212,14 @@ def _check_id(key_id: str) -> str:
     if not isinstance(key_id, str) or not 0 < len(key_id) <= LONGEST_ID or not key_id.isprintable():
         raise ValueError(f"key_id={key_id!r}: 1 to {LONGEST_ID} characters that can be printed")
     return key_id
+
+
+def _password(password: object) -> bytes:
+    """The bytes of it. Raises TypeError for what is no text, and does not show it."""
+    if not isinstance(password, str):
+        kind = type(password).__qualname__
+        raise TypeError(f"password= is a str, not {kind}; bytes become one by .decode()")
+    return password.encode()
 
 
 def _ed25519() -> Any:

@@ -178,6 +178,21 @@ def test_a_file_is_not_read_with_a_wrong_password(
         SigningKey.load("x", tmp_path / "key.pem", given)
 
 
+def test_a_password_that_is_no_text_is_refused_and_not_shown(tmp_path: Path) -> None:
+    path, wrong = tmp_path / "key.pem", b"secret"
+    save: Any = KEY.save
+    load: Any = SigningKey.load
+
+    with pytest.raises(TypeError, match=r"a str, not bytes.*\.decode") as saving:
+        save(path, password=wrong)
+    assert not path.exists()
+    KEY.save(path, "secret")
+    with pytest.raises(TypeError, match=r"a str, not bytes.*\.decode") as loading:
+        load("x", path, password=wrong)
+
+    assert "secret" not in f"{saving.value} {loading.value}"
+
+
 def test_public_keys_are_taken_in_every_form() -> None:
     public = ed25519.Ed25519PublicKey.from_public_bytes(KEY.public_key)
     forms = (KEY.public_key, KEY.public_pem, KEY.public_pem.encode(), public)
