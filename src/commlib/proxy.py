@@ -44,13 +44,13 @@ class TCPProxy(Runnable):
     until a signal comes, and a ``with`` block as long as it lasts.
 
     ``port_ep1`` 0 takes a free port, see ``server_address``. Raises OSError where it cannot listen
-    at endpoint 1, ValueError where endpoint 2 is no port.
+    at endpoint 1, ValueError or TypeError for what is no port.
     """
 
     def __init__(self, host_ep1: str, port_ep1: int, host_ep2: str, port_ep2: int) -> None:
         super().__init__()
-        if not 0 < port_ep2 < 65_536:
-            raise ValueError(f"port_ep2 is a port from 1 to 65535, not {port_ep2!r}")
+        _check_port("port_ep1", port_ep1, 0)
+        _check_port("port_ep2", port_ep2, 1)
         self.host_ep1, self.port_ep1 = host_ep1, port_ep1
         self.host_ep2, self.port_ep2 = host_ep2, port_ep2
         self._lock = threading.RLock()  # a signal handler may stop it amid any of this
@@ -243,6 +243,14 @@ class _Serving:
     def _take_again(self, listener: socket.socket, relay: Relay) -> None:
         if not self._asked_to_end.done():
             asyncio.get_running_loop().add_reader(listener, self._take, listener, relay)
+
+
+def _check_port(name: str, port: object, least: int) -> None:
+    # What create_server raises otherwise leaves its socket open.
+    if not isinstance(port, int) or isinstance(port, bool):
+        raise TypeError(f"{name}={port!r}: it is a number from {least} to 65535")
+    if not least <= port <= 65_535:
+        raise ValueError(f"{name}={port!r}: it is a number from {least} to 65535")
 
 
 def _listen(host: str, port: int) -> socket.socket:

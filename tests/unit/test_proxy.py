@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -298,8 +299,28 @@ def test_a_port_that_is_taken_is_an_error_at_once(far: socket.socket) -> None:
 
 @pytest.mark.parametrize("port", [0, -1, 65_536])
 def test_the_other_endpoint_needs_a_port(port: int) -> None:
-    with pytest.raises(ValueError, match="from 1 to 65535"):
+    with pytest.raises(ValueError, match=r"port_ep2=.* from 1 to 65535"):
         TCPProxy(HERE, 0, HERE, port)
+
+
+@pytest.mark.parametrize(
+    ("ports", "error", "text"),
+    [
+        ((70_000, 1), ValueError, "port_ep1=70000: .* from 0 to 65535"),
+        ((-1, 1), ValueError, "port_ep1=-1: .* from 0 to 65535"),
+        (("x", 1), TypeError, "port_ep1='x': .* a number"),
+        ((0, "x"), TypeError, "port_ep2='x': .* a number"),
+        ((None, 1), TypeError, "port_ep1=None: .* a number"),
+    ],
+)
+def test_what_is_no_port_is_refused_before_there_is_a_socket(
+    monkeypatch: pytest.MonkeyPatch, ports: tuple[Any, Any], error: type[Exception], text: str
+) -> None:
+    opened: list[object] = []
+    monkeypatch.setattr(socket, "create_server", lambda *args, **options: opened.append(args))
+    with pytest.raises(error, match=text):
+        TCPProxy(HERE, ports[0], HERE, ports[1])
+    assert opened == []
 
 
 # ---- to serve, and to end it ----
