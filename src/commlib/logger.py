@@ -118,6 +118,8 @@ class RemoteLogger(logging.Handler):
     and so are those that a node still keeps when it has been stopped.
     Records of this library's own loggers are left out, for sending one might bring about another;
     those of nodes' loggers, ``commlib.node.<name>``, are the program's and are sent.
+
+    Raises TypeError for a ``publisher`` that is none of one topic, such as a URL.
     """
 
     def __init__(
@@ -131,6 +133,12 @@ class RemoteLogger(logging.Handler):
         self.dropped = 0
         """How many records were not sent."""
         core: Any = getattr(publisher, "core", publisher)
+        # Nobody is there to catch it later, when a record is sent.
+        if not all(hasattr(core, name) for name in ("topic", "pack", "offer")):
+            kind = type(publisher).__qualname__  # not its value: a URL may have a password
+            raise TypeError(
+                f"publisher= is a Publisher, such as node.create_publisher('all.logs'), not {kind}"
+            )
         self._publisher: aio.Publisher[Any] = core
         self._kept: deque[Packet] = deque()
         self._flushing = threading.Lock()

@@ -6,7 +6,7 @@ import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +212,23 @@ class Outlet:
     def texts(self) -> list[str]:
         """What was logged, without when, where and how bad."""
         return [line.partition(" - ")[2] for line in self.lines]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: "redis://:secret@host",
+        lambda: None,
+        lambda: aio.MPublisher(conn_params="memory://robot"),
+    ],
+    ids=["url", "none", "many topics"],
+)
+def test_what_is_no_publisher_of_one_topic_is_refused(make: Callable[[], Any]) -> None:
+    with pytest.raises(
+        TypeError, match=r"is a Publisher, such as node\.create_publisher"
+    ) as caught:
+        RemoteLogger("all.logs", make())
+    assert "secret" not in str(caught.value)
 
 
 @pytest.fixture
