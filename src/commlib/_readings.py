@@ -190,7 +190,7 @@ class Readings:
         text = "Messages that wait for their callback, or on a bridge for the other broker"
         yield _gauge("messages_waiting", text, Port._fields, self._waiting)
         # No counter: one that was only late is taken off again.
-        text = "Messages that did not come, by the sender's numbers"
+        text = "Messages that did not come, or were dropped here, by the sender's numbers"
         yield _gauge("messages_missing", text, Port._fields, self._missing)
         for field, (name, text) in COUNTERS.items():
             yield _counter(name, text, Port._fields, _of(self._counts, field))

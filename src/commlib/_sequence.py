@@ -63,6 +63,9 @@ NOBODY = _Sender("", "", 0, -1)
 class Gaps:
     """The receiving side: compares each number with the last one of the same sender and topic.
 
+    It sees what is decoded: what was dropped before that, for a callback that is too slow, is a gap
+    like what was lost on the way.
+
     What is missing is remembered, so that a message that comes twice (at least once is what QoS 1
     promises) is not taken for one that was missing. Of very many gaps the oldest are forgotten:
     whatever comes late for one of those counts as a duplicate, and stays counted as lost.

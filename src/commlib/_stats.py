@@ -17,7 +17,8 @@ class Stats:
     ``sent`` were handed to the connection, ``received`` came from it. Of those: ``refused`` were
     no such message (garbage, wrong types, too big), ``dropped`` did not fit into the queue,
     ``expired`` were requests nobody waits for any more, and ``errors`` made the callback raise.
-    ``gaps``, ``duplicates`` and ``reordered`` count by the sender's sequence numbers.
+    ``gaps``, ``duplicates`` and ``reordered`` count by the sender's sequence numbers; those of what
+    was ``dropped`` because the callback was too slow are among the ``gaps``, too.
     ``repeated`` are requests that had come before: ``idempotent`` clients send a call again, and it
     is handled once.
 
