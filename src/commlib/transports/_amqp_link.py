@@ -12,12 +12,12 @@ from math import ceil
 from ssl import SSLError
 from struct import Struct as Layout
 from struct import error as LayoutError
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from commlib.exceptions import AuthError, CommlibError, ConnectError, ConnectionLost
 from commlib.transports import _amqp_methods as methods
 from commlib.transports._amqp_bytes import Malformed, read_short, u64
-from commlib.transports._amqp_channel import Arrival, Channel, Question
+from commlib.transports._amqp_channel import Arrival, Arrivals, Channel, Question
 from commlib.transports._amqp_codes import loss
 from commlib.transports._amqp_content import Content
 from commlib.transports._amqp_methods import (
@@ -373,12 +373,12 @@ class AmqpLink(StreamLink):
             raise Malformed(f"a frame of {size} bytes")
 
     def _take_whole(
-        self, data: bytes, at: int, head: int, end: int, found: list[Arrival] | None = None
+        self, data: bytes, at: int, head: int, end: int, take: Arrivals | None = None
     ) -> int:
         """A message all of which is here in three frames; where it ends, 0 if it is another one.
 
         ``head`` is where its second frame begins. The common case by far, so it is done in one go.
-        Its channel takes it, or it is ``found``.
+        Its channel takes it, or else ``take``.
         """
         if head + 22 > end:
             return 0
@@ -397,7 +397,7 @@ class AmqpLink(StreamLink):
         if channel is not None:
             behind = at + 12 + data[at + 11]
             tag, bits = _TAG.unpack_from(data, behind)
-            arrival = (
+            (take or channel.on_arrival)(
                 data[at + 12 : behind],
                 tag,
                 bits & 1 != 0,
@@ -405,10 +405,6 @@ class AmqpLink(StreamLink):
                 data[head + 19 : body - 1],
                 data[body + 7 : stop - 1],
             )
-            if found is None:
-                channel.on_arrival(*arrival)
-            else:
-                found.append(arrival)
         return stop
 
     def messages_of(self, data: bytes, number: int) -> list[Arrival]:
@@ -417,12 +413,16 @@ class AmqpLink(StreamLink):
         For the thread that has read it.
         """
         at, end, found = 0, len(data), list[Arrival]()
+
+        def take(*arrival: Any) -> None:
+            found.append(arrival)
+
         try:
             while at < end:
                 _, channel, size = _FRAME_HEAD.unpack_from(data, at)
                 if channel != number or data[at + 7 : at + 11] != methods.DELIVER:
                     return []
-                at = self._take_whole(data, at, at + AROUND + size, end, found)
+                at = self._take_whole(data, at, at + AROUND + size, end, take)
                 if not at:
                     return []
         except (Malformed, LayoutError, IndexError, MemoryError, OverflowError):
