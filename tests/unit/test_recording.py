@@ -53,6 +53,7 @@ from commlib.recording import (
 )
 from commlib.recording._counts import About, TopicCounter
 from commlib.recording._early import MAX_BYTES, MAX_REPLIES, EarlyReplies
+from commlib.recording._file import RecordingFile
 from commlib.recording._part import Output
 from commlib.recording._reading import Reading
 from commlib.recording._records import from_record, open_packet, to_record
@@ -682,20 +683,37 @@ def test_a_file_that_was_closed_leaves_alone_what_has_its_number_now(tmp_path: P
         os.close(other)
 
 
-async def test_the_file_is_finished_though_the_connection_makes_trouble(tmp_path: Path) -> None:
-    class Broken:
+async def test_the_file_is_finished_though_the_connection_makes_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Watched:
+        is_closed = False
+
+        async def close(self) -> None:
+            self.is_closed = True
+
+    class Broken(Watched):
         async def close(self) -> None:
             raise ConnectionLost("it is gone")
 
+    def close(file: RecordingFile, topics: list[TopicCounter]) -> None:
+        assert recorder._starting is not None
+        assert recorder._starting.done(), "the file is started on the loop and here at once"
+        close_file(file, topics)
+
+    close_file = RecordingFile.close
+    monkeypatch.setattr(RecordingFile, "close", close)
     path, url = tmp_path / "gone.mcap", "memory://gone"
     sender = await peer(url)
     recorder = Recorder(path, ["t"], url)
     await recorder.run()
     sender.transport.publish("t", message(0))
     await holds(lambda: recorder.stats.received == 1)
-    recorder._subscriptions.append(Broken())  # type: ignore[arg-type]
+    other = Watched()
+    recorder._subscriptions += [Broken(), other]  # type: ignore[list-item]
     with pytest.raises(ConnectionLost):
         await recorder.stop()
+    assert other.is_closed
     await sender.close()
     assert read_summary(path).complete
     assert read_summary(path).messages == 1

@@ -8,7 +8,7 @@ import socket
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -215,14 +215,15 @@ class Recorder(Endpoint):
             self._ended.set_result(None)
 
     async def _hear_no_more(self) -> None:
-        for subscription in self._subscriptions:
-            await subscription.close()
-        self._subscriptions = []
-        if self._starting is not None:
+        if self._starting is not None:  # first: the file would be started while it is closed
             self._starting.cancel()
             await asyncio.wait([self._starting])
-        if self._discovery is not None:
-            await self._discovery.stop()
+        subscriptions, self._subscriptions = self._subscriptions, []
+        async with AsyncExitStack() as ending:  # one that fails keeps none of the others
+            if self._discovery is not None:
+                ending.push_async_callback(self._discovery.stop)
+            for subscription in reversed(subscriptions):
+                ending.push_async_callback(subscription.close)
 
     def _about_recording(self) -> dict[str, str]:
         return {
