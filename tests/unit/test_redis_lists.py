@@ -8,7 +8,7 @@ import logging
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import hiredis
 import pytest
@@ -20,10 +20,13 @@ from collected import DEADLINE
 from commlib._packet import Packet
 from commlib.exceptions import ConnectionLost
 from commlib.transports import _redis_pops, _redis_replies, _redis_requests
+from commlib.transports._redis_link import command
 from commlib.transports._redis_pops import READ_AT_ONCE, Popper
 from commlib.transports._redis_replies import MAX_LISTS, MAX_RETIRED, REPLY_POPS, ReplyLists
 from commlib.transports._redis_requests import MAX_POPS, RequestConsumer, RequestLists
 from commlib.transports.base import Address
+
+T = TypeVar("T")
 
 
 class Link:
@@ -82,7 +85,7 @@ async def test_the_turns_go_on_where_the_last_ones_ended() -> None:
         (command,) = link.commands()
         first.append(command[2])
         link.on_reply([command[2], b"an item"])
-        popper._fill()
+        popper.fill()
     assert sorted(first[:3]) == sorted(first[3:]) == sorted(lists)
 
 
@@ -108,6 +111,9 @@ class Server:
         self._looked_at: list[bytes] = []
         self.to_server: deque[list[bytes]] = deque()
         self.to_client: deque[Any] = deque()
+        self.at_once = 1
+        self.is_writable = True
+        self.resumed = 0
         self._blocked: deque[list[bytes]] = deque()
         self._reader = hiredis.Reader()
 
@@ -146,6 +152,35 @@ class Server:
         for _ in range(min(count, len(self.to_client))):
             self.on_reply(self.to_client.popleft())
         self.on_idle()
+
+    # What a thread calls.
+
+    def heard_now(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        self.resumed += 1
+
+    def read_here(
+        self,
+        is_wanted: Callable[[], bool],
+        find: Callable[[bytes], list[Packet] | None],
+        taken: list[bytes],
+        seconds: float,
+        keep: bool,
+    ) -> list[Packet] | None:
+        """The next answers, as many as come ``at_once``, if they are for the thread."""
+        answers = [self.to_client[n] for n in range(min(self.at_once, len(self.to_client)))]
+        found = find(b"".join(map(as_bytes, answers))) if is_wanted() and answers else None
+        if found is not None:
+            for _ in answers:
+                self.to_client.popleft()
+        return found
+
+    def write_all_now(self, frames: Iterable[bytes], notes: Iterable[object]) -> bool:
+        if self.is_writable:
+            self.write(frames, notes)
+        return self.is_writable
 
     def time_out_all(self) -> None:
         """The same for all that are outstanding."""
@@ -192,6 +227,15 @@ class Server:
         return True
 
 
+def as_bytes(answer: Any) -> bytes:
+    """An answer of the server as it is on the wire."""
+    if answer is None:
+        return b"*-1\r\n"
+    if isinstance(answer, list):
+        return command(*answer)
+    return b"-%b\r\n" % str(answer).encode()
+
+
 async def quiet(server: Server) -> None:
     """Let everything happen that can happen without a time-out."""
     for _ in range(10_000):
@@ -236,6 +280,15 @@ class Requests:
         self.undone[consumer] = packets
         return consumer
 
+    def read(self, consumer: RequestConsumer, at_once: int = 1, keep: bool = False) -> list[bytes]:
+        """Have a thread read requests itself; what it has got."""
+        self.server.at_once = at_once
+        packets = consumer.read(lambda: True, 0, keep)
+        self.undone[consumer].extend(packets)
+        payloads = [packet.payload for packet in packets]
+        self.got += payloads
+        return payloads
+
     def finish(self, consumer: RequestConsumer, count: int = 1) -> None:
         for _ in range(min(count, len(self.undone[consumer]))):
             consumer.done(self.undone[consumer].pop(0))
@@ -247,6 +300,10 @@ async def started(*consumers: tuple[str, int]) -> tuple[Requests, list[RequestCo
     requests.attach()
     await quiet(requests.server)
     return requests, made
+
+
+def fail() -> None:
+    raise AssertionError("the loop was called")
 
 
 def keys_of(command: list[bytes]) -> list[bytes]:
@@ -568,6 +625,191 @@ async def test_a_link_without_blpops_is_probed_and_one_with_them_says_something_
     assert not requests.server.to_server
 
 
+# ---- requests that threads read ----
+
+
+async def in_thread(act: Callable[..., T], *args: Any) -> T:
+    """What it returns; and the loop has done what it was called for."""
+    result = await asyncio.to_thread(act, *args)
+    await asyncio.sleep(0)
+    return result
+
+
+async def test_a_thread_reads_requests_and_sees_to_it_that_more_are_popped() -> None:
+    requests, (consumer,) = await started(("a", 4))
+    server = requests.server
+    server.push(b"a", b"1", b"2", b"3")
+    requests.pool.popper.fill_soon = fail  # type: ignore[method-assign] # the loop has no part in it
+    assert await asyncio.to_thread(requests.read, consumer) == [b"1"]
+    await asyncio.to_thread(requests.finish, consumer)
+    assert server.outstanding == 3, "one more may follow soon"
+    assert await asyncio.to_thread(requests.read, consumer, 2) == [b"2", b"3"]
+    await asyncio.to_thread(requests.finish, consumer)
+    assert server.outstanding == 1, "one more follows, or the loop has to do it"
+    await asyncio.to_thread(requests.finish, consumer)
+    assert server.outstanding == 4
+    assert requests.pool.popper._outstanding == 4, "as far as the loop knows nothing has happened"
+    assert consumer.credit == 4
+
+
+async def test_where_nothing_is_popped_for_the_loop_is_called_at_once() -> None:
+    requests, (consumer,) = await started(("a", 4))
+    requests.server.push(b"a", b"1", b"2", b"3", b"4")
+    assert len(await in_thread(requests.read, consumer, 4)) == 4
+    assert requests.server.outstanding == 0, "there is no worker for more"
+    await in_thread(requests.finish, consumer)
+    assert requests.server.outstanding == 1
+
+
+async def test_who_keeps_the_turn_to_read_has_as_many_popped_for_when_all_is_done() -> None:
+    requests, (consumer,) = await started(("a", 4))
+    fill_soon = requests.pool.popper.fill_soon
+    for is_resumed in (False, True):
+        requests.pool.popper.fill_soon = fail  # type: ignore[method-assign]
+        requests.server.push(b"a", b"1", b"2", b"3", b"4")
+        assert len(await asyncio.to_thread(requests.read, consumer, 4, keep=True)) == 4
+        await asyncio.to_thread(requests.finish, consumer, 3)
+        assert requests.server.outstanding == 0
+        requests.pool.popper.fill_soon = fill_soon  # type: ignore[method-assign]
+        if is_resumed:
+            await in_thread(consumer.resume_reading)
+            assert requests.server.outstanding == 3
+            await in_thread(requests.finish, consumer)
+        await asyncio.to_thread(requests.finish, consumer)
+        await quiet(requests.server)
+        assert requests.server.outstanding in (3, 4)
+    assert requests.server.resumed == 1
+
+
+async def test_who_is_about_to_wait_sees_to_it_that_something_may_come() -> None:
+    requests, (consumer,) = await started(("a", 4))
+    requests.pool.popper.read.extend([b""] * 4)  # as by others
+    assert await in_thread(requests.read, consumer) == []
+    assert requests.server.outstanding == 8
+
+
+async def test_what_a_thread_works_on_for_long_keeps_no_other_request_waiting() -> None:
+    requests, (a, _) = await started(("a", 1), ("b", 4))
+    assert requests.server.outstanding == 1
+    requests.server.push(b"a", b"1")
+    assert await in_thread(requests.read, a) == [b"1"]
+    (left,) = requests.server.to_server
+    assert keys_of(left) == [b"b"]
+
+
+async def test_a_thread_leaves_to_the_loop_what_is_for_somebody_else() -> None:
+    requests, (a, b) = await started(("a", 4), ("b", 4))
+    for *items, at_once in (([b"b", b"1"], 1), ([b"a", b"1"], [b"b", b"2"], 2)):
+        for key, item in items:
+            requests.server.push(key, item)
+        assert await asyncio.to_thread(requests.read, a, at_once) == []
+        await quiet(requests.server)
+    for item in (b"QueueInit", b"2"):
+        requests.server.push(b"a", item)
+    assert await asyncio.to_thread(requests.read, a, 2) == []
+    await quiet(requests.server)
+    assert sorted(requests.got) == [b"1", b"1", b"2", b"2"]
+    second = requests.add("a", 1)
+    await quiet(requests.server)
+    requests.server.push(b"a", b"3")
+    assert await asyncio.to_thread(requests.read, a) == await in_thread(requests.read, second) == []
+    assert await asyncio.to_thread(requests.read, b) == []
+
+
+async def test_a_thread_takes_no_more_than_its_service_may_have() -> None:
+    requests, (a, _) = await started(("a", 1), ("b", 1))
+    requests.server.push(b"a", b"1")
+    requests.server.answer()
+    assert requests.got == [b"1"]
+    server = requests.server
+    server.to_client.append([b"a", b"2"])
+    assert await asyncio.to_thread(requests.read, a) == []
+    server.to_client.clear()
+    requests.finish(a)
+    server.to_client.extend([[b"a", b"2"], [b"a", b"3"]])
+    assert await asyncio.to_thread(requests.read, a, 2) == []
+    assert await asyncio.to_thread(requests.read, a, 1) == [b"2"]
+
+
+async def test_who_leaves_or_has_no_link_reads_nothing_in_a_thread() -> None:
+    requests, (consumer,) = await started(("a", 4))
+    requests.server.push(b"a", b"1")
+    closing = asyncio.create_task(consumer.close())
+    await asyncio.sleep(0)
+    assert await asyncio.to_thread(requests.read, consumer) == []
+    await quiet(requests.server)
+    await closing
+    assert requests.got == [b"1"]
+    requests.pool.popper.attach(None)
+    assert await asyncio.to_thread(requests.read, consumer) == []
+
+
+async def test_a_thread_replaces_no_blpop_that_has_been_woken() -> None:
+    requests, (consumer,) = await started(("a", 4))
+    requests.server.push(b"a", b"1", b"2")
+    assert await asyncio.to_thread(requests.read, consumer, 2) == [b"1", b"2"]
+    requests.pool.popper.refresh()
+    assert requests.wakes[-1] == 2
+    requests.pool.popper.read.extend([b"1", b"2"])
+    assert not await asyncio.to_thread(requests.pool.popper.replace)
+    assert not requests.server.to_server
+
+
+async def test_a_thread_replaces_no_more_blpops_than_there_are_to_be_by_now() -> None:
+    requests, (a, b) = await started(("a", 4), ("b", 4))
+    requests.server.push(b"a", b"1", b"2", b"3")
+    assert len(await asyncio.to_thread(requests.read, a, 3)) == 3
+    requests.pool.popper._depth = 2  # as by the plan while another service is busy
+    await asyncio.to_thread(requests.finish, a, 3)
+    assert requests.server.outstanding == 2
+    assert b.credit == 4
+
+
+async def test_a_thread_that_cannot_write_leaves_it_to_the_loop() -> None:
+    requests, (consumer,) = await started(("a", 4))
+    for hinder in ("is_writable", "lock"):
+        requests.server.push(b"a", b"1", b"2", b"3")
+        assert len(await asyncio.to_thread(requests.read, consumer, 3)) == 3
+        if hinder == "lock":
+            with requests.pool.popper._lock:
+                await asyncio.to_thread(requests.finish, consumer, 3)
+        else:
+            requests.server.is_writable = False
+            await asyncio.to_thread(requests.finish, consumer, 3)
+            requests.server.is_writable = True
+        await asyncio.sleep(0)
+        assert requests.server.outstanding == 4
+        assert requests.pool.popper._outstanding == 4
+        await quiet(requests.server)
+
+
+async def test_what_threads_say_while_the_loop_is_busy_calls_it_once() -> None:
+    requests, (consumer,) = await started(("a", 4))
+    requests.server.push(b"a", b"1", b"2", b"3", b"4")
+    requests.server.answer(4)
+    calls: list[Callable[[], None]] = []
+    fill, requests.pool.popper.fill = requests.pool.popper.fill, lambda: calls.append(fill)  # type: ignore[method-assign]
+    finishing = asyncio.to_thread(requests.finish, consumer, 4)
+    await asyncio.gather(finishing)
+    await asyncio.sleep(0)
+    assert len(calls) == 1
+    fill()
+    assert consumer.credit == 4
+    assert requests.server.outstanding == 4
+
+
+async def test_a_thread_that_is_done_when_the_loop_has_ended_tells_nobody() -> None:
+    requests, (consumer,) = await started(("a", 1))
+    requests.server.push(b"a", b"1")
+    requests.server.answer()
+    await asyncio.sleep(0)
+    ended = asyncio.new_event_loop()
+    ended.close()
+    requests.pool.popper._loop = ended
+    await asyncio.to_thread(requests.finish, consumer)
+    assert requests.pool._given_back
+
+
 class RequestMachine(RuleBasedStateMachine):
     """Whatever happens in whatever order, every request is handled once, and never too many."""
 
@@ -619,11 +861,28 @@ class RequestMachine(RuleBasedStateMachine):
     def time_out(self) -> None:
         self._do(self._requests.server.time_out)
 
-    @rule(index=st.integers(0, 2), count=st.integers(1, 20))
-    def finish(self, index: int, count: int) -> None:
+    @rule(index=st.integers(0, 2), at_once=st.integers(1, 6), keep=st.booleans())
+    def read(self, index: int, at_once: int, keep: bool) -> None:
         if self._consumers:
             consumer = self._consumers[index % len(self._consumers)]
-            self._do(lambda: self._requests.finish(consumer, count))
+            self._runner.run(in_thread(self._requests.read, consumer, at_once, keep))
+
+    @rule()
+    def resume(self) -> None:
+        self._runner.run(in_thread(self._requests.pool.resume_reading))
+
+    @rule(index=st.integers(0, 2), count=st.integers(1, 20), by_thread=st.booleans())
+    def finish(self, index: int, count: int, by_thread: bool) -> None:
+        if self._consumers:
+            consumer = self._consumers[index % len(self._consumers)]
+            if by_thread:
+                self._runner.run(in_thread(self._requests.finish, consumer, count))
+            else:
+                self._do(lambda: self._requests.finish(consumer, count))
+
+    @rule()
+    def have_threads_write_or_not(self) -> None:
+        self._requests.server.is_writable = not self._requests.server.is_writable
 
     @rule(index=st.integers(0, 2))
     def close(self, index: int) -> None:
@@ -652,12 +911,21 @@ class RequestMachine(RuleBasedStateMachine):
             assert len(self._requests.undone[consumer]) <= self._prefetch[consumer]
 
     @invariant()
+    def what_comes_for_whoever_has_room_is_popped(self) -> None:
+        undone = self._requests.undone
+        if self._requests.pool._is_kept:
+            return  # he reads on in a moment, or says that he does not
+        if any(len(undone[consumer]) < self._prefetch[consumer] for consumer in self._consumers):
+            assert self._requests.server.outstanding
+
+    @invariant()
     def the_count_of_what_is_outstanding_is_right(self) -> None:
-        assert self._requests.pool.popper._outstanding == self._requests.server.outstanding
+        assert self._requests.pool.popper.outstanding == self._requests.server.outstanding
 
     def teardown(self) -> None:
         if not self._requests.connected:
             self.lose_and_find_the_command_connection()
+        self.resume()
         for queue in self.QUEUES:
             self.add(queue, 3)
         while len(self._requests.got) < self._sent:
@@ -671,7 +939,7 @@ class RequestMachine(RuleBasedStateMachine):
 
 
 TestRequests = RequestMachine.TestCase
-TestRequests.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestRequests.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
 
 
 # ---- replies ----
@@ -928,7 +1196,7 @@ class ReplyMachine(RuleBasedStateMachine):
 
 
 TestReplies = ReplyMachine.TestCase
-TestReplies.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestReplies.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
 
 
 # ---- what a thread has read ----
@@ -961,20 +1229,26 @@ class ReadLink(Link):
 ITEM = b"*2\r\n$1\r\nq\r\n$3\r\nabc\r\n"
 
 
-async def test_an_item_is_told_if_it_is_all_that_a_thread_has_read() -> None:
+async def test_items_are_told_if_they_are_all_that_a_thread_has_read() -> None:
     popper, link = popper_of((b"q",), 1), ReadLink()
 
-    def sole(data: bytes, name: bytes = b"q") -> bytes | None:
-        return popper.find(link, name, data)  # type: ignore[arg-type]
+    def items(data: bytes, name: bytes = b"q") -> list[bytes]:
+        return popper.items_of(link, name, data)  # type: ignore[arg-type]
 
-    assert sole(ITEM) == b"abc"
-    assert sole(b"*2\r\n$1\r\nq\r\n$0\r\n\r\n") == b""
+    empty = b"*2\r\n$1\r\nq\r\n$0\r\n\r\n"
+    assert items(ITEM) == [b"abc"]
+    assert items(empty) == [b""]
+    assert items(ITEM + empty + ITEM) == [b"abc", b"", b"abc"]
     for end in range(len(ITEM)):
-        assert sole(ITEM[:end]) is None
-    for other in (ITEM + ITEM, ITEM + b"*-1\r\n", b"*-1\r\n", b"+PONG\r\n"):
-        assert sole(other) is None
-    assert sole(ITEM, b"r") is None
-    assert link.heard == 2 + len(ITEM) + 5
+        assert items(ITEM[:end]) == []
+        assert items(ITEM + ITEM[:end]) == ([b"abc"] if end == 0 else [])
+    other_list = ITEM.replace(b"q", b"r")
+    for other in (other_list, b"*-1\r\n", b"+PONG\r\n", b"$3\r\nabc\r\n", b"-ERR\r\n"):
+        assert items(ITEM + other) == items(other + ITEM) == items(other) == []
+    for size in (b"", b"-1", b"+3", b"03", b"2", b"4", b"3 ", b"9" * 30):
+        assert items(ITEM.replace(b"3", size)) == []
+    assert items(ITEM.replace(b"abc", b"a\r\n")) == [b"a\r\n"]
+    assert link.heard > 0
 
 
 async def test_what_threads_have_read_is_popped_for_anew() -> None:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import accumulate
 from typing import Any
 
@@ -55,14 +57,19 @@ class Popper:
         self._link: RedisLink | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lists: tuple[bytes, ...] = ()
+        self._depth = 0  # of the last plan
         self._words = b""  # the lists, as they stand in a command
         self._starts: list[int] = []  # where each of them begins
         self._turn = 0
+        # For what is outstanding, and with which lists: a thread may replace some. It does not wait
+        # for the lock; and the loop is interrupted by signals, whose handlers may come here again.
+        self._lock = threading.RLock()
         self._outstanding = 0
         self._pings = 0  # that are unanswered; all of them were sent before what is outstanding
         self._stale = 0  # the oldest outstanding ones, which are woken because their lists are old
         self._settled: list[asyncio.Future[None]] = []
         self._fill_pending = False
+        self._is_loop_called = False  # by threads
         self._urgent = False
         self._refusal: Exception | None = None  # of a BLPOP, until it is known why
         self._is_retrying = False  # no BLPOP is sent before it is known what may be popped by now
@@ -80,11 +87,13 @@ class Popper:
 
     def attach(self, link: RedisLink | None) -> None:
         """Go on with a new link; None: it is away, and all that was outstanding with it."""
-        self._link = link
         self._loop = asyncio.get_running_loop()
-        self._outstanding = self._stale = self._pings = 0
+        with self._lock:
+            self._link = link
+            self._outstanding = self._stale = self._pings = 0
+            self.read = deque()
+        self._is_loop_called = False
         self._refusal, self._is_retrying, self._pause = None, False, ERROR_PAUSE
-        self.read = deque()
         self._suspects.clear()
         self._banned.clear()
         if self._retry is not None:
@@ -92,52 +101,103 @@ class Popper:
             self._retry = None
         self._note_settled()
         if link is not None:
-            link.on_reply, link.on_idle, link.probe = self._take, self._fill, self._probe
-            self._fill()
+            link.on_reply, link.on_idle, link.probe = self._take, self.fill, self._probe
+            self.fill()
 
-    def find(self, link: RedisLink, name: bytes, data: bytes) -> bytes | None:
-        """The item of this list, if it is all of ``data``. For the thread that has read it."""
+    def items_of(self, link: RedisLink, name: bytes, data: bytes) -> list[bytes]:
+        """The items of this list that are all of ``data``; none if there is something else.
+
+        For the thread that has read it.
+        """
         link.heard_now()
-        head = b"*2\r\n" + _word(name) + b"$"
-        end = data.find(b"\r\n", len(head))
-        if not data.startswith(head) or end < 0:
-            return None
-        item = data[end + 2 : -2]
-        is_whole = data.endswith(b"\r\n") and data[len(head) : end] == b"%d" % len(item)
-        return item if is_whole else None
+        head, at, items = b"*2\r\n" + _word(name) + b"$", 0, list[bytes]()
+        while at < len(data):
+            end = data.find(b"\r\n", at + len(head))
+            if not data.startswith(head, at) or end < 0:
+                return []
+            size = data[at + len(head) : end]
+            at = end + 4 + (int(size) if size.isdigit() else -1)
+            item = data[end + 2 : at - 2]
+            if size != b"%d" % len(item) or not data.startswith(b"\r\n", at - 2):
+                return []
+            items.append(item)
+        return items
 
     def note_read(self) -> None:
         """A thread has perhaps put one more answer to ``read``. From any thread."""
-        enough = min(READ_AT_ONCE, self._outstanding)
-        if self.read and len(self.read) >= enough and self._loop is not None:
-            self._loop.call_soon_threadsafe(self._fill)
+        if self.read and len(self.read) >= min(READ_AT_ONCE, self._outstanding):
+            self.fill_soon()
+
+    def fill_soon(self) -> None:
+        """Have the loop count what threads have done, and send what is missing. From any thread."""
+        if not self._is_loop_called and self._loop is not None:
+            self._is_loop_called = True
+            with suppress(RuntimeError):  # the loop is closed: nobody pops any more
+                self._loop.call_soon_threadsafe(self.fill)
+
+    @property
+    def outstanding(self) -> int:
+        """How many BLPOPs have no answer, as far as is known. From any thread."""
+        return self._outstanding - len(self.read)
+
+    @property
+    def is_low(self) -> bool:
+        """Whether those are no more than half of what was planned. From any thread."""
+        return 2 * self.outstanding <= self._depth
+
+    def replace(self) -> bool:
+        """Send BLPOPs in the place of those whose answers threads have read. On a thread.
+
+        So nothing changes that the loop has counted. False: the loop has to do it.
+        """
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            link, read = self._link, self.read
+            if link is None or self._stale or self._suspects or self._is_halted:
+                return False
+            answers = list[bytes]()
+            with suppress(IndexError):  # the loop has counted the others
+                while self.outstanding < self._depth:
+                    answers.append(read.popleft())
+            if not answers:
+                return False
+            frames = [self._next_frame() for _ in answers]
+            is_written = link.write_all_now(frames, ())
+            if not is_written:
+                read.extendleft(answers)
+            return is_written
+        finally:
+            self._lock.release()
 
     def _count_read(self) -> None:
         while self.read:
-            self.read.popleft()
-            self._note_answer()
+            with suppress(IndexError):  # a thread has replaced it
+                self.read.popleft()
+                self._note_answer()
 
     def refill(self, *, urgent: bool) -> None:
         """The plan has changed. ``urgent``: also for the BLPOPs that are outstanding."""
         self._urgent = self._urgent or urgent
         if not self._fill_pending and self._link is not None:
             self._fill_pending = True
-            asyncio.get_running_loop().call_soon(self._fill)
+            asyncio.get_running_loop().call_soon(self.fill)
 
     def refresh(self, *, anew: bool = False) -> None:
         """Wake all outstanding BLPOPs, so that they are sent again with the lists of today.
 
         ``anew``: also those that were woken before, because that may have been lost on the way.
         """
-        self._count_read()
-        awake = 0 if anew else self._stale
-        if self._outstanding > awake and self._wake(self.wake_list, self._outstanding - awake):
-            self._stale = self._outstanding
+        with self._lock:
+            self._count_read()
+            awake = 0 if anew else self._stale
+            if self._outstanding > awake and self._wake(self.wake_list, self._outstanding - awake):
+                self._stale = self._outstanding
 
     async def settle(self) -> None:
         """Return when no BLPOP of a former plan is outstanding."""
         self._urgent = True
-        self._fill()
+        self.fill()
         if self._stale:
             settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._settled.append(settled)
@@ -248,7 +308,7 @@ class Popper:
                 log.error("BLPOP %s: the server says: %s; trying again", names, refusal)
             self._is_retrying = True
         else:
-            self._fill()
+            self.fill()
         if refusal is not None or self._banned:
             self._try_again_later()
 
@@ -262,7 +322,7 @@ class Popper:
         self._retry = None
         self._is_retrying = bool(self._banned)
         if not self._banned:
-            self._fill()
+            self.fill()
         elif self._outstanding:
             self.refresh()  # the verdicts come when these are answered
         else:
@@ -275,20 +335,25 @@ class Popper:
         if self._link is not None and not (self._outstanding or self._suspects):
             self._pings += 1
             self._link.write([command("PING")], [])
-        self._fill()
+        self.fill()
 
-    def _fill(self) -> None:
-        self._fill_pending = False
+    def fill(self) -> None:
+        """Send as many BLPOPs as the plan says, if many are missing."""
+        self._is_loop_called = False  # before the rest: who notes something now calls again
+        self._fill_pending = True  # what changes while the plan is made, is in the plan
         self._count_read()
+        lists, depth = self._plan()
+        self._fill_pending = False
         if self._link is None or self._suspects or self._is_halted:
             return
-        lists, depth = self._plan()
         if self._banned:
             lists = tuple(name for name in lists if name not in self._banned)
-        if lists != self._lists:
-            self._lists, self._starts = lists, []
-            if self._urgent:
-                self.refresh()
+        with self._lock:
+            self._depth = depth
+            if lists != self._lists:
+                self._lists, self._starts = lists, []
+                if self._urgent:
+                    self.refresh()
         self._urgent = False
         missing = depth - self._outstanding
         if not lists or missing <= 0 or missing * 2 < depth:
@@ -296,8 +361,9 @@ class Popper:
         if not self._outstanding:
             # From here on the server has the keepalive's time before it must say something.
             self._link.heard = asyncio.get_running_loop().time()
-        self._outstanding += missing
-        self._link.write([self._next_frame() for _ in range(missing)], [])
+        with self._lock:
+            self._outstanding += missing
+            self._link.write([self._next_frame() for _ in range(missing)], [])
 
     def _next_frame(self) -> bytes:
         """The next BLPOP: each begins with another list."""

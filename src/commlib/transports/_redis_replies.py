@@ -92,7 +92,8 @@ class ReplyLists:
 
         def find(data: bytes) -> bytes | None:
             # The list of a call that was refused may be that of another one by now.
-            return popper.find(link, key, data) if self.expects(token) else None
+            items = popper.items_of(link, key, data) if self.expects(token) else ()
+            return items[0] if len(items) == 1 else None
 
         item = link.read_here(partial(self.expects, token), find, popper.read, seconds)
         popper.note_read()

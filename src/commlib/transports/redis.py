@@ -127,7 +127,7 @@ class RedisTransport(SupervisedTransport[ConnectionParameters]):
         self._replies = ReplyLists(
             params.keepalive, self._wake, self._delete, self._note_refused_name
         )
-        self._reply_session = self._sessions.add("replies", self._dial_replies, self._on_replies)
+        self._reply_session = self._sessions.add("replies", self._dial_pops, self._on_replies)
         self._role_watch: asyncio.Task[None] | None = None
         self._is_replica_told = False
         self._place = params
@@ -183,19 +183,28 @@ class RedisTransport(SupervisedTransport[ConnectionParameters]):
         return Ending(self._channels.remove, channel, handler)
 
     def send(self, to: str | Address, packet: Packet) -> bool:
-        if isinstance(to, str):
-            note: str = to
-            if packet.correlation_id:
-                note = asking = Asking(to)
-                asking.token = packet.correlation_id
-            return self._outbox.put(push(to, packet.payload), note, True)
+        if not isinstance(to, str):
+            return self._reply(to, packet, more=False)
+        note: str = to
+        if packet.correlation_id:
+            note = asking = Asking(to)
+            asking.token = packet.correlation_id
+        return self._outbox.put(push(to, packet.payload), note, True)
+
+    def hold(self, to: Address, packet: Packet) -> bool:
+        return self._reply(to, packet, more=True)
+
+    def let_go(self) -> None:
+        self._outbox.let_go()
+
+    def _reply(self, to: Address, packet: Packet, more: bool) -> bool:
         queue = to.reply_to
+        frame = push(queue, packet.payload)
         if not queue.startswith(REPLY_PREFIX):
             # Whoever may call could name any key of ours, which would be gone in a minute.
-            return self._outbox.put(push(queue, packet.payload), queue, True)
+            return self._outbox.put(frame, queue, True, more)
         # The caller may be gone: then nobody would ever delete the list.
-        frame = push(queue, packet.payload) + expire(queue, ORPHAN_SECONDS)
-        return self._outbox.put(frame, (queue, None), True)
+        return self._outbox.put(frame + expire(queue, ORPHAN_SECONDS), (queue, None), True, more)
 
     def withdraw(self, to: str, packet: Packet) -> None:
         if self._commands_link is None:
@@ -239,7 +248,7 @@ class RedisTransport(SupervisedTransport[ConnectionParameters]):
             assert link is None or isinstance(link, RedisLink)
             lists.popper.attach(link)
 
-        requests = _Requests(lists, self._sessions.add("requests", self._dial, on_link))
+        requests = _Requests(lists, self._sessions.add("requests", self._dial_pops, on_link))
         self._requests.append(requests)
         return requests
 
@@ -283,7 +292,7 @@ class RedisTransport(SupervisedTransport[ConnectionParameters]):
             raise
         return link
 
-    async def _dial_replies(self) -> RedisLink:
+    async def _dial_pops(self) -> RedisLink:
         link = await self._dial()
         link.allow_direct()  # and with that, threads to read
         return link
