@@ -105,7 +105,7 @@ class RedisLink(StreamLink):
     is told. A tuple is the note of a frame with several commands. ``on_reply`` takes every answer
     and what the server pushes, and raises Unexpected for what makes no sense, or with what the
     server says the CommlibError that ends the connection; ``on_idle`` is called when all that had
-    come was taken.
+    come was taken, ``on_asked`` when somebody waits for an answer.
     """
 
     def __init__(self, name: str) -> None:
@@ -116,6 +116,7 @@ class RedisLink(StreamLink):
         self.on_reply: Callable[[Any], None] = self._take_reply
         self.on_refused: Callable[[object, CommlibError], None] = lambda note, error: None
         self.on_idle: Callable[[], None] = lambda: None
+        self.on_asked: Callable[[], None] = lambda: None
         self.probe: Callable[[], None] = self._ping
         self._reader = hiredis.Reader()
         self._pending: deque[object] = deque()
@@ -156,12 +157,31 @@ class RedisLink(StreamLink):
             answer.set_exception(ConnectionLost(f"{self.name} is away"))
         else:
             self.write([command(*words)], [answer])
+            self.on_asked()
         return answer
+
+    @property
+    def unanswered(self) -> int:
+        """How many commands were written whose answers were not read."""
+        return len(self._pending)
 
     @property
     def unconfirmed(self) -> int:
         """How many messages the server has not answered yet."""
         return sum(1 for note in self._pending if isinstance(note, str | tuple))
+
+    def pause(self) -> None:
+        """Leave what comes where it is, until it is to ``go_on``; no thread may read then, either.
+
+        On the loop.
+        """
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def go_on(self) -> None:
+        """Read again. On the loop."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def _note(self, notes: Iterable[object]) -> None:
         self._pending.extend(notes)

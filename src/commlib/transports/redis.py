@@ -39,6 +39,7 @@ from commlib._typing import Req, Resp, T
 from commlib.exceptions import AuthError, CommlibError, ConnectionLost
 from commlib.transports import ACTION_CLASSES, loaded_when_needed
 from commlib.transports._confirmation import Ending
+from commlib.transports._redis_answers import LazyReading
 from commlib.transports._redis_channels import Channels
 from commlib.transports._redis_link import (
     Asking,
@@ -276,6 +277,7 @@ class RedisTransport(SupervisedTransport[ConnectionParameters]):
         link = self._commands.link
         if not isinstance(link, RedisLink):
             return
+        link.on_asked()
         await self._outbox.confirm(command("PING"), link.closed)
 
     def clock(self) -> int:
@@ -307,6 +309,7 @@ class RedisTransport(SupervisedTransport[ConnectionParameters]):
             self._learn_clock(link)
 
         link.probe = probe
+        LazyReading(link)
         try:
             await asyncio.wait([self._learn_clock(link)])
         except BaseException:  # stopped, or no answer in time: nobody else knows of this link
