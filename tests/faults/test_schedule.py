@@ -252,6 +252,8 @@ class Schedule(RuleBasedStateMachine):
             self.proxy.__exit__()
 
 
+# What it forbids in strategies, a session does meanwhile in its own thread, for the jitter.
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module")
 @pytest.mark.restarts
 @pytest.mark.parametrize(
     ("examples", "steps"),
