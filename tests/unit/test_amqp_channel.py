@@ -101,6 +101,45 @@ async def test_of_several_that_wait_to_consume_the_one_is_refused_that_the_broke
         await questions[refused]
 
 
+async def test_a_consumer_is_ended_when_the_broker_has_said_yes_to_it_and_not_before() -> None:
+    found = opened()
+    asked = [found.channel.ask(methods.consume(SERVICE, "a", tag, 0)) for tag in ("s1", "s2")]
+    ended = found.channel.cancel("s2")
+    assert found.wire.names() == ["Basic.Consume"] * 2
+    found.wire.comes(said(SERVICE, spec.Basic.ConsumeOk("s1")))
+    assert found.wire.names() == []
+    found.wire.comes(said(SERVICE, spec.Basic.ConsumeOk("s2")))
+    assert found.wire.names() == ["Basic.Cancel"]
+    assert all(each.done() for each in asked)
+    assert not ended.done()
+    found.wire.comes(said(SERVICE, spec.Basic.CancelOk("s2")))
+    assert ended.done()
+    found.channel.cancel("s1")
+    assert found.wire.names() == ["Basic.Cancel"]
+
+
+async def test_a_consumer_is_ended_later_though_nobody_waits_for_the_yes_any_more() -> None:
+    found = opened()
+    found.channel.ask(methods.consume(SERVICE, "a", "s1", 0)).cancel()
+    found.channel.cancel("s1")
+    assert found.wire.names() == ["Basic.Consume"]
+    found.wire.comes(said(SERVICE, spec.Basic.ConsumeOk("s1")))
+    assert found.wire.names() == ["Basic.Cancel"]
+
+
+async def test_a_consumer_that_is_refused_need_not_be_ended() -> None:
+    found = opened()
+    asked = found.channel.ask(methods.consume(SERVICE, "a", "s1", 0))
+    ended = found.channel.cancel("s1")
+    found.wire.names()
+    found.closes(404, "NOT_FOUND - no queue 'a' in vhost '/'", spec.Basic.Consume)
+    for refused in (asked, ended):
+        with pytest.raises(Refusal):
+            await refused
+    found.opens()
+    assert "Basic.Cancel" not in found.wire.names()
+
+
 async def test_an_answer_about_a_consumer_that_nobody_asked_for_is_none() -> None:
     found = opened()
     found.channel.ask(methods.consume(SERVICE, "a", "s1", 0))

@@ -200,6 +200,21 @@ async def test_a_queue_that_somebody_has_made_in_another_way_is_used_as_it_is() 
     await found.end()
 
 
+async def test_a_queue_that_ends_with_its_last_consumer_is_made_again_before_it_is_served(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    found = await serving()
+    refusals = iter([(404, "NOT_FOUND - no queue 'work' in vhost '/'")])
+    found.broker.refuses = lambda method: (
+        next(refusals, None) if isinstance(method, spec.Basic.Consume) else None
+    )
+    consumer = await found.join("work")
+    assert consumer.working
+    assert len(found.asked(spec.Queue.Declare)) == len(found.asked(spec.Basic.Consume)) == 2
+    assert "trying again" not in caplog.text
+    await found.end()
+
+
 async def test_a_queue_that_another_program_holds_is_taken_over_when_it_goes(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

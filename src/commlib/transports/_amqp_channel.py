@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from commlib.exceptions import AuthError, ConnectionLost
 from commlib.transports import _amqp_methods as methods
-from commlib.transports._amqp_bytes import Malformed, read_short, u64
+from commlib.transports._amqp_bytes import Malformed, read_short, short, u64
 from commlib.transports._amqp_codes import Refusal, refusal
 
 if TYPE_CHECKING:
@@ -51,13 +51,15 @@ def _drop(*arrival: object) -> None:
 class Question:
     """A method that the broker answers; ``answer`` brings the arguments of that."""
 
-    __slots__ = ("answer", "channel", "frame")
+    __slots__ = ("answer", "channel", "following", "frame")
 
     def __init__(
         self, channel: Channel, frame: bytes, answer: asyncio.Future[bytes] | None = None
     ) -> None:
         self.channel = channel
         self.frame = frame
+        self.following: Question | None = None
+        """What is asked when this was answered; it fails with this."""
         self.answer = answer or asyncio.get_running_loop().create_future()
 
     def fail(self, error: Exception) -> None:
@@ -65,6 +67,8 @@ class Question:
         if not self.answer.done():
             self.answer.set_exception(error)
             self.answer.exception()  # marked as seen: perhaps nobody waits any more
+        if self.following is not None:
+            self.following.fail(error)
 
 
 class Channel:
@@ -107,12 +111,31 @@ class Channel:
     def ask(self, frame: bytes) -> asyncio.Future[bytes]:
         """Ask something; raises a Refusal or AuthError, ConnectionLost."""
         question = Question(self, frame)
+        self._ask(question)
+        return question.answer
+
+    def _ask(self, question: Question) -> None:
         if self._link.closed.done():
             question.fail(ConnectionLost(f"{self._link.name} is away"))
         elif self.is_open:
-            self._link.write([frame], [question])
+            self._link.write([question.frame], [question])
         else:
             self._asked.append(question)
+
+    def cancel(self, consumer: str) -> asyncio.Future[bytes]:
+        """End a consumer, as soon as the broker has said yes to it; otherwise as ``ask``.
+
+        In RabbitMQ that comes from the queue's own process. One that is ended before it is here
+        is not known to the channel any more: that crashes, and takes the connection along (seen
+        with 3.10, in ``rabbit_channel:consumer_monitor/2``).
+        """
+        question = Question(self, methods.cancel(self.number, consumer))
+        tag = short(consumer)
+        for asked in tuple(self._asked):
+            if methods.is_consume(asked.frame) and methods.is_consumer_of(tag, asked.frame):
+                asked.following = question
+                return question.answer
+        self._ask(question)
         return question.answer
 
     def note(self, question: Question) -> None:
@@ -141,10 +164,12 @@ class Channel:
         index = self._find_answered(kind, arguments)
         if kind == methods.QUEUE_DECLARE_OK:
             methods.read_declared(arguments)  # here, where what makes no sense ends the connection
-        answer = self._asked[index].answer
+        question = self._asked[index]
         del self._asked[index]
-        if not answer.done():
-            answer.set_result(arguments)
+        if not question.answer.done():
+            question.answer.set_result(arguments)
+        if question.following is not None:
+            self._ask(question.following)
 
     def _find_answered(self, kind: bytes, arguments: bytes) -> int:
         """Which question this answers. Raises Malformed.

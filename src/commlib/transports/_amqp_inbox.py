@@ -64,7 +64,7 @@ class Inbox:
         self.open.clear()
         self.wrapped.clear()
         if self._channel is not None:
-            self._channel.ask(methods.cancel(CALLS, REPLY_TAG))
+            self._channel.cancel(REPLY_TAG)
             self._channel = None
 
     # The connection.

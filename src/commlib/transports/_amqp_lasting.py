@@ -164,7 +164,7 @@ class LastingTopics:
         """Have the broker end a consumer, if there is one, and take back what it was sent."""
         tag, kept = topic.tag, topic.kept or []
         if self._forget(topic, tag) and self._channel is not None and self._link is not None:
-            self._channel.ask(methods.cancel(LASTING, tag))
+            self._channel.cancel(tag)
             self._link.write([methods.give_back(LASTING, each) for each in kept], [])
 
     async def _unbind(self, topic: LastingTopic, link: AmqpLink) -> None:
@@ -307,7 +307,7 @@ class LastingTopics:
             await channel.ask(methods.consume(LASTING, topic.queue, tag, self._flags))
         except asyncio.CancelledError:
             if self._forget(topic, tag):
-                channel.ask(methods.cancel(LASTING, tag))  # the broker is about to say yes
+                channel.cancel(tag)  # the broker is about to say yes
             raise
         except (Refusal, AuthError) as exc:
             self._forget(topic, tag)
@@ -318,7 +318,7 @@ class LastingTopics:
             raise Refusal(f"the queue {topic.queue!r} was deleted", NOT_FOUND)
         if channel.resets != resets:  # its prefetch has got lost
             self._forget(topic, tag)
-            channel.ask(methods.cancel(LASTING, tag))
+            channel.cancel(tag)
             raise Refusal(f"the channel for {topic.queue!r} was closed", 0)
         topic.is_consumed = True
 

@@ -185,7 +185,7 @@ class Services:
         consumer.tag = ""
 
     def _cancel(self, consumer: Consumer, link: AmqpLink, tag: str) -> asyncio.Future[bytes]:
-        ended = link.channel(consumer.number).ask(methods.cancel(consumer.number, tag))
+        ended = link.channel(consumer.number).cancel(tag)
         ended.add_done_callback(lambda _: self._by_tag.pop(tag.encode(), None))
         return ended
 
@@ -231,6 +231,8 @@ class Services:
     async def _begin(self, consumer: Consumer, link: AmqpLink) -> None:
         """Consume, now or when the queue is free. Raises AuthError, ConnectionLost."""
         error = await self._try(consumer, link)
+        if error is not None and error.code == NOT_FOUND:
+            error = await self._try(consumer, link)  # its last consumer has just left
         if error is not None:
             self._begin_later(consumer, link, error)
 
