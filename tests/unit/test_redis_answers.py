@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from commlib.transports._redis_answers import LATER, MANY, LazyReading
+from commlib.transports._redis_link import Asking
 
 
 class Clock(asyncio.AbstractEventLoop):
@@ -50,6 +51,7 @@ class Link:
         self.on_asked: Callable[[], None]
         self.is_read = True
         self.unanswered = 0
+        self.answered: object = None
 
     def pause(self) -> None:
         assert self.is_read
@@ -59,8 +61,9 @@ class Link:
         assert not self.is_read
         self.is_read = True
 
-    def answer(self, times: int = 1) -> None:
-        """So often something comes, and is read."""
+    def answer(self, times: int = 1, note: object = ("queue", None)) -> None:
+        """So often something comes, and is read; the last of it is the answer to this."""
+        self.answered = note
         for _ in range(times):
             self.on_idle()
 
@@ -125,3 +128,16 @@ def test_the_look_that_was_not_needed_any_more_does_nothing(clock: Clock, link: 
     clock.wait(LATER)
     link.answer(MANY)
     assert not link.is_read
+
+
+def test_answers_to_what_is_published_are_read_when_they_come(clock: Clock, link: Link) -> None:
+    link.answer(10 * MANY, note="topic")
+    for _ in range(10):
+        link.answer(MANY - 1)
+        link.answer(note="topic")
+    assert link.is_read
+    link.answer(MANY, note=Asking("queue"))
+    assert not link.is_read
+    link.answer(note="topic")
+    clock.wait(LATER)
+    assert link.is_read

@@ -243,6 +243,23 @@ async def test_a_peer_that_leaves_ends_the_link_and_those_who_wait_are_told() ->
             await link.ask("PING")
 
 
+async def test_what_the_peer_has_said_last_is_taken_though_it_was_not_read_in_time() -> None:
+    async with linked() as (link, peer):
+        told: list[tuple[object, str]] = []
+        link.on_refused = lambda note, error: told.append((note, str(error)))
+        link.allow_direct()
+        link.write([command("PUBLISH", "t", "1")] * 2, ["t", "u"])
+        link.pause()
+        await peer.says(b":1\r\n-ERR Protocol error: too big\r\n")
+        peer.leaves()
+        async with asyncio.timeout(DEADLINE):
+            while not link.closed.done():
+                link.write([b"x"], [None])
+                await asyncio.sleep(0)
+        assert told == [("u", "u: the server says: ERR Protocol error: too big")]
+        link.go_on()  # the look that was about to be taken does no harm
+
+
 async def test_abort_ends_the_link_for_the_reason_given_and_only_the_first_counts() -> None:
     async with linked() as (link, peer):
         asked = link.ask("PING")

@@ -118,6 +118,8 @@ class RedisLink(StreamLink):
         self.on_idle: Callable[[], None] = lambda: None
         self.on_asked: Callable[[], None] = lambda: None
         self.probe: Callable[[], None] = self._ping
+        self.answered: object = None
+        """The note of the last answer."""
         self._reader = hiredis.Reader()
         self._pending: deque[object] = deque()
 
@@ -171,16 +173,14 @@ class RedisLink(StreamLink):
         return sum(1 for note in self._pending if isinstance(note, str | tuple))
 
     def pause(self) -> None:
-        """Leave what comes where it is, until it is to ``go_on``; no thread may read then, either.
-
-        On the loop.
-        """
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
+        """Leave what comes where it is, until it is to ``go_on``. On the loop."""
+        assert self._transport is not None, "it was connected"
+        self._transport.pause_reading()
 
     def go_on(self) -> None:
         """Read again. On the loop."""
-        if self._transport is not None and not self._transport.is_closing():
+        assert self._transport is not None, "it was connected"
+        if not self._transport.is_closing():
             self._transport.resume_reading()
 
     def _note(self, notes: Iterable[object]) -> None:
@@ -194,7 +194,7 @@ class RedisLink(StreamLink):
             if isinstance(reply, Exception):  # why it is about to close the connection
                 raise error_from(reply, self.name)
             raise Unexpected(reply, UNASKED)
-        note = self._pending.popleft()
+        self.answered = note = self._pending.popleft()
         if reply.__class__ is int and isinstance(note, str):
             return  # a PUBLISH or RPUSH that went well: nearly every reply
         if isinstance(note, tuple):
@@ -212,6 +212,21 @@ class RedisLink(StreamLink):
 
     def _ping(self) -> None:
         self.write([command("PING")], [None])
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._take_rest()
+        super().connection_lost(exc)
+
+    def _take_rest(self) -> None:
+        """Take what had come when the connection was lost: it may say why."""
+        while self._direct is not None and self._reading is None and not self.closed.done():
+            try:
+                nbytes = self._direct.recv_into(self.get_buffer(-1))
+            except OSError:
+                return
+            if not nbytes:
+                return
+            self.buffer_updated(nbytes)
 
     def _ended(self) -> None:
         for note in self._pending:

@@ -156,12 +156,14 @@ class Popper:
             link, read = self._link, self.read
             if link is None or self._stale or self._suspects or self._is_halted:
                 return False
-            answers = list[bytes]()
+            answers, is_first = list[bytes](), self.outstanding <= 0
             with suppress(IndexError):  # the loop has counted the others
                 while self.outstanding < self._depth:
                     answers.append(read.popleft())
             if not answers:
                 return False
+            if is_first:
+                link.heard_now()  # as in ``fill``
             frames = [self._next_frame() for _ in answers]
             is_written = link.write_all_now(frames, ())
             if not is_written:

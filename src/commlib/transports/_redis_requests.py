@@ -16,7 +16,7 @@ from commlib.transports._redis_pops import Popper, Wake
 from commlib.transports.base import Handler
 
 MAX_POPS = 16  # outstanding BLPOPs for requests; more bring nothing
-REPLACED_AT_ONCE = 2  # BLPOPs that a thread sends as one, unless none is outstanding
+REPLACED_AT_ONCE = 2  # BLPOPs that a thread sends as one, for each costs a system call
 QUEUE_INIT = b"QueueInit"  # what released 0.13 pushes to create a list
 SETTLE_SECONDS = 0.25  # how long a consumer that leaves waits for what was popped for it
 

@@ -244,6 +244,11 @@ class StreamLink(asyncio.BufferedProtocol):
                 self._direct = socket.socket(fileno=os.dup(self.extra("socket").fileno()))
                 self._direct.setblocking(False)
 
+    @property
+    def is_direct(self) -> bool:
+        """Whether other threads may write, too."""
+        return self._direct is not None
+
     # Reading by a thread that waits for an answer. Only then does a link need what that takes.
 
     def read_here(

@@ -309,7 +309,8 @@ class RedisTransport(SupervisedTransport[ConnectionParameters]):
             self._learn_clock(link)
 
         link.probe = probe
-        LazyReading(link)
+        if link.is_direct:
+            LazyReading(link)
         try:
             await asyncio.wait([self._learn_clock(link)])
         except BaseException:  # stopped, or no answer in time: nobody else knows of this link
