@@ -709,11 +709,14 @@ async def test_the_file_is_finished_though_the_connection_makes_trouble(
     await recorder.run()
     sender.transport.publish("t", message(0))
     await holds(lambda: recorder.stats.received == 1)
+    waiting = asyncio.ensure_future(recorder.wait())
     other = Watched()
     recorder._subscriptions += [Broken(), other]  # type: ignore[list-item]
     with pytest.raises(ConnectionLost):
         await recorder.stop()
     assert other.is_closed
+    async with asyncio.timeout(DEADLINE):
+        await waiting
     await sender.close()
     assert read_summary(path).complete
     assert read_summary(path).messages == 1

@@ -209,10 +209,12 @@ class Recorder(Endpoint):
         try:
             await self._hear_no_more()
         finally:  # whatever happens to the connection, the file is to be finished
-            if self._file is not None:
-                await asyncio.to_thread(self._file.close, list(self._counters.values()))
-        if self._ended is not None and not self._ended.done():
-            self._ended.set_result(None)
+            try:
+                if self._file is not None:
+                    await asyncio.to_thread(self._file.close, list(self._counters.values()))
+            finally:
+                if self._ended is not None and not self._ended.done():
+                    self._ended.set_result(None)
 
     async def _hear_no_more(self) -> None:
         if self._starting is not None:  # first: the file would be started while it is closed
