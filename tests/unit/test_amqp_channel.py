@@ -140,6 +140,20 @@ async def test_a_consumer_that_is_refused_need_not_be_ended() -> None:
     assert "Basic.Cancel" not in found.wire.names()
 
 
+async def test_a_consumer_that_is_to_be_ended_is_not_begun_again_with_its_channel() -> None:
+    found = opened()
+    asked = [found.channel.ask(methods.consume(SERVICE, name, name, 0)) for name in ("a", "b")]
+    ended = found.channel.cancel("a")
+    assert found.channel.cancel("a") is ended
+    found.wire.names()
+    found.closes(404, "NOT_FOUND - no queue 'b' in vhost '/'", spec.Basic.Consume)
+    for refused in (*asked, ended):
+        with pytest.raises(Refusal):
+            await refused
+    found.opens()
+    assert found.wire.names() == ["Channel.CloseOk", "Channel.Open"]
+
+
 async def test_an_answer_about_a_consumer_that_nobody_asked_for_is_none() -> None:
     found = opened()
     found.channel.ask(methods.consume(SERVICE, "a", "s1", 0))

@@ -215,6 +215,32 @@ async def test_a_queue_that_ends_with_its_last_consumer_is_made_again_before_it_
     await found.end()
 
 
+async def test_it_is_served_though_its_channel_is_open_again_only_when_it_is_made() -> None:
+    found = await serving()
+    refusals = iter([(404, "NOT_FOUND - no queue 'work' in vhost '/'")])
+    found.broker.refuses = lambda method: (
+        next(refusals, None) if isinstance(method, spec.Basic.Consume) else None
+    )
+    joining = asyncio.ensure_future(found.services.join("work", lambda packet: None, 4))
+    late: list[bytes] = []
+    for _ in range(60):
+        await asyncio.sleep(0)
+        for frame in found.wire.frames():
+            answer = found.broker.takes(frame)
+            is_again = len(found.asked(spec.Basic.Consume)) == 1
+            if is_again and isinstance(frame.method, spec.Channel.Open):
+                late.append(answer)
+                continue
+            found.wire.comes(answer)
+            if late and isinstance(frame.method, spec.Queue.Declare):
+                for _ in range(3):
+                    await asyncio.sleep(0)
+                found.wire.comes(late.pop())
+    assert (await joining).working
+    assert found.asked(spec.Basic.Cancel) == []
+    await found.end()
+
+
 async def test_a_queue_that_another_program_holds_is_taken_over_when_it_goes(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -96,9 +96,9 @@ class Channel:
         self._error: Refusal | AuthError | None = None
 
     @property
-    def resets(self) -> int:
-        """How often the broker has closed it, and it is open again."""
-        return max(self.life - 1, 0)
+    def next_life(self) -> int:
+        """The life in which that is written which is asked now."""
+        return self.life if self.is_open else self.life + 1
 
     def open(self) -> None:
         """Open it for the first time."""
@@ -133,8 +133,8 @@ class Channel:
         tag = short(consumer)
         for asked in tuple(self._asked):
             if methods.is_consume(asked.frame) and methods.is_consumer_of(tag, asked.frame):
-                asked.following = question
-                return question.answer
+                asked.following = asked.following or question
+                return asked.following.answer
         self._ask(question)
         return question.answer
 
@@ -194,9 +194,11 @@ class Channel:
         self.is_open = False
         self._error = refusal(self._link.name, closing)
         refused = self._find_refused(closing)
-        if refused is not None:
-            self._asked.remove(refused)
-            refused.fail(self._error)
+        # Nor is it asked again for a consumer that is to be ended: it is.
+        for question in tuple(self._asked):
+            if question is refused or question.following is not None:
+                self._asked.remove(question)
+                question.fail(self._error)
         ok = methods.method(self.number, methods.CHANNEL_CLOSE_OK)
         self._link.hold(self)
         self._link.write([ok, self._opening.frame], [])

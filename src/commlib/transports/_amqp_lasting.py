@@ -299,7 +299,7 @@ class LastingTopics:
         self._receipts.open(channel)
         channel.on_cancelled = self._cancelled
         channel.on_reset = lambda error: self._reset(link)
-        resets = channel.resets
+        life = channel.next_life
         channel.ask(methods.qos(LASTING, PREFETCH))
         tag = topic.tag = f"l{next(self._tags)}"
         self._by_tag[tag.encode()] = topic  # messages may come together with the yes
@@ -316,7 +316,7 @@ class LastingTopics:
             raise
         if topic.tag != tag:
             raise Refusal(f"the queue {topic.queue!r} was deleted", NOT_FOUND)
-        if channel.resets != resets:  # its prefetch has got lost
+        if channel.life != life:  # its prefetch has got lost
             self._forget(topic, tag)
             channel.cancel(tag)
             raise Refusal(f"the channel for {topic.queue!r} was closed", 0)

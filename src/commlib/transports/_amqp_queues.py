@@ -254,7 +254,7 @@ class Services:
         try:
             consumer.backlog = await self._declare(consumer.queue, link)
             self._by_tag[tag.encode()] = consumer
-            resets = channel.resets
+            life = channel.next_life
             channel.ask(methods.qos(number, consumer.prefetch))
             is_asked = True
             await channel.ask(methods.consume(number, consumer.queue, tag, 0))
@@ -275,7 +275,7 @@ class Services:
             return None
         if tag.encode() not in self._by_tag:
             return Refusal(f"the queue {consumer.queue!r} was deleted", NOT_FOUND)
-        if channel.resets != resets:  # its prefetch has got lost
+        if channel.life != life:  # its prefetch has got lost
             self._cancel(consumer, link, tag)
             return Refusal(f"the channel for {consumer.queue!r} was closed", 0)
         if consumer.is_closed:
