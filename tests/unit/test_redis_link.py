@@ -260,6 +260,24 @@ async def test_what_the_peer_has_said_last_is_taken_though_it_was_not_read_in_ti
         link.go_on()  # the look that was about to be taken does no harm
 
 
+async def test_a_link_ends_though_who_is_told_of_its_last_words_fails() -> None:
+    async with linked() as (link, peer):
+        errors: list[object] = []
+        link._loop.set_exception_handler(lambda loop, about: errors.append(about["exception"]))
+        link.on_refused = lambda note, error: {}["no such key"]
+        link.allow_direct()
+        link.write([command("PUBLISH", "t", "1")], ["t"])
+        link.pause()
+        await peer.says(b"-ERR Protocol error: too big\r\n")
+        peer.leaves()
+        async with asyncio.timeout(DEADLINE):
+            while not link.closed.done():
+                link.write([b"x"], [None])
+                await asyncio.sleep(0)
+            await link.gone
+        assert [type(error) for error in errors] == [KeyError]
+
+
 async def test_abort_ends_the_link_for_the_reason_given_and_only_the_first_counts() -> None:
     async with linked() as (link, peer):
         asked = link.ask("PING")

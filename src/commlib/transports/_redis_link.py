@@ -214,8 +214,10 @@ class RedisLink(StreamLink):
         self.write([command("PING")], [None])
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._take_rest()
-        super().connection_lost(exc)
+        try:
+            self._take_rest()
+        finally:
+            super().connection_lost(exc)
 
     def _take_rest(self) -> None:
         """Take what had come when the connection was lost: it may say why."""
