@@ -16,6 +16,7 @@ from contextlib import suppress
 from os import urandom
 from socket import gaierror
 from typing import Protocol
+from weakref import ref
 
 from commlib import _tls
 from commlib._params import BaseParameters, NetworkParameters
@@ -256,23 +257,26 @@ class Session:
         again = "trying again" if self._params.reconnect else "reconnect=False"
         log.log(self._level, "%s lost: %s; %s", self.name, reason, again)
         if self._first is not None:
-            loop = asyncio.get_running_loop()
-            told = (self._first, self._first.link, reason, loop.time())
+            loop, link = asyncio.get_running_loop(), self._first.link
+            # Not kept for so long: where links break all the time they would pile up.
+            beside = None if link is None else ref(link)
+            told = (self._first, beside, reason, loop.time())
             loop.call_later(ALONE_PAUSE, self._tell_if_alone, *told)
         if not self._params.reconnect:
             self._fail(ConnectionLost(f"{self.name} was lost: {reason}; {again}"))
 
     def _tell_if_alone(
-        self, first: Session, link: Link | None, reason: Exception, lost: float
+        self, first: Session, beside: ref[Link] | None, reason: Exception, lost: float
     ) -> None:
         """Of a loss that nobody else tells of: the main connection has been heard since then."""
+        link = None if beside is None else beside()
         if self._task is None or link is None or first.link is not link:
             return
         if link.heard > lost:
             log.warning("%s was lost, and %s was not: %s", self.name, first.name, reason)
             return
         later = asyncio.get_running_loop().call_later
-        later(LOOK_AGAIN, self._tell_if_alone, first, link, reason, lost)
+        later(LOOK_AGAIN, self._tell_if_alone, first, beside, reason, lost)
 
     @property
     def _uses_tls(self) -> bool:

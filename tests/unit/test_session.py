@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
+from weakref import ref
 
 import pytest
 
@@ -538,6 +540,29 @@ async def test_a_link_is_not_cut_for_a_silence_that_was_our_own() -> None:
     await soon(link.probed.wait())
     assert session.link is link
     await session.close()
+
+
+async def test_links_that_were_lost_are_kept_by_no_look_that_is_yet_to_be_taken(
+    hasty: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_session, "ALONE_PAUSE", 1000)
+    links = [FakeLink(), FakeLink()]
+    main = Session_(Dialled(links[0], FakeLink()))
+    await soon(main.ready())
+    side = Session_(Dialled(links[1], FakeLink()), first=main)
+    await soon(side.ready())
+    lost = [ref(link) for link in links]
+    for session, link in ((side, links[1]), (main, links[0])):
+        link.abort(ConnectionLost("cut"))
+        await session.news.wait(3)
+    main.news.items.clear()
+    side.news.items.clear()
+    links.clear()
+    del link, session
+    gc.collect()
+    assert [each() for each in lost] == [None, None]
+    await side.close()
+    await main.close()
 
 
 @pytest.mark.parametrize("main_is", ["there", "silent", "lost"])
