@@ -147,6 +147,17 @@ async def soon(awaitable: Awaitable[Any]) -> Any:
         return await awaitable
 
 
+async def left_unread(link: RedisLink, peer: Peer, words: bytes) -> None:
+    """The peer says this and leaves while the link is not read, which a write finds out."""
+    link.pause()
+    await peer.says(words)
+    peer.leaves()
+    async with asyncio.timeout(DEADLINE):
+        while not link.closed.done():
+            link.write([b"x"], [None])
+            await asyncio.sleep(0)
+
+
 async def reached(holds: Callable[[], bool]) -> None:
     """Let the loop go on until something holds."""
     await soon(asyncio.to_thread(eventually, holds))
@@ -249,13 +260,7 @@ async def test_what_the_peer_has_said_last_is_taken_though_it_was_not_read_in_ti
         link.on_refused = lambda note, error: told.append((note, str(error)))
         link.allow_direct()
         link.write([command("PUBLISH", "t", "1")] * 2, ["t", "u"])
-        link.pause()
-        await peer.says(b":1\r\n-ERR Protocol error: too big\r\n")
-        peer.leaves()
-        async with asyncio.timeout(DEADLINE):
-            while not link.closed.done():
-                link.write([b"x"], [None])
-                await asyncio.sleep(0)
+        await left_unread(link, peer, b":1\r\n-ERR Protocol error: too big\r\n")
         assert told == [("u", "u: the server says: ERR Protocol error: too big")]
         link.go_on()  # the look that was about to be taken does no harm
 
@@ -267,14 +272,8 @@ async def test_a_link_ends_though_who_is_told_of_its_last_words_fails() -> None:
         link.on_refused = lambda note, error: {}["no such key"]
         link.allow_direct()
         link.write([command("PUBLISH", "t", "1")], ["t"])
-        link.pause()
-        await peer.says(b"-ERR Protocol error: too big\r\n")
-        peer.leaves()
-        async with asyncio.timeout(DEADLINE):
-            while not link.closed.done():
-                link.write([b"x"], [None])
-                await asyncio.sleep(0)
-            await link.gone
+        await left_unread(link, peer, b"-ERR Protocol error: too big\r\n")
+        await soon(link.gone)
         assert [type(error) for error in errors] == [KeyError]
 
 
