@@ -576,14 +576,14 @@ async def asynchronous():
     async with aio.Node(f"{name}_aio", url, ctrl_services=True) as node:
         subscriber = node.create_subscriber(f"{name}.b")
         await subscriber.run()
-        node.create_rpc(f"{name}.echo", lambda request: request)
+        await node.create_rpc(f"{name}.echo", lambda request: request).run()
         await node.create_publisher(f"{name}.b").publish(1)
         async for message in subscriber:
             assert message == 1
             break
         client = node.create_rpc_client(f"{name}.echo")
         assert await asyncio.gather(*(client.call(n) for n in range(50))) == list(range(50))
-        node.create_action(f"{name}.act", on_goal=work)
+        await node.create_action(f"{name}.act", on_goal=work).run()
         goal = await node.create_action_client(f"{name}.act").send_goal({})
         assert await goal.result() == {"whole": 2}
 sync()
